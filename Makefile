@@ -1,0 +1,66 @@
+# Everything runs from .venv, made on first use with the pinned versions of constraints.txt.
+# Another interpreter than the first one found: make PYTHON=/path/to/python demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint coverage constraints clean
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo "$$python" && break; done)
+
+venv := .venv/bin/python
+pip := $(venv) -m pip --quiet --disable-pip-version-check
+install := $(pip) install --constraint constraints.txt
+
+help:
+	@echo 'make demo         a signed, streamed chat over each transport, against the embedded service'
+	@echo 'make test         lint, types, and every test on each Python of 3.11, 3.12, 3.13 found here'
+	@echo 'make lint         lint and types only'
+	@echo 'make coverage     the tests on one Python, with the coverage that is asked for'
+	@echo 'make constraints  refresh the pinned versions'
+	@echo 'make clean        remove what the above have made'
+
+demo: .venv/demo.stamp
+	@$(venv) -m gprochat_transports.demo
+
+test: .venv/dev.stamp
+	@$(venv) noxfile.py
+
+lint: .venv/dev.stamp
+	@$(venv) -m nox --tags lint
+
+coverage: .venv/dev.stamp
+	@$(venv) noxfile.py --tags coverage
+
+$(venv):
+	@test -n "$(PYTHON)" || { echo 'No Python of 3.11 or newer found; name one: make PYTHON=...' >&2; exit 1; }
+	@echo 'Creating .venv ...'
+	@"$(PYTHON)" -m venv .venv || { rm -rf .venv; exit 1; }
+
+# The build backend is installed beside the project instead of into a build environment of its own:
+# pinned like the rest, and quick.
+.venv/demo.stamp: pyproject.toml constraints.txt | $(venv)
+	@echo 'Installing gprochat and its transports into .venv ...'
+	@$(install) --upgrade pip
+	@$(install) hatchling
+	@$(install) --no-build-isolation --editable '.[all]'
+	@touch $@
+
+.venv/dev.stamp: .venv/demo.stamp
+	@echo 'Installing the development tools into .venv ...'
+	@$(install) --group dev
+	@touch $@
+
+constraints:
+	@test -n "$(PYTHON)" || { echo 'No Python of 3.11 or newer found; name one: make PYTHON=...' >&2; exit 1; }
+	@rm -rf .venv && "$(PYTHON)" -m venv .venv
+	@$(pip) install --upgrade pip hatchling
+	@$(pip) install --no-build-isolation --editable '.[all]' --group dev
+	@{ sed -n '/^#/p' constraints.txt; $(pip) freeze --all --exclude-editable; } > .venv/constraints.txt
+	@mv .venv/constraints.txt constraints.txt
+	@touch .venv/demo.stamp .venv/dev.stamp
+
+clean:
+	rm -rf .venv .nox .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
