@@ -1,0 +1,83 @@
+"""The GPROChat protocol without I/O: values and bytes in, values and bytes out.
+
+Signed requests are built, streamed replies parsed and failures judged here; moving the bytes is
+for `gprochat_transports`, or for your own code. Standard library only, no clock, no sockets.
+"""
+
+from .acceptance import Acceptance, Accepted, Refusal
+from .errors import (
+    AuthenticationError,
+    BadRequest,
+    ConfigurationError,
+    ConnectError,
+    ConnectTimeout,
+    Failure,
+    GPROChatError,
+    IncompleteReply,
+    InterruptedReply,
+    InvalidMessages,
+    NotTheService,
+    PasswordRejected,
+    RateLimited,
+    ReplyTimeout,
+    ReplyTooLong,
+    ResponseError,
+    ServiceFailed,
+    SignatureRejected,
+    TransportError,
+    TruncatedReply,
+    UsageError,
+)
+from .exchange import Exchange, State
+from .messages import Conversation, Encoding, Message, Role, format_prompt
+from .policy import Limits, RetryPolicy, Timeouts
+from .reply import ReplyParser
+from .request import Draft, Request
+from .service import DEFAULT_MODEL, GPROCHAT, Service, get_model
+from .signing import Signer, generate_signature
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "GPROCHAT",
+    "Acceptance",
+    "Accepted",
+    "AuthenticationError",
+    "BadRequest",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectTimeout",
+    "Conversation",
+    "Draft",
+    "Encoding",
+    "Exchange",
+    "Failure",
+    "GPROChatError",
+    "IncompleteReply",
+    "InterruptedReply",
+    "InvalidMessages",
+    "Limits",
+    "Message",
+    "NotTheService",
+    "PasswordRejected",
+    "RateLimited",
+    "Refusal",
+    "ReplyParser",
+    "ReplyTimeout",
+    "ReplyTooLong",
+    "Request",
+    "ResponseError",
+    "RetryPolicy",
+    "Role",
+    "Service",
+    "ServiceFailed",
+    "SignatureRejected",
+    "Signer",
+    "State",
+    "Timeouts",
+    "TransportError",
+    "TruncatedReply",
+    "UsageError",
+    "format_prompt",
+    "generate_signature",
+    "get_model",
+]

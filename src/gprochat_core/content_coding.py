@@ -1,0 +1,67 @@
+"""Content codings: a compressed body back to plain bytes, a piece at a time, within bounds.
+
+Requests ask for `identity`, but a proxy may compress all the same. Decoding here and not in a
+transport lets all transports hand over the bytes of the wire, and behave alike (RFC 9110, 8.4.1).
+"""
+
+import zlib
+from typing import Final
+
+__all__ = ["CODINGS", "Inflater"]
+
+GZIP: Final = 16 + zlib.MAX_WBITS
+ZLIB: Final = zlib.MAX_WBITS
+RAW_DEFLATE: Final = -zlib.MAX_WBITS
+
+CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
+
+
+class Inflater:
+    """Decodes one body.
+
+    Args:
+        coding: one of `CODINGS`. A "deflate" without the zlib wrapper, which RFC 9110 notes some
+            servers send, is understood too.
+    """
+
+    __slots__ = ("_begin", "_gzip", "_inflate")
+
+    def __init__(self, coding: str) -> None:
+        self._gzip = coding != "deflate"
+        self._inflate = zlib.decompressobj(GZIP) if self._gzip else None
+        self._begin = b""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the compressed data has come to its end; true before any of it, too."""
+        if self._inflate is None:
+            return not self._begin
+        return self._inflate.eof or not self._begin
+
+    def decode(self, data: bytes, max_length: int) -> bytes:
+        """Return what some more bytes decode to, `max_length` bytes of it at most.
+
+        What is over is not kept: who meets the limit is through with this body.
+
+        Raises:
+            zlib.error: the data is corrupt.
+        """
+        if self._inflate is None:
+            # The zlib wrapper shows in the first two bytes (RFC 1950, 2.2).
+            self._begin += data
+            if len(self._begin) < 2:
+                return b""
+            data = self._begin
+            wrapped = data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
+            self._inflate = zlib.decompressobj(ZLIB if wrapped else RAW_DEFLATE)
+        else:
+            self._begin = self._begin or data[:1]
+        plain = self._inflate.decompress(data, max_length)
+        # A gzip body may be several, one after the other (RFC 1952, 2.2).
+        while self._gzip and self._inflate.eof and len(plain) < max_length:
+            data = self._inflate.unused_data
+            if not data:
+                break
+            self._inflate = zlib.decompressobj(GZIP)
+            plain += self._inflate.decompress(data, max_length - len(plain))
+        return plain

@@ -1,0 +1,235 @@
+"""Which error an answer is that is not a reply: status, headers and body to one typed error.
+
+The table is PROTOCOL.md's, "Errors". A status that gateways send with any body (408, 413, 429,
+5xx) speaks for itself; for all others an HTML page means that no service of this family is here.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from .errors import (
+    AuthenticationError,
+    BadRequest,
+    NotTheService,
+    PasswordRejected,
+    RateLimited,
+    ResponseError,
+    ServiceFailed,
+    SignatureRejected,
+)
+
+__all__ = [
+    "MAX_ERROR_BODY",
+    "diagnose",
+    "is_html",
+    "is_settled_by_head",
+    "read_headers",
+    "read_http_date",
+]
+
+MAX_ERROR_BODY: Final = 64 * 1024
+"""Bytes of an error's body that are read; what is beyond can only repeat."""
+
+MAX_MESSAGE: Final = 500
+"""Characters of a service's message that an error quotes."""
+
+HIDDEN_RATE_LIMIT: Final = ("429 Too Many Requests", "Quota exceeded")
+"""What a model's rate limit says inside a 500."""
+
+MISCONFIGURED: Final = "API key not valid"
+"""What a deployment says in a 500 whose model refuses its key."""
+
+MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+HTTP_DATE: Final = re.compile(
+    # RFC 9110, section 5.6.7: IMF-fixdate and the obsolete RFC 850 form, then asctime's.
+    r"[A-Za-z]+, (?P<day>\d\d)[ -](?P<month>[A-Z][a-z]{2})[ -](?P<year>\d{4}|\d\d) "
+    r"(?P<time>\d\d:\d\d:\d\d) GMT"
+    r"|[A-Za-z]+ (?P<month2>[A-Z][a-z]{2}) (?P<day2>[ \d]\d) (?P<time2>\d\d:\d\d:\d\d) "
+    r"(?P<year2>\d{4})",
+    re.ASCII,
+)
+
+
+def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return headers by lower-case name; several of one name are joined by commas (RFC 9110)."""
+    fields: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name = raw_name.decode("latin-1").lower()
+        value = raw_value.decode("latin-1").strip()
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    return fields
+
+
+def read_http_date(text: str) -> float | None:
+    """Return an HTTP date as Unix time in seconds, None where it is not one."""
+    match = HTTP_DATE.fullmatch(text)
+    if match is None:
+        return None
+    year = int(match["year"] or match["year2"])
+    if year < 100:
+        # RFC 850's two digits; RFC 9110 puts what would be far in the future into the past.
+        year += 2000 if year < 70 else 1900
+    hour, minute, second = (match["time"] or match["time2"]).split(":")
+    try:
+        month = MONTHS.index(match["month"] or match["month2"]) + 1
+        day = int(match["day"] or match["day2"])
+        # A leap second is the only 60 there is, and datetime has none.
+        date = datetime(year, month, day, int(hour), int(minute), min(int(second), 59), tzinfo=UTC)
+    except ValueError:
+        return None
+    return date.timestamp()
+
+
+def read_retry_after(headers: Mapping[str, str], now: float | None) -> float | None:
+    """Return the seconds that a Retry-After header asks to wait, None where it asks nothing.
+
+    A date is measured against the response's own Date, so that a wrong clock here changes
+    nothing; `now`, Unix time in seconds, stands in where the response has none.
+    """
+    value = headers.get("retry-after", "")
+    if value.isascii() and value.isdigit():
+        # No wait is as long as this; int() of thousands of digits would fail.
+        return float(value[:12])
+    date = read_http_date(value)
+    reference = read_http_date(headers.get("date", ""))
+    if reference is None:
+        reference = now
+    if date is None or reference is None:
+        return None
+    return max(0.0, date - reference)
+
+
+def is_html(headers: Mapping[str, str]) -> bool:
+    """Tell whether an answer is a web page."""
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type in ("text/html", "application/xhtml+xml")
+
+
+def is_settled_by_head(status: int, headers: Mapping[str, str]) -> bool:
+    """Tell whether an answer is diagnosed without its body."""
+    if status in (408, 413, 429) or 500 <= status <= 599:
+        return False
+    return is_html(headers) or status in (404, 405) or not 400 <= status <= 499
+
+
+def read_error_body(headers: Mapping[str, str], body: bytes) -> tuple[str, str | None]:
+    """Return an error body's message and code, of whatever form it is."""
+    text = body.decode("utf-8", "replace").strip()
+    code: object = None
+    message: object = text
+    try:
+        error = json.loads(text)["error"]
+        if isinstance(error, str):
+            message = error
+        else:
+            message = error["message"]
+            code = error.get("code")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        if is_html(headers) or text[:1] == "<":
+            message = ""
+    return one_line(message if isinstance(message, str) else text), (
+        one_line(str(code)) if isinstance(code, (str, int)) else None
+    )
+
+
+def one_line(text: str) -> str:
+    """Text fit for a log or a terminal: on one line, nothing unprintable, of bounded length."""
+    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * MAX_MESSAGE])
+    return " ".join(printable.split())[:MAX_MESSAGE]
+
+
+def diagnose(
+    status: int, headers: Mapping[str, str], body: bytes, now: float | None = None
+) -> ResponseError:
+    """Return the error that an answer is.
+
+    Args:
+        status: the HTTP status, of an answer that is not a reply.
+        headers: by lower-case name, as `read_headers` gives them.
+        body: its beginning, `MAX_ERROR_BODY` bytes at most; b"" where the head settles it.
+        now: Unix time in seconds when it arrived, for what is told relative to now.
+    """
+    if is_settled_by_head(status, headers):
+        return diagnose_head(status, headers)
+    message, code = read_error_body(headers, body)
+    said = f'answered {status}: "{message}"' if message else f"answered {status} without a word"
+
+    if status in (401, 403):
+        return diagnose_authentication(status, headers, message, code, now)
+
+    hidden = status == 500 and any(sign in message for sign in HIDDEN_RATE_LIMIT)
+    if status == 429 or hidden:
+        retry_after = read_retry_after(headers, now)
+        advice = "later" if retry_after is None else f"in {retry_after:.0f} s"
+        return RateLimited(
+            f"too many requests: the service {said}; try again {advice}",
+            status=status,
+            message=message,
+            code=code,
+            retry_after=retry_after,
+        )
+    if status == 408 or status >= 500:
+        advice = (
+            "its owner must mend its configuration, trying again changes nothing"
+            if MISCONFIGURED in message
+            else "try again later"
+        )
+        return ServiceFailed(
+            f"the service {said}; {advice}",
+            status=status,
+            message=message,
+            code=code,
+            retry_after=read_retry_after(headers, now),
+        )
+    advice = "shorten the conversation" if status == 413 else "the request must change"
+    return BadRequest(f"the service {said}; {advice}", status=status, message=message, code=code)
+
+
+def diagnose_head(status: int, headers: Mapping[str, str]) -> NotTheService:
+    if 300 <= status <= 399:
+        location = headers.get("location")
+        target = f"to {location[:MAX_MESSAGE]!r}" if location else "without saying where to"
+        return NotTheService(
+            f"redirected ({status}) {target}; a redirect is never followed, for it would hand the "
+            "signed request to another host: set the service's URL to where it is",
+            status=status,
+            location=location,
+        )
+    what = f"answered {status}{' with an HTML page' if is_html(headers) else ''}"
+    return NotTheService(
+        f"whatever is at this URL {what}, which is not this service's reply; check the URL",
+        status=status,
+    )
+
+
+def diagnose_authentication(
+    status: int,
+    headers: Mapping[str, str],
+    message: str,
+    code: str | None,
+    now: float | None,
+) -> AuthenticationError:
+    date = read_http_date(headers.get("date", ""))
+    skew = None if date is None or now is None else date - now
+    kind = AuthenticationError
+    advice = "check secret key and password"
+    if "password" in message.lower():
+        kind = PasswordRejected
+        advice = "set the deployment's password"
+    elif "signature" in message.lower():
+        kind = SignatureRejected
+        advice = "check the secret key"
+        if skew is not None and abs(skew) > 1:
+            direction = "behind" if skew > 0 else "ahead of"
+            advice += f", and the clock: it is {abs(skew):.0f} s {direction} the service's"
+    return kind(
+        f'the service answered {status}: "{message}"; {advice}',
+        status=status,
+        message=message,
+        code=code,
+        clock_skew=skew,
+    )

@@ -1,0 +1,264 @@
+"""Conversations: what a caller may pass, and how each dialect writes it on the wire.
+
+A caller's words become `Message` values first, checked once; an encoding then turns them into
+the JSON array of the request and the text that is signed. The rules are PROTOCOL.md's, "How
+conversations of other shapes become wire messages" and "The relatives' dialect".
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from json import JSONEncoder
+from typing import Final, Literal, NamedTuple, TypeAlias, cast
+
+from .errors import InvalidMessages
+from .signing import utf8
+
+__all__ = [
+    "ENCODINGS",
+    "Conversation",
+    "Encoded",
+    "Encoding",
+    "Message",
+    "Role",
+    "encode",
+    "format_prompt",
+    "newest",
+    "read_messages",
+]
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+
+Encoding: TypeAlias = Literal["native", "flattened", "content"]
+
+Conversation: TypeAlias = (
+    "str | Message | Mapping[str, object] | Iterable[str | Message | Mapping[str, object]]"
+)
+"""What a caller may pass: a prompt, a message, or several of either or of role/content dicts."""
+
+ROLES: Final[Mapping[object, Role]] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
+
+BLANK_LINE: Final = "\n\n"
+
+to_json: Final = JSONEncoder(ensure_ascii=False).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation, checked when it is made.
+
+    Args:
+        role: "system", "user" or "assistant"; "developer" becomes "system".
+        text: what was said; may be empty.
+
+    Raises:
+        InvalidMessages: an unknown role, a text that is not a str or holds a lone surrogate.
+    """
+
+    role: Role
+    text: str
+    json: bytes = field(init=False, repr=False, compare=False)
+    """The text inside a JSON string, in UTF-8 and without quotes: encoded once, however often
+    the message is sent."""
+
+    def __post_init__(self) -> None:
+        try:
+            role = ROLES[self.role]
+        except (KeyError, TypeError):
+            raise InvalidMessages(
+                f"unknown role {self.role!r}: use 'system', 'user' or 'assistant' "
+                "(which the wire calls 'model')"
+            ) from None
+        if not isinstance(self.text, str):
+            raise InvalidMessages(f"a message's text is a str, not {type(self.text).__name__}")
+        utf8(self.text)
+        object.__setattr__(self, "role", role)
+        object.__setattr__(self, "json", to_json(self.text).encode()[1:-1])
+
+
+def read_messages(conversation: object) -> list[Message]:
+    """Return a `Conversation` as messages, oldest first; what a caller passed is checked here.
+
+    A str is a user's message. A dict has a `role` and a `content`, which is a str or a list of
+    `{"type": "text", "text": ...}` parts; its other keys are not sent.
+
+    Raises:
+        InvalidMessages: there is no message, the last one is not the user's, or one of them is
+            not one; `index` and `position` tell where.
+    """
+    if isinstance(conversation, (str, Message, Mapping)):
+        items: Iterable[object] = [conversation]
+    elif isinstance(conversation, Iterable) and not isinstance(conversation, (bytes, bytearray)):
+        items = cast("Iterable[object]", conversation)
+    else:
+        raise InvalidMessages(
+            "a conversation is a str, a Message or a list of messages, "
+            f"not {type(conversation).__name__}"
+        )
+    messages: list[Message] = []
+    for index, item in enumerate(items):
+        try:
+            messages.append(item if isinstance(item, Message) else read_message(item))
+        except InvalidMessages as error:
+            raise InvalidMessages(
+                f"message {index}: {error}", index=index, position=error.position
+            ) from None
+    if not messages:
+        raise InvalidMessages("there is no message to send; pass at least one of the user's")
+    if messages[-1].role != "user":
+        raise InvalidMessages(
+            f"message {len(messages) - 1}: the last message must be the user's, "
+            f"not the {messages[-1].role}'s",
+            index=len(messages) - 1,
+        )
+    return messages
+
+
+def read_message(item: object) -> Message:
+    if isinstance(item, str):
+        return Message("user", item)
+    if not isinstance(item, Mapping):
+        raise InvalidMessages(
+            "a message is a str, a Message or a dict with 'role' and 'content', "
+            f"not {type(item).__name__}"
+        )
+    fields = cast("Mapping[object, object]", item)
+    for key in ("role", "content"):
+        if key not in fields:
+            raise InvalidMessages(f"a message needs a {key!r}, and this one has none")
+    return Message(cast("Role", fields["role"]), read_content(fields["content"]))
+
+
+def read_content(content: object) -> str:
+    """A content's text: the content itself, or its parts joined with nothing between."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, (list, tuple)):
+        raise InvalidMessages(
+            f"a content is a str or a list of text parts, not {type(content).__name__}"
+        )
+    texts: list[str] = []
+    length = 0
+    for index, part in enumerate(cast("Sequence[object]", content)):
+        fields = cast("Mapping[object, object] | None", part if isinstance(part, Mapping) else None)
+        text = fields.get("text") if fields and fields.get("type") == "text" else None
+        if not isinstance(text, str):
+            raise InvalidMessages(
+                f"part {index} of the content is not text; this service takes "
+                "{'type': 'text', 'text': '...'} parts only",
+                position=length,
+            )
+        texts.append(text)
+        length += len(text)
+    return "".join(texts)
+
+
+def newest(messages: Sequence[Message], max_history: int | None) -> Sequence[Message]:
+    """Return the newest of the messages, and all system text.
+
+    Args:
+        messages: oldest first.
+        max_history: at most how many messages of the user and the assistant to keep, 1 or more;
+            None for all. What is kept begins with a user's message, so one fewer may remain.
+    """
+    if max_history is None:
+        return messages
+    spoken = [message for message in messages if message.role != "system"]
+    if len(spoken) <= max_history:
+        return messages
+    kept = spoken[-max_history:]
+    while kept[0].role != "user":
+        del kept[0]
+    return [message for message in messages if message.role == "system"] + kept
+
+
+def format_prompt(conversation: Conversation) -> str:
+    """Write a whole conversation as one prompt.
+
+    A single message is its text alone. Several are lines `Role: text`, one a message, and a last
+    line `Assistant:` that asks for the answer.
+
+    Raises:
+        InvalidMessages: as `read_messages`.
+    """
+    return flatten(read_messages(conversation))
+
+
+def flatten(messages: Sequence[Message]) -> str:
+    if len(messages) == 1:
+        return messages[0].text
+    lines = [f"{message.role.capitalize()}: {message.text}" for message in messages]
+    return "\n".join([*lines, "Assistant:"])
+
+
+class Encoded(NamedTuple):
+    """A conversation on the wire.
+
+    Attributes:
+        json: the request's `messages`, a JSON array in UTF-8.
+        signed_text: the text of its last message, which the signature covers.
+    """
+
+    json: bytes
+    signed_text: str
+
+
+def encode_native(messages: Sequence[Message]) -> Encoded:
+    """What the browser sends: `user` and `model` by turns, system text in the first `user`."""
+    turns: list[list[Message]] = []
+    system = [message for message in messages if message.role == "system"]
+    for message in messages:
+        if message.role == "system":
+            continue
+        if turns and turns[-1][-1].role == message.role:
+            turns[-1].append(message)
+        elif system and message.role == "user":
+            turns.append([*system, message])
+            system = []
+        else:
+            turns.append([message])
+    wire = b",".join(
+        b'{"role":"%b","parts":[{"text":"%b"}]}'
+        % (
+            b"user" if turn[-1].role == "user" else b"model",
+            turn[0].json
+            if len(turn) == 1
+            else rb"\n\n".join([message.json for message in turn if message.text]),
+        )
+        for turn in turns
+    )
+    # An empty message has nothing that a blank line would have to set apart.
+    signed = BLANK_LINE.join([message.text for message in turns[-1] if message.text])
+    return Encoded(b"[%b]" % wire, signed)
+
+
+def encode_flattened(messages: Sequence[Message]) -> Encoded:
+    """What the original provider sends: the whole conversation as one `user` message."""
+    return encode_native([Message("user", flatten(messages))])
+
+
+def encode_content(messages: Sequence[Message]) -> Encoded:
+    """What the relatives' clients send: each message as it is, its text as `content`."""
+    wire = b",".join(
+        [
+            b'{"role":"%b","content":"%b"}' % (message.role.encode(), message.json)
+            for message in messages
+        ]
+    )
+    return Encoded(b"[%b]" % wire, messages[-1].text)
+
+
+ENCODINGS: Final[Mapping[Encoding, Callable[[Sequence[Message]], Encoded]]] = {
+    "native": encode_native,
+    "flattened": encode_flattened,
+    "content": encode_content,
+}
+
+
+def encode(messages: Sequence[Message], encoding: Encoding) -> Encoded:
+    """Write messages, the last of them the user's, in the given dialect."""
+    return ENCODINGS[encoding](messages)

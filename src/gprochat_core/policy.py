@@ -1,0 +1,127 @@
+"""The numbers a caller may set, and what follows from them: time limits, retries, size limits."""
+
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Final
+
+from .diagnosis import MISCONFIGURED
+from .errors import ConfigurationError, ConnectError, GPROChatError, RateLimited, ServiceFailed
+from .reply import MAX_REPLY_BYTES
+
+__all__ = ["Limits", "RetryPolicy", "Timeouts", "is_transient"]
+
+TRANSIENT_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504, *range(520, 530)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long to wait, in seconds; None waits for as long as it takes.
+
+    Args:
+        connect: for a connection, a free place in the pool and the TLS handshake included.
+        first_byte: from the last byte sent to the first byte of the reply.
+        idle: from one piece of the reply to the next.
+        total: for the whole call, all its attempts and the pauses between them included.
+
+    Raises:
+        ConfigurationError: one of them is neither None nor a positive number.
+    """
+
+    connect: float | None = 10.0
+    first_byte: float | None = 60.0
+    idle: float | None = 30.0
+    total: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in (one.name for one in fields(self)):
+            seconds = getattr(self, name)
+            if seconds is not None:
+                check_number("timeout", name, seconds, zero=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When a failed attempt is followed by another, and how soon.
+
+    Args:
+        max_attempts: how many attempts a call has, the first included; 1 for no retries.
+        base_delay: seconds that the first pause takes at most; each further one twice as many.
+        max_delay: seconds that any pause takes at most, unless the service asks for more.
+        max_retry_after: seconds of a service's Retry-After that are waited for; a service that
+            asks for more ends the attempts.
+
+    Raises:
+        ConfigurationError: a number that is none, negative, or less than one attempt.
+    """
+
+    max_attempts: int = 3
+    base_delay: float = 0.5
+    max_delay: float = 8.0
+    max_retry_after: float = 120.0
+
+    def __post_init__(self) -> None:
+        check_count("retry", "max_attempts", self.max_attempts)
+        for name in ("base_delay", "max_delay", "max_retry_after"):
+            check_number("retry", name, getattr(self, name))
+
+    def delay(self, error: GPROChatError, attempt: int, jitter: float) -> float | None:
+        """Return how many seconds after a failed attempt to make the next, None for no next.
+
+        Args:
+            error: what the attempt ended with.
+            attempt: which one it was, counted from 1.
+            jitter: a random number from 0 to 1. The pause is drawn evenly from all that the
+                exponential back-off allows, so that clients that failed together part ways.
+        """
+        if attempt >= self.max_attempts or not is_transient(error):
+            return None
+        retry_after = getattr(error, "retry_after", None)
+        if retry_after is not None:
+            return retry_after if retry_after <= self.max_retry_after else None
+        # Past the 60th doubling any base delay is above any maximum.
+        return jitter * min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 60))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much to take.
+
+    Args:
+        max_reply_bytes: how long a reply may be, in bytes after decompression.
+        max_head_bytes: how long a response's status line and headers may be, in bytes.
+        max_connections: how many connections a client has at once; a further call waits.
+
+    Raises:
+        ConfigurationError: one of them is not a positive int.
+    """
+
+    max_reply_bytes: int = MAX_REPLY_BYTES
+    max_head_bytes: int = 64 * 1024
+    max_connections: int = 100
+
+    def __post_init__(self) -> None:
+        for name in (one.name for one in fields(self)):
+            check_count("limit", name, getattr(self, name))
+
+
+def is_transient(error: GPROChatError) -> bool:
+    """Tell whether the same request may fare better a moment later.
+
+    No connection, a rate limit, and what a gateway or an overloaded service answers. Not a 500
+    that says that the deployment is misconfigured.
+    """
+    if isinstance(error, ServiceFailed):
+        return error.status in TRANSIENT_STATUSES and MISCONFIGURED not in error.message
+    return isinstance(error, (ConnectError, RateLimited))
+
+
+def check_number(kind: str, name: str, value: object, *, zero: bool = True) -> None:
+    valid = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+    if not valid or value < 0 or (value == 0 and not zero):
+        least = "" if zero else " above 0"
+        raise ConfigurationError(f"{kind} {name}={value!r}: give a number of seconds{least}")
+
+
+def check_count(kind: str, name: str, value: object) -> None:
+    if type(value) is not int or value < 1:
+        raise ConfigurationError(f"{kind} {name}={value!r}: give an int of at least 1")

@@ -1,0 +1,213 @@
+"""The reply: an answer's status, headers and body bytes in; text out, or a typed error.
+
+The bytes are cut anywhere, inside characters too. Text is decoded as the WHATWG TextDecoder does,
+which is what the browser's client uses. The one thing that is not text is the service's failure
+marker at the very end; text that may still become it is held back until more is known, and no
+other text ever is. The rules are PROTOCOL.md's, "Reply".
+"""
+
+import zlib
+from codecs import utf_8_decode
+from collections.abc import Iterable
+from typing import Final
+
+from .content_coding import CODINGS, Inflater
+from .diagnosis import MAX_ERROR_BODY, diagnose, is_html, is_settled_by_head, read_headers
+from .errors import (
+    GPROChatError,
+    InterruptedReply,
+    NotTheService,
+    ReplyTooLong,
+    ResponseError,
+    TruncatedReply,
+)
+
+__all__ = ["FAILURE_MARKER", "MAX_REPLY_BYTES", "ReplyParser"]
+
+FAILURE_MARKER: Final = "Internal server error"
+"""What the service appends to a reply that its model did not finish."""
+
+MAX_REPLY_BYTES: Final = 16 * 1024 * 1024
+"""How long a reply may be unless the caller says otherwise; far longer than any model's."""
+
+BYTE_ORDER_MARK: Final = "\ufeff"
+
+
+class ReplyParser:
+    """Parses one answer to a request.
+
+    Args:
+        status: the HTTP status.
+        headers: as they came, names and values in bytes.
+        max_bytes: how long the reply may be, in bytes of UTF-8.
+        now: Unix time in seconds, for what a header tells relative to now; None where unknown.
+
+    Raises:
+        ResponseError: the head alone shows what this is: NotTheService as a rule.
+
+    Attributes:
+        status: the HTTP status.
+        headers: by lower-case name.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_error_body",
+        "_held",
+        "_inflater",
+        "_max_bytes",
+        "_now",
+        "_pieces",
+        "_size",
+        "_split",
+        "headers",
+        "status",
+    )
+
+    def __init__(
+        self,
+        status: int,
+        headers: Iterable[tuple[bytes, bytes]],
+        *,
+        max_bytes: int = MAX_REPLY_BYTES,
+        now: float | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = read_headers(headers)
+        self._now = now
+        self._pieces: list[str] = []
+        self._held = ""
+        self._split = b""
+        self._begun = False
+        self._size = 0
+        self._max_bytes = max_bytes
+        self._error_body: bytes | None = None
+        if status != 200 or is_html(self.headers):
+            if is_settled_by_head(status, self.headers):
+                raise diagnose(status, self.headers, b"", now)
+            self._error_body = b""
+        self._inflater: Inflater | None = None
+        coding = self.headers.get("content-encoding", "").lower()
+        if coding in CODINGS:
+            self._inflater = Inflater(coding)
+        elif coding not in ("", "identity"):
+            if self._error_body is not None:
+                raise diagnose(status, self.headers, b"", now)
+            raise NotTheService(
+                f"the answer is coded as {coding[:40]!r}, though plain text was asked for; "
+                "check what stands in front of the service",
+                status=status,
+            )
+
+    @property
+    def is_reply(self) -> bool:
+        """Whether a reply's text is to come; if not, the body tells of an error."""
+        return self._error_body is None
+
+    @property
+    def text(self) -> str:
+        """All text that has been returned so far; after an error, all that arrived."""
+        return "".join(self._pieces)
+
+    def feed(self, data: bytes) -> str:
+        """Return the text that some more bytes of the body bring, "" where they bring none yet.
+
+        Raises:
+            ReplyTooLong: the reply passed `max_bytes`.
+            TruncatedReply: a compressed body is corrupt.
+            ResponseError: this is the body of an error, and enough of it is here.
+        """
+        if self._inflater is not None:
+            data = self._decompress(self._inflater, data)
+        if self._error_body is not None:
+            self._error_body += data
+            if len(self._error_body) >= MAX_ERROR_BODY:
+                raise self._diagnose(self._error_body)
+            return ""
+        self._size += len(data)
+        if self._size > self._max_bytes:
+            self._feed_text(data[: self._max_bytes - self._size])
+            raise ReplyTooLong(
+                f"the reply is longer than {self._max_bytes} bytes; raise the limit to have more",
+                text=self.salvage(),
+            )
+        return self._feed_text(data)
+
+    def finish(self) -> str:
+        """Return the last of the text, now that the body has ended as it should.
+
+        Raises:
+            InterruptedReply: the failure marker ended it.
+            TruncatedReply: a compressed body is not complete.
+            ResponseError: this was the body of an error.
+        """
+        if self._error_body is not None:
+            raise self._diagnose(self._error_body)
+        if self._inflater is not None and not self._inflater.complete:
+            raise self.cut("its compressed data is not complete")
+        if self._split:
+            # An incomplete character at the end is one U+FFFD, and what it ends is no marker.
+            self._held += utf_8_decode(self._split, "replace", True)[0]
+            self._split = b""
+        if self._held == FAILURE_MARKER:
+            raise self._interrupted()
+        text, self._held = self._held, ""
+        self._pieces.append(text)
+        return text
+
+    def cut(self, why: str) -> GPROChatError:
+        """Return the error that this answer is if nothing more of it comes."""
+        if self._error_body is not None:
+            return self._diagnose(self._error_body)
+        if self._held == FAILURE_MARKER:
+            return self._interrupted()
+        text = self.salvage()
+        return TruncatedReply(
+            f"the reply was cut off after {len(text)} characters: {why}", text=text
+        )
+
+    def salvage(self) -> str:
+        """Return all of the reply that arrived, to be called when nothing more is expected."""
+        if self._held != FAILURE_MARKER:
+            self._pieces.append(self._held)
+        self._held = ""
+        return self.text
+
+    def _feed_text(self, data: bytes) -> str:
+        if self._split:
+            data = self._split + data
+        text, used = utf_8_decode(data, "replace", False)
+        self._split = data[used:]
+        if not text:
+            return ""
+        if not self._begun:
+            self._begun = True
+            if text[0] == BYTE_ORDER_MARK:
+                text = text[1:]
+        if self._held:
+            text = self._held + text
+            self._held = ""
+        # The marker's first letter occurs in it only once, so only the last one can begin it.
+        start = text.rfind(FAILURE_MARKER[0], -len(FAILURE_MARKER))
+        if start >= 0 and FAILURE_MARKER.startswith(text[start:]):
+            self._held = text[start:]
+            text = text[:start]
+        self._pieces.append(text)
+        return text
+
+    def _decompress(self, inflater: Inflater, data: bytes) -> bytes:
+        room = self._max_bytes - self._size + 1 if self.is_reply else MAX_ERROR_BODY
+        try:
+            return inflater.decode(data, room)
+        except zlib.error:
+            raise self.cut("its compressed data is corrupt") from None
+
+    def _interrupted(self) -> InterruptedReply:
+        text = self.salvage()
+        return InterruptedReply(
+            f"the service failed after {len(text)} characters of the reply; ask again for the rest",
+            text=text,
+        )
+
+    def _diagnose(self, body: bytes) -> ResponseError:
+        return diagnose(self.status, self.headers, body[:MAX_ERROR_BODY], self._now)

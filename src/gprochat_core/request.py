@@ -1,0 +1,78 @@
+"""The request: one signed POST.
+
+Of a call, all but the time and the signature stay the same from attempt to attempt, so a `Draft`
+is made once a call and gives a fresh `Request` for each attempt. Headers and body are those of
+PROTOCOL.md, "Request".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from .messages import Message, encode, newest, to_json
+from .service import Service
+
+__all__ = ["USER_AGENT", "Draft", "Request"]
+
+USER_AGENT: Final = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/129.0.0.0 Safari/537.36"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What goes over the wire; a transport adds `host` and `content-length`, and nothing else.
+
+    Attributes:
+        method: "POST".
+        url: where to, absolute.
+        headers: names in lower case, in order.
+        body: JSON in UTF-8. It holds the password, so it is never shown.
+    """
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = field(repr=False)
+
+
+class Draft:
+    """A request but for its time and signature.
+
+    Args:
+        service: whom it is for.
+        messages: the conversation as `read_messages` gives it.
+
+    Raises:
+        ConfigurationError: the service has no secret key.
+    """
+
+    __slots__ = ("_headers", "_messages", "_password", "_service", "_signer", "_text")
+
+    def __init__(self, service: Service, messages: Sequence[Message]) -> None:
+        self._service = service
+        self._signer = service.signer
+        encoded = encode(newest(messages, service.max_history), service.encoding)
+        self._messages = encoded.json
+        self._text = encoded.signed_text
+        self._password = to_json(service.password).encode()
+        self._headers = (
+            ("accept", "*/*"),
+            ("origin", service.origin),
+            ("referer", f"{service.url}/"),
+            ("user-agent", USER_AGENT),
+            ("content-type", "text/plain;charset=UTF-8"),
+            # Not a browser's: compressing a few bytes at a time only holds them back.
+            ("accept-encoding", "identity"),
+        )
+
+    def sign(self, time_ms: int) -> Request:
+        """Return the request as of a moment, in milliseconds of Unix time."""
+        body = b'{"messages":%b,"time":%d,"pass":%b,"sign":"%b"}' % (
+            self._messages,
+            time_ms,
+            self._password,
+            self._signer.sign(time_ms, self._text).encode(),
+        )
+        return Request("POST", self._service.endpoint, self._headers, body)

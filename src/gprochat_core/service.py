@@ -1,0 +1,172 @@
+"""What a deployment is: its URL, its secrets, the dialect it speaks, and the models it may name.
+
+The protocol names no model, so a model's name ends here: it is resolved and travels nowhere.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from .errors import ConfigurationError
+from .messages import ENCODINGS, Encoding
+from .signing import Signer
+
+__all__ = ["DEFAULT_MODEL", "GPROCHAT", "MODELS", "MODEL_ALIASES", "Service", "get_model"]
+
+DEFAULT_MODEL: Final = "gemini-1.5-pro"
+
+MODELS: Final[tuple[str, ...]] = (DEFAULT_MODEL,)
+
+MODEL_ALIASES: Final[Mapping[str, str]] = {
+    "gemini": DEFAULT_MODEL,
+    "gemini-pro": DEFAULT_MODEL,
+    "gemini-1.5-pro-latest": DEFAULT_MODEL,
+}
+
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?")
+
+PATH: Final = re.compile(r"[A-Za-z0-9/._~!$&'()*+,;=:@%-]*")
+
+
+def get_model(model: str | None) -> str:
+    """Return the known model that a caller means: the default one where the name is unknown."""
+    if model in MODELS:
+        return model
+    return MODEL_ALIASES.get(model or "", DEFAULT_MODEL)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A deployment of the chat service, and how to talk to it.
+
+    Args:
+        url: where it is: http or https, a host name or address, and if it has them a port and a
+            path prefix; a trailing slash makes no difference.
+        secret_key: what its requests are signed with; None where it is not known (yet), "" where
+            the deployment has an empty one. Never shown.
+        password: the site password, None where it has none. Never shown.
+        encoding: how conversations are written: "native" as the browser does, "flattened" as one
+            prompt, "content" for chatgpt-demo and its forks.
+        max_history: at most how many of a conversation's newest messages are sent, 1 or more,
+            system text not counted; None for all. What is sent begins with a user's message.
+
+    Raises:
+        ConfigurationError: one of these cannot be used; the message says which and why.
+    """
+
+    url: str
+    secret_key: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    encoding: Encoding = "native"
+    max_history: int | None = None
+    origin: str = field(init=False, repr=False, compare=False)
+    """The URL's scheme, host and port alone, as a browser's `origin` header has it (RFC 6454)."""
+
+    def __post_init__(self) -> None:
+        url, origin = read_url(self.url)
+        object.__setattr__(self, "url", url)
+        object.__setattr__(self, "origin", origin)
+        if self.secret_key is not None:
+            Signer(self.secret_key)
+        if self.password is not None:
+            check_password(self.password)
+        if self.encoding not in ENCODINGS:
+            raise ConfigurationError(
+                f"unknown encoding {self.encoding!r}: use one of {', '.join(ENCODINGS)}"
+            )
+        if self.max_history is not None and (
+            type(self.max_history) is not int or self.max_history < 1
+        ):
+            raise ConfigurationError(
+                f"max_history is None or an int of at least 1, not {self.max_history!r}"
+            )
+
+    @property
+    def signer(self) -> Signer:
+        """The signer with this deployment's key.
+
+        Raises:
+            ConfigurationError: there is no key.
+        """
+        if self.secret_key is None:
+            raise ConfigurationError(
+                f"no secret key for {self.url}: requests are signed with the deployment's own; "
+                "pass Service(..., secret_key=...)"
+            )
+        return Signer(self.secret_key)
+
+    @property
+    def endpoint(self) -> str:
+        """Where conversations are posted."""
+        return f"{self.url}/api/generate"
+
+
+def check_password(password: object) -> None:
+    # Says nothing about the password itself, for it must not reach a log.
+    if not isinstance(password, str):
+        raise ConfigurationError(f"a password is a str, not {type(password).__name__}")
+    try:
+        password.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError("the password holds a lone surrogate") from None
+
+
+def read_url(url: str) -> tuple[str, str]:
+    """Return a deployment's URL without a trailing slash, and its origin.
+
+    Raises:
+        ConfigurationError: it is not the URL of a deployment.
+    """
+
+    def refuse(why: str) -> ConfigurationError:
+        # The URL itself is left out: it may hold a user's password.
+        return ConfigurationError(f"the service's URL {why}; it looks like https://chat.example")
+
+    if not isinstance(url, str):
+        raise refuse(f"is a str, not {type(url).__name__}")
+    # Before urlsplit, which drops line breaks and tabs silently.
+    if any(character <= " " or character == "\x7f" or character.isspace() for character in url):
+        raise refuse("holds white space or a control character")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise refuse("has a port or an IPv6 address that is none") from None
+    if parts.scheme not in DEFAULT_PORTS:
+        raise refuse("must begin with https:// or http://")
+    if "@" in parts.netloc:
+        raise refuse("must not hold a user name or password; the site's goes to password=...")
+    if "?" in url or "#" in url:
+        raise refuse("must not hold a query or fragment")
+    if not PATH.fullmatch(parts.path):
+        raise refuse("has a character in its path that must be percent-encoded")
+    host = read_host(parts)
+    if host is None:
+        raise refuse("has no valid host; write one that is not ASCII in its xn-- form")
+    if port == 0:
+        raise refuse("has port 0")
+    origin = f"{parts.scheme}://{host}"
+    if port is not None and port != DEFAULT_PORTS[parts.scheme]:
+        origin += f":{port}"
+    return origin + parts.path.rstrip("/"), origin
+
+
+def read_host(parts: SplitResult) -> str | None:
+    """The host in lower case, an IPv6 address in its brackets; None where there is no valid one."""
+    host = parts.hostname or ""
+    if ":" not in host:
+        return host if HOST_NAME.fullmatch(host) else None
+    try:
+        return f"[{IPv6Address(host)}]" if "%" not in host else None
+    except ValueError:
+        return None
+
+
+GPROCHAT: Final = Service("https://gprochat.com")
+"""The public deployment; its secret key is for its owner to give and not known here:
+`dataclasses.replace(GPROCHAT, secret_key=...)`."""

@@ -1,0 +1,88 @@
+"""The signature: SHA-256 over the time, the last message's text and a secret key.
+
+Where the rule comes from: PROTOCOL.md, "Signature". Nothing else of the protocol is needed to
+sign, so this file serves other clients too.
+"""
+
+import hashlib
+import hmac
+
+from .errors import ConfigurationError, InvalidMessages
+
+__all__ = ["Signer", "generate_signature", "utf8"]
+
+
+def utf8(text: str) -> bytes:
+    """Encode text as UTF-8.
+
+    Raises:
+        InvalidMessages: the text holds a lone surrogate, which has no UTF-8.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        position = error.start
+    raise InvalidMessages(
+        f"the text holds a lone surrogate (U+{ord(text[position]):04X}) at position {position}, "
+        "which UTF-8 cannot express; remove it or replace it with U+FFFD",
+        position=position,
+    )
+
+
+class Signer:
+    """Signs and verifies with one deployment's secret key, which it never shows.
+
+    Args:
+        secret_key: any text; it may be empty, non-ASCII, and hold colons.
+
+    Raises:
+        ConfigurationError: the key is not a str, or holds a lone surrogate.
+    """
+
+    __slots__ = ("_suffix",)
+
+    def __init__(self, secret_key: str) -> None:
+        if not isinstance(secret_key, str):
+            raise ConfigurationError(
+                f"a secret key is a str, not {type(secret_key).__name__}; pass secret_key=..."
+            )
+        try:
+            self._suffix = b":" + utf8(secret_key)
+        except InvalidMessages:
+            # Not chained, and no position: an error must tell nothing about the key.
+            raise ConfigurationError("the secret key holds a lone surrogate") from None
+
+    def __repr__(self) -> str:
+        return "Signer(<secret key>)"
+
+    def sign(self, time_ms: int, text: str) -> str:
+        """Return the signature: 64 lower-case hexadecimal digits.
+
+        Args:
+            time_ms: Unix time in milliseconds.
+            text: the text of the conversation's last message.
+
+        Raises:
+            TypeError: `time_ms` is not an int (a bool is not one either).
+            InvalidMessages: the text holds a lone surrogate; its position is told.
+        """
+        if not isinstance(time_ms, int) or isinstance(time_ms, bool):
+            raise TypeError(
+                f"the time is an int of milliseconds, not {type(time_ms).__name__}: "
+                "int(time.time() * 1000)"
+            )
+        digest = hashlib.sha256(b"%d:" % time_ms)
+        digest.update(utf8(text))
+        digest.update(self._suffix)
+        return digest.hexdigest()
+
+    def verify(self, signature: str, time_ms: int, text: str) -> bool:
+        """Tell, in constant time, whether the signature holds; raises as `sign` does."""
+        expected = self.sign(time_ms, text)
+        # compare_digest takes a str only if it is ASCII, and a signature comes from outside.
+        return hmac.compare_digest(signature.encode(errors="replace"), expected.encode())
+
+
+def generate_signature(timestamp: int, message: str, secret_key: str) -> str:
+    """Sign once: `Signer(secret_key).sign(timestamp, message)`."""
+    return Signer(secret_key).sign(timestamp, message)
