@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	&& echo "$$python" && break; done)
 
 venv := .venv/bin/python
-pip := $(venv) -m pip --quiet --disable-pip-version-check
+pip := $(venv) -m pip -qq --disable-pip-version-check
 install := $(pip) install --constraint constraints.txt
 
 help:
@@ -57,7 +57,7 @@ constraints:
 	@rm -rf .venv && "$(PYTHON)" -m venv .venv
 	@$(pip) install --upgrade pip hatchling
 	@$(pip) install --no-build-isolation --editable '.[all]' --group dev
-	@{ sed -n '/^#/p' constraints.txt; $(pip) freeze --all --exclude-editable; } > .venv/constraints.txt
+	@{ sed -n '/^#/p' constraints.txt; $(pip) freeze --all --exclude-editable --exclude setuptools; } > .venv/constraints.txt
 	@mv .venv/constraints.txt constraints.txt
 	@touch .venv/demo.stamp .venv/dev.stamp
 

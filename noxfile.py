@@ -1,0 +1,140 @@
+"""Every check of the project, and which interpreters it runs on.
+
+The checks and one run of the tests, under coverage, use the environment that nox itself runs in
+(the Makefile's .venv). The tests then run on every other supported interpreter that is found. Run
+as a script, this file ends with one line that counts the tests of all interpreters.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nox
+
+SUPPORTED = ("3.11", "3.12", "3.13")
+OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+RESULTS = Path(__file__).parent / ".nox" / "results"
+
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.download_python = "never"
+
+
+def interpreters(version: str) -> Iterator[str]:
+    """Where a Python of this version may be: on the PATH, or among pyenv's versions."""
+    name = f"python{version}"
+    if found := shutil.which(name):
+        yield found
+    pyenv = os.environ.get("PYENV_ROOT")
+    if pyenv is None and shutil.which("pyenv"):
+        pyenv = subprocess.run(["pyenv", "root"], capture_output=True, text=True).stdout.strip()
+    for root in {Path(pyenv or "~/.pyenv").expanduser(), Path("~/.pyenv").expanduser()}:
+        yield from map(str, sorted(root.glob(f"versions/{version}.*/bin/{name}")))
+
+
+def works(interpreter: str, version: str) -> bool:
+    """Whether it runs: pyenv's shims are on the PATH for versions that they refuse to start."""
+    code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
+    try:
+        run = subprocess.run([interpreter, "-c", code], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return run.stdout.strip() == version
+
+
+def install(session: nox.Session) -> None:
+    """Install the project and what its tests need, unless this environment has them already."""
+    digest = hashlib.sha256()
+    for name in ("constraints.txt", "pyproject.toml"):
+        digest.update(Path(name).read_bytes())
+    stamp = Path(session.virtualenv.location) / "installed"
+    if stamp.is_file() and stamp.read_text() == digest.hexdigest():
+        return
+    constrained = ("-qq", "--constraint", "constraints.txt")
+    session.install(*constrained, "--upgrade", "pip")
+    session.install(*constrained, "hatchling")
+    session.install(*constrained, "--no-build-isolation", "--editable", ".[all]", "--group", "test")
+    stamp.write_text(digest.hexdigest())
+
+
+def pytest_arguments(session: nox.Session, version: str) -> list[str]:
+    """Two workers, the result kept for the closing count."""
+    result = RESULTS / f"{version}.xml"
+    result.unlink(missing_ok=True)
+    return ["-q", "-n", "2", "--dist", "worksteal", f"--junit-xml={result}", *session.posargs]
+
+
+@nox.session(python=False, tags=["lint"])
+def lint(session: nox.Session) -> None:
+    """Ruff's rules and format."""
+    session.run(sys.executable, "-m", "ruff", "check", "--quiet", ".")
+    session.run(sys.executable, "-m", "ruff", "format", "--check", "--quiet", ".")
+
+
+@nox.session(python=False, tags=["lint"])
+def types(session: nox.Session) -> None:
+    """Mypy and pyright."""
+    session.run(sys.executable, "-m", "mypy", "--no-error-summary")
+    session.run(sys.executable, "-m", "pyright", "--pythonpath", sys.executable)
+
+
+def tests_on(version: str) -> Callable[[nox.Session], None]:
+    """The session that runs the tests on one interpreter other than nox's own."""
+
+    def tests(session: nox.Session) -> None:
+        if session.python is False:
+            session.skip(f"no Python {version} found")
+        install(session)
+        session.run("python", "-m", "pytest", *pytest_arguments(session, version))
+
+    return tests
+
+
+for version in SUPPORTED:
+    if version != OWN:
+        nox.session(
+            tests_on(version),
+            name=f"tests-{version}",
+            python=next((found for found in interpreters(version) if works(found, version)), False),
+            tags=["tests"],
+        )
+
+
+@nox.session(python=False, name=f"tests-{OWN}", tags=["tests", "coverage"])
+def tests_under_coverage(session: nox.Session) -> None:
+    """The tests on nox's own interpreter, and the coverage that is asked for."""
+    coverage = (sys.executable, "-m", "coverage")
+    session.run(*coverage, "erase", silent=True)
+    session.run(*coverage, "run", "-m", "pytest", *pytest_arguments(session, OWN))
+    session.run(*coverage, "combine", "--quiet")
+    for package, percent in {"gprochat_core": 100, "gprochat_transports": 95}.items():
+        session.run(*coverage, "report", f"--include=*/{package}/*", f"--fail-under={percent}")
+
+
+def main() -> int:
+    """Run nox, then say how many tests passed and failed on all interpreters together."""
+    shutil.rmtree(RESULTS, ignore_errors=True)
+    status = subprocess.call([sys.executable, "-m", "nox", *sys.argv[1:]])
+    passed = failed = 0
+    for result in sorted(RESULTS.glob("*.xml")):
+        suite = next(ElementTree.parse(result).iter("testsuite"))
+        bad, skipped, total = (
+            sum(int(suite.get(name, 0)) for name in names)
+            for names in (("failures", "errors"), ("skipped",), ("tests",))
+        )
+        print(
+            f"Python {result.stem}: {total - bad - skipped} passed, {bad} failed, {skipped} skipped"
+        )
+        passed += total - bad - skipped
+        failed += bad
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
