@@ -91,7 +91,7 @@ def read_messages(conversation: object) -> list[Message]:
             not one; `index` and `position` tell where.
     """
     if isinstance(conversation, (str, Message, Mapping)):
-        items: Iterable[object] = [conversation]
+        items: Iterable[object] = [cast("object", conversation)]
     elif isinstance(conversation, Iterable) and not isinstance(conversation, (bytes, bytearray)):
         items = cast("Iterable[object]", conversation)
     else:

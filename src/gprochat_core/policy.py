@@ -116,10 +116,12 @@ def is_transient(error: GPROChatError) -> bool:
 
 
 def check_number(kind: str, name: str, value: object, *, zero: bool = True) -> None:
-    valid = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
-    if not valid or value < 0 or (value == 0 and not zero):
-        least = "" if zero else " above 0"
-        raise ConfigurationError(f"{kind} {name}={value!r}: give a number of seconds{least}")
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value):
+        least_is_met = value >= 0 if zero else value > 0
+        if least_is_met:
+            return
+    least = "" if zero else " above 0"
+    raise ConfigurationError(f"{kind} {name}={value!r}: give a number of seconds{least}")
 
 
 def check_count(kind: str, name: str, value: object) -> None:
