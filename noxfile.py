@@ -97,12 +97,8 @@ def tests_on(version: str) -> Callable[[nox.Session], None]:
 
 for version in SUPPORTED:
     if version != OWN:
-        nox.session(
-            tests_on(version),
-            name=f"tests-{version}",
-            python=next((found for found in interpreters(version) if works(found, version)), False),
-            tags=["tests"],
-        )
+        found = next((each for each in interpreters(version) if works(each, version)), False)
+        nox.session(python=found, name=f"tests-{version}", tags=["tests"])(tests_on(version))
 
 
 @nox.session(python=False, name=f"tests-{OWN}", tags=["tests", "coverage"])
@@ -123,14 +119,11 @@ def main() -> int:
     passed = failed = 0
     for result in sorted(RESULTS.glob("*.xml")):
         suite = next(ElementTree.parse(result).iter("testsuite"))
-        bad, skipped, total = (
-            sum(int(suite.get(name, 0)) for name in names)
-            for names in (("failures", "errors"), ("skipped",), ("tests",))
-        )
-        print(
-            f"Python {result.stem}: {total - bad - skipped} passed, {bad} failed, {skipped} skipped"
-        )
-        passed += total - bad - skipped
+        count = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
+        bad = count["failures"] + count["errors"]
+        good = count["tests"] - bad - count["skipped"]
+        print(f"Python {result.stem}: {good} passed, {bad} failed, {count['skipped']} skipped")
+        passed += good
         failed += bad
     print(f"{passed} passed, {failed} failed", flush=True)
     return status
