@@ -125,6 +125,8 @@ def main() -> int:
         print(f"Python {result.stem}: {good} passed, {bad} failed, {count['skipped']} skipped")
         passed += good
         failed += bad
+    if status and not failed:
+        print("Something else than a test failed: see the sessions above")
     print(f"{passed} passed, {failed} failed", flush=True)
     return status
 
