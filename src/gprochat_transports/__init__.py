@@ -1,0 +1,18 @@
+"""Clients of the GPROChat protocol over sockets.
+
+Pick one by your event loop and the library you already have: `gprochat_transports.aiohttp`,
+`.httpx` or `.trio`, each with a `Client` of the same shape. What is here needs none of them:
+the client for a transport of your own, and the settings that the environment makes.
+"""
+
+from ._client import Client, Reply, Response, Transport
+from .environment import FROM_ENVIRONMENT, service_from_environment
+
+__all__ = [
+    "FROM_ENVIRONMENT",
+    "Client",
+    "Reply",
+    "Response",
+    "Transport",
+    "service_from_environment",
+]

@@ -1,0 +1,293 @@
+"""The client: the one loop that moves the core's bytes over any transport.
+
+A transport is two small protocols, `Transport` and `Response`; all that is particular to a
+library is behind them, and every decision is the core's. What is left is here: ask the exchange,
+await the transport, hand over the text.
+"""
+
+from collections.abc import Iterable, Mapping
+from random import random
+from time import monotonic, time_ns
+from types import TracebackType
+from typing import Protocol, Self
+
+from gprochat_core import (
+    Conversation,
+    Exchange,
+    GPROChatError,
+    Limits,
+    Request,
+    RetryPolicy,
+    Service,
+    State,
+    Timeouts,
+    TransportError,
+    UsageError,
+)
+
+__all__ = ["Client", "Reply", "Response", "Transport"]
+
+
+class Response(Protocol):
+    """What a transport gives for a request: a head, then a body to read piece by piece."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Iterable[tuple[bytes, bytes]]:
+        """Names and values as they came, in any case."""
+        ...
+
+    async def read(self, timeout: float | None) -> bytes:
+        """Return the next bytes of the body as soon as there are any, b"" at its proper end.
+
+        Content codings stay on. Args: timeout: seconds to wait, None for as long as it takes.
+
+        Raises:
+            TransportError: TIMEOUT, LOST or MALFORMED; bytes that arrived before are given first.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Release the connection: for further use if the body has been read to its end, else
+        by closing it. It does so even where it is cancelled."""
+        ...
+
+
+class Transport(Protocol):
+    """What a client needs of an HTTP library."""
+
+    async def send(
+        self, request: Request, connect_timeout: float | None, reply_timeout: float | None
+    ) -> Response:
+        """Send a request and return its response as soon as the head is there.
+
+        A redirect is a response like any other. On any exception, cancellation too, the
+        connection has been closed.
+
+        Args:
+            request: what to send; only `host` and the body's length are for the transport to add.
+            connect_timeout: seconds to get a connection, waiting for a free one and the TLS
+                handshake included; None for as long as it takes.
+            reply_timeout: seconds from the last byte sent to the end of the head, and for a write
+                to make progress.
+
+        Raises:
+            TransportError: any failure; the library's own exception is its cause.
+        """
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Pause, on whatever event loop this transport runs on."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what this transport opened itself."""
+        ...
+
+
+class Reply:
+    """One reply as it arrives: `async with client.stream(...) as reply: async for text in reply`.
+
+    Entering the block sends the request and waits for the reply to begin, over as many attempts
+    as the retry policy allows. Iterating gives the text in pieces, never an empty one and never
+    half a character. When the block has been left, by any way, the connection has been released.
+    """
+
+    def __init__(self, transport: Transport, exchange: Exchange, client: "Client") -> None:
+        self._transport = transport
+        self._exchange = exchange
+        self._client = client
+        self._response: Response | None = None
+
+    @property
+    def text(self) -> str:
+        """The reply so far."""
+        return self._exchange.text
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status; None before there is one."""
+        return self._exchange.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The response's headers by lower-case name."""
+        return self._exchange.headers
+
+    @property
+    def attempts(self) -> int:
+        """How many requests have been sent for this reply."""
+        return self._exchange.attempts
+
+    async def __aenter__(self) -> Self:
+        if self._exchange.attempts:
+            raise UsageError("a reply is entered once; ask again with client.stream(...)")
+        exchange = self._exchange
+        while True:
+            self._client.check_open()
+            try:
+                await self._attempt()
+            except GPROChatError as error:
+                await self._release()
+                delay = exchange.retry(error, monotonic(), random())
+                if delay is None:
+                    raise
+            except BaseException:
+                await self._release()
+                raise
+            else:
+                return self
+            finally:
+                self._client.clock_correction_ms = exchange.clock_correction_ms
+            await self._transport.sleep(delay)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._release()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        exchange = self._exchange
+        response = self._response
+        if response is None:
+            raise UsageError("a reply is read inside its block: async with client.stream(...)")
+        while exchange.state is State.REPLY:
+            try:
+                data = await response.read(exchange.read_limit(monotonic()))
+            except TransportError as error:
+                raise exchange.fail(error, monotonic()) from error.__cause__
+            text = exchange.receive(data) if data else exchange.finish()
+            if text:
+                return text
+        if exchange.state is State.DONE:
+            raise StopAsyncIteration
+        raise UsageError("this reply failed; what arrived of it is in reply.text")
+
+    async def _attempt(self) -> None:
+        """Send the request once and take the head of a reply; any other answer is raised."""
+        exchange = self._exchange
+        request = exchange.attempt(unix_time_ms())
+        try:
+            response = self._response = await self._transport.send(
+                request, *exchange.send_limits(monotonic())
+            )
+            exchange.receive_head(response.status, response.headers, unix_time_ms())
+            while exchange.state is State.ERROR:
+                data = await response.read(exchange.read_limit(monotonic()))
+                _ = exchange.receive(data) if data else exchange.finish()
+        except TransportError as error:
+            raise exchange.fail(error, monotonic()) from error.__cause__
+
+    async def _release(self) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            await response.aclose()
+
+
+class Client:
+    """A client of one service over one transport, to be used as `async with Client(...)`.
+
+    One client serves any number of calls, at once too, and reuses their connections.
+
+    Args:
+        service: whom to talk to.
+        transport: what moves the bytes; closed with the client.
+        timeouts, retry, limits: the numbers; None for the defaults.
+
+    Raises:
+        ConfigurationError: the service has no secret key.
+
+    Attributes:
+        service: as given.
+        clock_correction_ms: milliseconds added to this machine's time when signing, once the
+            service's clock has been seen to differ.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        transport: Transport,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        _ = service.signer
+        self.service = service
+        self.clock_correction_ms = 0
+        self._transport = transport
+        self._timeouts = timeouts or Timeouts()
+        self._retry = retry or RetryPolicy()
+        self._limits = limits or Limits()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        self.check_open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the client; replies that still stream end. Closing twice does nothing."""
+        if not self._closed:
+            self._closed = True
+            await self._transport.aclose()
+
+    def check_open(self) -> None:
+        """Raise UsageError if the client has been closed."""
+        if self._closed:
+            raise UsageError("this client has been closed; make a new one")
+
+    def stream(self, conversation: Conversation) -> Reply:
+        """Ask, and return the reply to enter and iterate; nothing is sent before it is entered.
+
+        Args:
+            conversation: a str, a `Message`, or a list of either or of role/content dicts; the
+                last message must be the user's.
+
+        Raises:
+            InvalidMessages: it cannot be sent.
+            UsageError: the client has been closed.
+        """
+        self.check_open()
+        exchange = Exchange(
+            self.service,
+            conversation,
+            timeouts=self._timeouts,
+            retry=self._retry,
+            limits=self._limits,
+            now=monotonic(),
+            clock_correction_ms=self.clock_correction_ms,
+        )
+        return Reply(self._transport, exchange, self)
+
+    async def complete(self, conversation: Conversation) -> str:
+        """Ask, and return the whole reply.
+
+        Raises:
+            GPROChatError: any of the tree; an IncompleteReply carries what arrived.
+        """
+        async with self.stream(conversation) as reply:
+            async for _ in reply:
+                pass
+            return reply.text
+
+
+def unix_time_ms() -> int:
+    return time_ns() // 1_000_000

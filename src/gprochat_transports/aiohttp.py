@@ -1,0 +1,195 @@
+"""The aiohttp transport: moves bytes with an aiohttp session, on asyncio."""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from ssl import SSLContext, create_default_context
+from typing import Final, cast
+
+import aiohttp
+
+from gprochat_core import (
+    ConfigurationError,
+    Failure,
+    Limits,
+    Request,
+    RetryPolicy,
+    Service,
+    Timeouts,
+    TransportError,
+)
+
+from . import _client
+from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
+
+__all__ = ["AiohttpResponse", "AiohttpTransport", "Client"]
+
+FAILURES: Final[tuple[tuple[type[Exception], Failure], ...]] = (
+    (aiohttp.ConnectionTimeoutError, Failure.CONNECT_TIMEOUT),
+    (aiohttp.ServerTimeoutError, Failure.TIMEOUT),
+    (aiohttp.ClientConnectorError, Failure.CONNECT),
+    (aiohttp.ClientHttpProxyError, Failure.CONNECT),
+    (aiohttp.ClientResponseError, Failure.MALFORMED),
+    (aiohttp.ClientPayloadError, Failure.LOST),
+    (aiohttp.ClientConnectionError, Failure.LOST),
+    (aiohttp.ClientError, Failure.CONNECT),
+    # What connecting through SOCKS raises, and a host name that IDNA cannot express.
+    (TimeoutError, Failure.CONNECT_TIMEOUT),
+    (OSError, Failure.CONNECT),
+    (UnicodeError, Failure.CONNECT),
+)
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Raise aiohttp's exceptions as TransportErrors."""
+    try:
+        yield
+    except tuple(kind for kind, _ in FAILURES) as error:
+        failure = next(failure for kind, failure in FAILURES if isinstance(error, kind))
+        raise TransportError(failure, str(error)) from error
+
+
+class AiohttpResponse:
+    """A response of aiohttp's."""
+
+    def __init__(self, response: aiohttp.ClientResponse, *, decompressed: bool) -> None:
+        self._response = response
+        self._content = response.content
+        self._loop = asyncio.get_running_loop()
+        self.status = response.status
+        self.headers: Iterable[tuple[bytes, bytes]] = response.raw_headers
+        if decompressed:
+            self.headers = [
+                header for header in self.headers if header[0].lower() != b"content-encoding"
+            ]
+
+    async def read(self, timeout: float | None) -> bytes:
+        content = self._content
+        error = content.exception()
+        if error is not None:
+            # aiohttp would raise before it gives what had arrived until then.
+            content.set_exception(cast("BaseException", None))
+            data = content.read_nowait()
+            content.set_exception(error)
+            if data:
+                return data
+        with failures():
+            if timeout is None:
+                return await content.readany()
+            watch = self._loop.call_later(
+                timeout, content.set_exception, aiohttp.SocketTimeoutError("silence")
+            )
+            try:
+                return await content.readany()
+            finally:
+                watch.cancel()
+
+    async def aclose(self) -> None:
+        # Once read to its end, the response has given back its connection itself.
+        self._response.close()
+
+
+class AiohttpTransport:
+    """Sends requests with an aiohttp session: the one given, or one of its own made when needed."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession | None,
+        limits: Limits,
+        proxy: str | None,
+        ssl_context: SSLContext | None,
+    ) -> None:
+        self._session = session
+        self._own_session: aiohttp.ClientSession | None = None
+        self._limits = limits
+        self._proxy = proxy
+        self._ssl_context = ssl_context
+
+    async def send(
+        self, request: Request, connect_timeout: float | None, reply_timeout: float | None
+    ) -> AiohttpResponse:
+        session = self._session or self._make_session()
+        with failures():
+            response = await session.request(
+                request.method,
+                request.url,
+                headers=request.headers,
+                data=request.body,
+                allow_redirects=False,
+                raise_for_status=False,
+                proxy=self._proxy if self._proxy and self._proxy.startswith("http:") else None,
+                timeout=aiohttp.ClientTimeout(
+                    connect=connect_timeout, sock_connect=connect_timeout, sock_read=reply_timeout
+                ),
+                max_line_size=self._limits.max_head_bytes,
+                max_field_size=self._limits.max_head_bytes,
+            )
+        connection = response.connection
+        if connection is not None and connection.protocol is not None:
+            # From here on the time limit comes with each read.
+            connection.protocol.read_timeout = None
+        return AiohttpResponse(response, decompressed=session.auto_decompress)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def aclose(self) -> None:
+        if self._own_session is not None:
+            await self._own_session.close()
+
+    def _make_session(self) -> aiohttp.ClientSession:
+        if self._own_session is None:
+            ssl_context = self._ssl_context or create_default_context()
+            limit = self._limits.max_connections
+            if self._proxy is not None and self._proxy.startswith("socks5:"):
+                from aiohttp_socks import ProxyConnector
+
+                connector: aiohttp.BaseConnector = ProxyConnector.from_url(
+                    self._proxy, ssl=ssl_context, limit=limit
+                )
+            else:
+                connector = aiohttp.TCPConnector(ssl=ssl_context, limit=limit)
+            self._own_session = aiohttp.ClientSession(
+                connector=connector,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        return self._own_session
+
+
+class Client(_client.Client):
+    """A client on aiohttp, for asyncio.
+
+    Args:
+        service, timeouts, retry, limits: as for `gprochat_transports.Client`.
+        proxy: the URL of an HTTP or SOCKS5 proxy, None for none; by default as the environment
+            says.
+        ssl_context: for TLS; by default certificates are verified against the system's.
+        session: a session to use, which is never closed here; it brings its own proxy and TLS.
+
+    Raises:
+        ConfigurationError: no secret key, a proxy that cannot be used, or a setting that
+            belongs to the session given.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
+        proxy: Proxy = FROM_ENVIRONMENT,
+        ssl_context: SSLContext | None = None,
+        session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        if session is not None:
+            if proxy not in (None, FROM_ENVIRONMENT) or ssl_context is not None:
+                raise ConfigurationError("set proxy and TLS on the session that you pass")
+            proxy = None
+        transport = AiohttpTransport(
+            session, limits or Limits(), find_proxy(service.url, proxy), ssl_context
+        )
+        super().__init__(service, transport, timeouts=timeouts, retry=retry, limits=limits)

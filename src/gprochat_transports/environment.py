@@ -1,0 +1,92 @@
+"""What the environment says: which service, and which proxy stands before it.
+
+The only file that reads environment variables. A caller's own argument always comes first.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import Enum
+from typing import Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment
+
+from gprochat_core import GPROCHAT, ConfigurationError, Service
+
+__all__ = ["FROM_ENVIRONMENT", "Proxy", "find_proxy", "service_from_environment"]
+
+
+class FromEnvironment(Enum):
+    """The one value that stands for "as the environment says"."""
+
+    FROM_ENVIRONMENT = "from the environment"
+
+
+FROM_ENVIRONMENT: Final = FromEnvironment.FROM_ENVIRONMENT
+
+Proxy: TypeAlias = str | Literal[FromEnvironment.FROM_ENVIRONMENT] | None
+"""A proxy's URL, None for none at all, or `FROM_ENVIRONMENT`."""
+
+DEFAULT_PORTS: Final = {"http": 80, "socks5": 1080}
+
+
+def service_from_environment(environ: Mapping[str, str] = os.environ) -> Service:
+    """Return the service that `GPROCHAT_URL`, `GPROCHAT_SECRET_KEY` and `GPROCHAT_PASSWORD` tell.
+
+    What is not set is as in `GPROCHAT`, so the secret key may be None.
+
+    Raises:
+        ConfigurationError: one of them cannot be used.
+    """
+    return replace(
+        GPROCHAT,
+        url=environ.get("GPROCHAT_URL") or GPROCHAT.url,
+        secret_key=environ.get("GPROCHAT_SECRET_KEY"),
+        password=environ.get("GPROCHAT_PASSWORD"),
+    )
+
+
+def find_proxy(url: str, proxy: Proxy) -> str | None:
+    """Return the URL of the proxy to use for a service's URL, with its port, None for none.
+
+    From the environment: `HTTPS_PROXY` or `HTTP_PROXY` by the URL's scheme, else `ALL_PROXY`, in
+    upper or lower case, unless `NO_PROXY` names the host.
+
+    Raises:
+        ConfigurationError: it is not a proxy's URL, or of a kind that is not supported.
+    """
+    if proxy is FROM_ENVIRONMENT:
+        parts = urlsplit(url)
+        proxies = getproxies_environment()
+        proxy = proxies.get(parts.scheme) or proxies.get("all")
+        if not proxy or proxy_bypass_environment(parts.netloc, proxies):
+            return None
+        if "://" not in proxy:
+            proxy = f"http://{proxy}"
+    return None if proxy is None else read_proxy_url(proxy)
+
+
+def read_proxy_url(proxy: str) -> str:
+    def refuse(why: str) -> ConfigurationError:
+        # The URL itself is left out: it may hold a password.
+        return ConfigurationError(
+            f"the proxy's URL {why}; it looks like http://user:password@proxy.example:3128 "
+            "or socks5://proxy.example:1080"
+        )
+
+    if any(character <= " " or character == "\x7f" for character in proxy):
+        raise refuse("holds white space or a control character")
+    try:
+        parts = urlsplit(proxy)
+        port = parts.port
+    except ValueError:
+        raise refuse("has a port or an IPv6 address that is none") from None
+    # Both kinds of SOCKS5 URL leave name resolution to the proxy here.
+    scheme = "socks5" if parts.scheme == "socks5h" else parts.scheme
+    if scheme not in DEFAULT_PORTS:
+        raise refuse("must begin with http:// or socks5://")
+    if not parts.hostname:
+        raise refuse("has no host")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    user, at, _ = parts.netloc.rpartition("@")
+    return f"{scheme}://{user}{at}{host}:{port or DEFAULT_PORTS[scheme]}"
