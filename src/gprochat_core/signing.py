@@ -6,10 +6,11 @@ sign, so this file serves other clients too.
 
 import hashlib
 import hmac
+from contextlib import suppress
 
 from .errors import ConfigurationError, InvalidMessages
 
-__all__ = ["Signer", "generate_signature", "utf8"]
+__all__ = ["Signer", "generate_signature", "secret_utf8", "utf8"]
 
 
 def utf8(text: str) -> bytes:
@@ -29,6 +30,20 @@ def utf8(text: str) -> bytes:
     )
 
 
+def secret_utf8(secret: str, what: str) -> bytes:
+    """Encode a secret as UTF-8; no error tells anything of it, nor does one chained to it.
+
+    Raises:
+        ConfigurationError: the secret is not a str, or holds a lone surrogate.
+    """
+    if not isinstance(secret, str):
+        raise ConfigurationError(f"the {what} is a str, not {type(secret).__name__}")
+    # A codec's error holds all of the text, so it must be over before another is raised.
+    with suppress(UnicodeEncodeError):
+        return secret.encode()
+    raise ConfigurationError(f"the {what} holds a lone surrogate, which UTF-8 cannot express")
+
+
 class Signer:
     """Signs and verifies with one deployment's secret key, which it never shows.
 
@@ -42,15 +57,7 @@ class Signer:
     __slots__ = ("_suffix",)
 
     def __init__(self, secret_key: str) -> None:
-        if not isinstance(secret_key, str):
-            raise ConfigurationError(
-                f"a secret key is a str, not {type(secret_key).__name__}; pass secret_key=..."
-            )
-        try:
-            self._suffix = b":" + utf8(secret_key)
-        except InvalidMessages:
-            # Not chained, and no position: an error must tell nothing about the key.
-            raise ConfigurationError("the secret key holds a lone surrogate") from None
+        self._suffix = b":" + secret_utf8(secret_key, "secret key")
 
     def __repr__(self) -> str:
         return "Signer(<secret key>)"
