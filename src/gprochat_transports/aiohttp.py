@@ -1,8 +1,7 @@
 """The aiohttp transport: moves bytes with an aiohttp session, on asyncio."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from ssl import SSLContext, create_default_context
 from typing import Final, cast
 
@@ -16,38 +15,30 @@ from gprochat_core import (
     RetryPolicy,
     Service,
     Timeouts,
-    TransportError,
 )
 
-from . import _client
+from ._client import Client as AnyClient
+from ._failures import FailureTable
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
 
-__all__ = ["AiohttpResponse", "AiohttpTransport", "Client"]
+__all__ = ["Client"]
 
-FAILURES: Final[tuple[tuple[type[Exception], Failure], ...]] = (
-    (aiohttp.ConnectionTimeoutError, Failure.CONNECT_TIMEOUT),
-    (aiohttp.ServerTimeoutError, Failure.TIMEOUT),
-    (aiohttp.ClientConnectorError, Failure.CONNECT),
-    (aiohttp.ClientHttpProxyError, Failure.CONNECT),
-    (aiohttp.ClientResponseError, Failure.MALFORMED),
-    (aiohttp.ClientPayloadError, Failure.LOST),
-    (aiohttp.ClientConnectionError, Failure.LOST),
-    (aiohttp.ClientError, Failure.CONNECT),
-    # What connecting through SOCKS raises, and a host name that IDNA cannot express.
-    (TimeoutError, Failure.CONNECT_TIMEOUT),
-    (OSError, Failure.CONNECT),
-    (UnicodeError, Failure.CONNECT),
+FAILURES: Final = FailureTable(
+    [
+        (aiohttp.ConnectionTimeoutError, Failure.CONNECT_TIMEOUT),
+        (aiohttp.ServerTimeoutError, Failure.TIMEOUT),
+        (aiohttp.ClientConnectorError, Failure.CONNECT),
+        (aiohttp.ClientHttpProxyError, Failure.CONNECT),
+        (aiohttp.ClientResponseError, Failure.MALFORMED),
+        (aiohttp.ClientPayloadError, Failure.LOST),
+        (aiohttp.ClientConnectionError, Failure.LOST),
+        (aiohttp.ClientError, Failure.CONNECT),
+        # What connecting through SOCKS raises, and a host name that IDNA cannot express.
+        (TimeoutError, Failure.CONNECT_TIMEOUT),
+        (OSError, Failure.CONNECT),
+        (UnicodeError, Failure.CONNECT),
+    ]
 )
-
-
-@contextmanager
-def failures() -> Iterator[None]:
-    """Raise aiohttp's exceptions as TransportErrors."""
-    try:
-        yield
-    except tuple(kind for kind, _ in FAILURES) as error:
-        failure = next(failure for kind, failure in FAILURES if isinstance(error, kind))
-        raise TransportError(failure, str(error)) from error
 
 
 class AiohttpResponse:
@@ -74,15 +65,16 @@ class AiohttpResponse:
             content.set_exception(error)
             if data:
                 return data
-        with failures():
-            if timeout is None:
-                return await content.readany()
-            watch = self._loop.call_later(
-                timeout, content.set_exception, aiohttp.SocketTimeoutError("silence")
-            )
-            try:
-                return await content.readany()
-            finally:
+        watch = None
+        if timeout is not None:
+            silence = aiohttp.SocketTimeoutError("silence")
+            watch = self._loop.call_later(timeout, content.set_exception, silence)
+        try:
+            return await content.readany()
+        except FAILURES.kinds as failure:
+            raise FAILURES.translate(failure) from failure
+        finally:
+            if watch is not None:
                 watch.cancel()
 
     async def aclose(self) -> None:
@@ -110,7 +102,7 @@ class AiohttpTransport:
         self, request: Request, connect_timeout: float | None, reply_timeout: float | None
     ) -> AiohttpResponse:
         session = self._session or self._make_session()
-        with failures():
+        try:
             response = await session.request(
                 request.method,
                 request.url,
@@ -125,6 +117,8 @@ class AiohttpTransport:
                 max_line_size=self._limits.max_head_bytes,
                 max_field_size=self._limits.max_head_bytes,
             )
+        except FAILURES.kinds as error:
+            raise FAILURES.translate(error) from error
         connection = response.connection
         if connection is not None and connection.protocol is not None:
             # From here on the time limit comes with each read.
@@ -159,7 +153,7 @@ class AiohttpTransport:
         return self._own_session
 
 
-class Client(_client.Client):
+class Client(AnyClient):
     """A client on aiohttp, for asyncio.
 
     Args:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 from gprochat_core import GPROCHAT, ConfigurationError, Service
 
@@ -59,7 +59,7 @@ def find_proxy(url: str, proxy: Proxy) -> str | None:
         parts = urlsplit(url)
         proxies = getproxies_environment()
         proxy = proxies.get(parts.scheme) or proxies.get("all")
-        if not proxy or proxy_bypass_environment(parts.netloc, proxies):
+        if not proxy or proxy_bypass(parts.netloc):
             return None
         if "://" not in proxy:
             proxy = f"http://{proxy}"

@@ -1,0 +1,259 @@
+"""The trio transport: trio's own sockets and TLS, h11 for HTTP/1.1, and a pool of connections."""
+
+from collections.abc import Iterable
+from ssl import SSLContext, create_default_context
+from typing import Final
+from urllib.parse import urlsplit
+
+import h11
+import trio
+
+from gprochat_core import (
+    Failure,
+    Limits,
+    Request,
+    RetryPolicy,
+    Service,
+    Timeouts,
+    TransportError,
+)
+
+from ._client import Client as AnyClient
+from ._failures import FailureTable
+from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
+
+__all__ = ["Client"]
+
+READ_SIZE: Final = 64 * 1024
+
+CONNECT_FAILURES: Final = FailureTable(
+    [
+        (trio.TooSlowError, Failure.CONNECT_TIMEOUT),
+        (trio.BrokenResourceError, Failure.CONNECT),
+        (OSError, Failure.CONNECT),
+        # A host name that IDNA cannot express.
+        (UnicodeError, Failure.CONNECT),
+    ]
+)
+
+FAILURES: Final = FailureTable(
+    [
+        (trio.TooSlowError, Failure.TIMEOUT),
+        (h11.RemoteProtocolError, Failure.MALFORMED),
+        (trio.BrokenResourceError, Failure.LOST),
+        (trio.ClosedResourceError, Failure.LOST),
+        (OSError, Failure.LOST),
+    ]
+)
+
+
+class Connection:
+    """A connection to the service, and where HTTP stands on it."""
+
+    def __init__(self, socket: trio.SocketStream, stream: trio.abc.Stream, max_head: int) -> None:
+        self.socket = socket
+        self.stream = stream
+        self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
+
+    async def send(self, request: Request) -> None:
+        """Send a whole request."""
+        parts = urlsplit(request.url)
+        head = h11.Request(
+            method=request.method,
+            target=parts.path,
+            headers=[
+                ("host", parts.netloc),
+                *request.headers,
+                ("content-length", str(len(request.body))),
+            ],
+        )
+        data = [self.http.send(head), request.body]
+        self.http.send(h11.Data(data=request.body))
+        self.http.send(h11.EndOfMessage())
+        await self.stream.send_all(b"".join(part for part in data if part))
+
+    async def receive_head(self) -> h11.Response:
+        """Wait for the response's head, past informational ones."""
+        while True:
+            event = await self.next_event()
+            if isinstance(event, h11.Response):
+                return event
+
+    async def next_event(self) -> h11.Event:
+        """Wait for what HTTP brings next."""
+        while True:
+            event = self.http.next_event()
+            if isinstance(event, h11.Event):
+                return event
+            data = await self.stream.receive_some(READ_SIZE)
+            if not data and self.http.their_state is h11.SEND_RESPONSE:
+                raise trio.BrokenResourceError("it was closed without an answer")
+            self.http.receive_data(bytes(data))
+
+    def is_reusable(self) -> bool:
+        """Whether another request may follow the one that is over; if so, make ready for it."""
+        if self.http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
+            return False
+        if self.http.trailing_data[0]:
+            return False
+        self.http.start_next_cycle()
+        return True
+
+
+class TrioTransport:
+    """Sends requests over connections of its own, and keeps those that may be used again."""
+
+    def __init__(self, limits: Limits, proxy: str | None, ssl_context: SSLContext | None) -> None:
+        self._max_head = limits.max_head_bytes
+        self._places = trio.Semaphore(limits.max_connections)
+        self._proxy = proxy
+        self._ssl_context = ssl_context
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+
+    async def send(
+        self, request: Request, connect_timeout: float | None, reply_timeout: float | None
+    ) -> "TrioResponse":
+        try:
+            with trio.fail_after(seconds(connect_timeout)):
+                connection = await self._acquire(request.url)
+        except CONNECT_FAILURES.kinds as error:
+            raise CONNECT_FAILURES.translate(error) from error
+        response = TrioResponse(self, connection)
+        try:
+            with trio.fail_after(seconds(reply_timeout)):
+                await connection.send(request)
+            with trio.fail_after(seconds(reply_timeout)):
+                head = await connection.receive_head()
+        except BaseException as error:
+            await response.aclose()
+            if isinstance(error, FAILURES.kinds):
+                raise FAILURES.translate(error) from error
+            raise
+        response.status = head.status_code
+        response.headers = head.headers
+        return response
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async def aclose(self) -> None:
+        connections = [*self._idle, *self._busy]
+        self._idle.clear()
+        for connection in connections:
+            await trio.aclose_forcefully(connection.stream)
+
+    async def release(self, connection: Connection) -> None:
+        """Keep a connection for the next request if it is fit for that, else close it."""
+        self._busy.discard(connection)
+        self._places.release()
+        if connection.is_reusable():
+            self._idle.append(connection)
+        else:
+            await trio.aclose_forcefully(connection.stream)
+
+    async def _acquire(self, url: str) -> Connection:
+        await self._places.acquire()
+        try:
+            while self._idle:
+                connection = self._idle.pop()
+                # Nothing is due on it, so what can be read is its end.
+                if not connection.socket.socket.is_readable():
+                    break
+                await trio.aclose_forcefully(connection.stream)
+            else:
+                connection = await self._connect(url)
+        except BaseException:
+            self._places.release()
+            raise
+        self._busy.add(connection)
+        return connection
+
+    async def _connect(self, url: str) -> Connection:
+        parts = urlsplit(url)
+        tls = parts.scheme == "https"
+        host, port = parts.hostname or "", parts.port or (443 if tls else 80)
+        if self._proxy is None:
+            socket = await trio.open_tcp_stream(host, port)
+        else:
+            socket = await connect_through(self._proxy, host, port)
+        if not tls:
+            return Connection(socket, socket, self._max_head)
+        if self._ssl_context is None:
+            self._ssl_context = create_default_context()
+        stream = trio.SSLStream(
+            socket, self._ssl_context, server_hostname=host, https_compatible=True
+        )
+        try:
+            await stream.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(socket)
+            raise
+        return Connection(socket, stream, self._max_head)
+
+
+class TrioResponse:
+    """A response on one of the transport's connections."""
+
+    status: int
+    headers: Iterable[tuple[bytes, bytes]]
+
+    def __init__(self, transport: TrioTransport, connection: Connection) -> None:
+        self._transport = transport
+        self._connection = connection
+
+    async def read(self, timeout: float | None) -> bytes:
+        try:
+            with trio.fail_after(seconds(timeout)):
+                event = await self._connection.next_event()
+        except FAILURES.kinds as error:
+            raise FAILURES.translate(error) from error
+        return bytes(event.data) if isinstance(event, h11.Data) else b""
+
+    async def aclose(self) -> None:
+        await self._transport.release(self._connection)
+
+
+class Client(AnyClient):
+    """A client on trio.
+
+    Args:
+        service, timeouts, retry, limits: as for `gprochat_transports.Client`.
+        proxy: the URL of an HTTP or SOCKS5 proxy, None for none; by default as the environment
+            says.
+        ssl_context: for TLS; by default certificates are verified against the system's.
+
+    Raises:
+        ConfigurationError: no secret key, or a proxy that cannot be used.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
+        proxy: Proxy = FROM_ENVIRONMENT,
+        ssl_context: SSLContext | None = None,
+    ) -> None:
+        transport = TrioTransport(limits or Limits(), find_proxy(service.url, proxy), ssl_context)
+        super().__init__(service, transport, timeouts=timeouts, retry=retry, limits=limits)
+
+
+async def connect_through(proxy: str, host: str, port: int) -> trio.SocketStream:
+    """Connect by way of a proxy: SOCKS5, or HTTP with CONNECT."""
+    from python_socks import ProxyError
+    from python_socks.async_.trio import Proxy as TrioProxy
+
+    try:
+        # Time is limited from outside.
+        socket = await TrioProxy.from_url(proxy).connect(host, port, timeout=float("inf"))
+    except ProxyError as error:
+        raise TransportError(Failure.CONNECT, f"proxy: {error}") from error
+    return trio.SocketStream(socket)
+
+
+def seconds(timeout: float | None) -> float:
+    """A time limit as trio has it."""
+    return float("inf") if timeout is None else timeout
