@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
 
 from .errors import ConfigurationError
 from .messages import ENCODINGS, Encoding
-from .signing import Signer
+from .signing import Signer, secret_utf8
 
 __all__ = ["DEFAULT_MODEL", "GPROCHAT", "MODELS", "MODEL_ALIASES", "Service", "get_model"]
 
@@ -28,9 +27,23 @@ MODEL_ALIASES: Final[Mapping[str, str]] = {
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
-HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?")
+# Split here and not by urllib.parse, which drops what it does not understand of an authority
+# (RFC 3986, 3.2), so that a signed request would go to a host that nobody wrote.
+URL: Final = re.compile(
+    r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)",
+    re.ASCII | re.IGNORECASE,
+)
 
-PATH: Final = re.compile(r"[A-Za-z0-9/._~!$&'()*+,;=:@%-]*")
+AUTHORITY: Final = re.compile(r"(?P<host>\[.*\]|[^:\[\]]*)(:(?P<port>.*))?")
+
+HOST_NAME: Final = re.compile(
+    # A label has 63 characters at most (RFC 1035, 2.3.4); a longer one no resolver takes.
+    r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_-]{1,63})*\.?"
+)
+
+PORT: Final = re.compile(r"[0-9]{1,5}")
+
+PATH: Final = re.compile(r"([A-Za-z0-9/._~!$&'()*+,;=:@-]|%[A-Fa-f0-9]{2})*")
 
 
 def get_model(model: str | None) -> str:
@@ -72,10 +85,10 @@ class Service:
         object.__setattr__(self, "url", url)
         object.__setattr__(self, "origin", origin)
         if self.secret_key is not None:
-            Signer(self.secret_key)
+            secret_utf8(self.secret_key, "secret key")
         if self.password is not None:
-            check_password(self.password)
-        if self.encoding not in ENCODINGS:
+            secret_utf8(self.password, "password")
+        if self.encoding not in list(ENCODINGS):
             raise ConfigurationError(
                 f"unknown encoding {self.encoding!r}: use one of {', '.join(ENCODINGS)}"
             )
@@ -106,16 +119,6 @@ class Service:
         return f"{self.url}/api/generate"
 
 
-def check_password(password: object) -> None:
-    # Says nothing about the password itself, for it must not reach a log.
-    if not isinstance(password, str):
-        raise ConfigurationError(f"a password is a str, not {type(password).__name__}")
-    try:
-        password.encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError("the password holds a lone surrogate") from None
-
-
 def read_url(url: str) -> tuple[str, str]:
     """Return a deployment's URL without a trailing slash, and its origin.
 
@@ -129,40 +132,38 @@ def read_url(url: str) -> tuple[str, str]:
 
     if not isinstance(url, str):
         raise refuse(f"is a str, not {type(url).__name__}")
-    # Before urlsplit, which drops line breaks and tabs silently.
     if any(character <= " " or character == "\x7f" or character.isspace() for character in url):
         raise refuse("holds white space or a control character")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise refuse("has a port or an IPv6 address that is none") from None
-    if parts.scheme not in DEFAULT_PORTS:
+    match = URL.fullmatch(url)
+    if match is None:
         raise refuse("must begin with https:// or http://")
-    if "@" in parts.netloc:
+    scheme, path = match["scheme"].lower(), match["path"]
+    if "@" in match["authority"]:
         raise refuse("must not hold a user name or password; the site's goes to password=...")
-    if "?" in url or "#" in url:
+    if match["rest"]:
         raise refuse("must not hold a query or fragment")
-    if not PATH.fullmatch(parts.path):
+    if not PATH.fullmatch(path):
         raise refuse("has a character in its path that must be percent-encoded")
-    host = read_host(parts)
-    if host is None:
+    authority = AUTHORITY.fullmatch(match["authority"])
+    host = read_host(authority["host"]) if authority else None
+    if authority is None or host is None:
         raise refuse("has no valid host; write one that is not ASCII in its xn-- form")
-    if port == 0:
-        raise refuse("has port 0")
-    origin = f"{parts.scheme}://{host}"
-    if port is not None and port != DEFAULT_PORTS[parts.scheme]:
-        origin += f":{port}"
-    return origin + parts.path.rstrip("/"), origin
+    origin = f"{scheme}://{host}"
+    if authority["port"]:
+        port = int(authority["port"]) if PORT.fullmatch(authority["port"]) else 0
+        if not 1 <= port <= 65535:
+            raise refuse("must have a port from 1 to 65535, or none")
+        if port != DEFAULT_PORTS[scheme]:
+            origin += f":{port}"
+    return origin + path.rstrip("/"), origin
 
 
-def read_host(parts: SplitResult) -> str | None:
-    """The host in lower case, an IPv6 address in its brackets; None where there is no valid one."""
-    host = parts.hostname or ""
-    if ":" not in host:
-        return host if HOST_NAME.fullmatch(host) else None
+def read_host(host: str) -> str | None:
+    """The host in its canonical form, in lower case; None where it is no valid one."""
+    if not host.startswith("["):
+        return host.lower() if HOST_NAME.fullmatch(host) else None
     try:
-        return f"[{IPv6Address(host)}]" if "%" not in host else None
+        return f"[{IPv6Address(host[1:-1])}]" if "%" not in host else None
     except ValueError:
         return None
 
