@@ -5,6 +5,7 @@ transport lets all transports hand over the bytes of the wire, and behave alike 
 """
 
 import zlib
+from contextlib import suppress
 from typing import Final
 
 __all__ = ["CODINGS", "Inflater"]
@@ -22,14 +23,18 @@ class Inflater:
     Args:
         coding: one of `CODINGS`. A "deflate" without the zlib wrapper, which RFC 9110 notes some
             servers send, is understood too.
+
+    Attributes:
+        corrupt: whether something in the data, or after its end, makes no sense.
     """
 
-    __slots__ = ("_begin", "_gzip", "_inflate")
+    __slots__ = ("_begin", "_gzip", "_inflate", "corrupt")
 
     def __init__(self, coding: str) -> None:
         self._gzip = coding != "deflate"
         self._inflate = zlib.decompressobj(GZIP) if self._gzip else None
         self._begin = b""
+        self.corrupt = False
 
     @property
     def complete(self) -> bool:
@@ -41,10 +46,8 @@ class Inflater:
     def decode(self, data: bytes, max_length: int) -> bytes:
         """Return what some more bytes decode to, `max_length` bytes of it at most.
 
-        What is over is not kept: who meets the limit is through with this body.
-
-        Raises:
-            zlib.error: the data is corrupt.
+        What is over is not kept: who meets the limit is through with this body. Of data that
+        turns out to be corrupt, what precedes the fault is returned.
         """
         if self._inflate is None:
             # The zlib wrapper shows in the first two bytes (RFC 1950, 2.2).
@@ -56,12 +59,22 @@ class Inflater:
             self._inflate = zlib.decompressobj(ZLIB if wrapped else RAW_DEFLATE)
         else:
             self._begin = self._begin or data[:1]
-        plain = self._inflate.decompress(data, max_length)
-        # A gzip body may be several, one after the other (RFC 1952, 2.2).
-        while self._gzip and self._inflate.eof and len(plain) < max_length:
+        plain = b""
+        while data and not self.corrupt and len(plain) < max_length:
+            if self._inflate.eof:
+                # A gzip body may be several, one after the other (RFC 1952, 2.2).
+                if not self._gzip:
+                    self.corrupt = True
+                    break
+                self._inflate = zlib.decompressobj(GZIP)
+            before = self._inflate.copy()
+            try:
+                plain += self._inflate.decompress(data, max_length - len(plain))
+            except zlib.error:
+                self.corrupt = True
+                # Of a piece with a fault zlib gives nothing: only byte by byte what precedes it.
+                with suppress(zlib.error):
+                    for byte in data:
+                        plain += before.decompress(bytes((byte,)))
             data = self._inflate.unused_data
-            if not data:
-                break
-            self._inflate = zlib.decompressobj(GZIP)
-            plain += self._inflate.decompress(data, max_length - len(plain))
-        return plain
+        return plain[:max_length]

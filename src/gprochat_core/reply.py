@@ -6,7 +6,6 @@ marker at the very end; text that may still become it is held back until more is
 other text ever is. The rules are PROTOCOL.md's, "Reply".
 """
 
-import zlib
 from codecs import utf_8_decode
 from collections.abc import Iterable
 from typing import Final
@@ -117,21 +116,14 @@ class ReplyParser:
             TruncatedReply: a compressed body is corrupt.
             ResponseError: this is the body of an error, and enough of it is here.
         """
-        if self._inflater is not None:
-            data = self._decompress(self._inflater, data)
-        if self._error_body is not None:
-            self._error_body += data
-            if len(self._error_body) >= MAX_ERROR_BODY:
-                raise self._diagnose(self._error_body)
-            return ""
-        self._size += len(data)
-        if self._size > self._max_bytes:
-            self._feed_text(data[: self._max_bytes - self._size])
-            raise ReplyTooLong(
-                f"the reply is longer than {self._max_bytes} bytes; raise the limit to have more",
-                text=self.salvage(),
-            )
-        return self._feed_text(data)
+        inflater = self._inflater
+        if inflater is not None:
+            room = self._max_bytes - self._size + 1 if self.is_reply else MAX_ERROR_BODY
+            data = inflater.decode(data, room)
+        text = self._feed_plain(data)
+        if inflater is not None and inflater.corrupt:
+            raise self.cut("its compressed data is corrupt")
+        return text
 
     def finish(self) -> str:
         """Return the last of the text, now that the body has ended as it should.
@@ -159,7 +151,7 @@ class ReplyParser:
         """Return the error that this answer is if nothing more of it comes."""
         if self._error_body is not None:
             return self._diagnose(self._error_body)
-        if self._held == FAILURE_MARKER:
+        if self._ends_in_marker():
             return self._interrupted()
         text = self.salvage()
         return TruncatedReply(
@@ -168,10 +160,32 @@ class ReplyParser:
 
     def salvage(self) -> str:
         """Return all of the reply that arrived, to be called when nothing more is expected."""
-        if self._held != FAILURE_MARKER:
+        if not self._ends_in_marker():
             self._pieces.append(self._held)
         self._held = ""
         return self.text
+
+    def _ends_in_marker(self) -> bool:
+        # The bytes of half a character after it make it text.
+        return self._held == FAILURE_MARKER and not self._split
+
+    def _feed_plain(self, data: bytes) -> str:
+        if self._error_body is not None:
+            self._error_body += data
+            if len(self._error_body) >= MAX_ERROR_BODY:
+                raise self._diagnose(self._error_body)
+            return ""
+        self._size += len(data)
+        if self._size > self._max_bytes:
+            self._feed_text(data[: self._max_bytes - self._size])
+            # Something followed what was held back, so that it was no marker.
+            self._pieces.append(self._held)
+            self._held = ""
+            raise ReplyTooLong(
+                f"the reply is longer than {self._max_bytes} bytes; raise the limit to have more",
+                text=self.text,
+            )
+        return self._feed_text(data)
 
     def _feed_text(self, data: bytes) -> str:
         if self._split:
@@ -194,13 +208,6 @@ class ReplyParser:
             text = text[:start]
         self._pieces.append(text)
         return text
-
-    def _decompress(self, inflater: Inflater, data: bytes) -> bytes:
-        room = self._max_bytes - self._size + 1 if self.is_reply else MAX_ERROR_BODY
-        try:
-            return inflater.decode(data, room)
-        except zlib.error:
-            raise self.cut("its compressed data is corrupt") from None
 
     def _interrupted(self) -> InterruptedReply:
         text = self.salvage()
