@@ -163,17 +163,14 @@ def newest(messages: Sequence[Message], max_history: int | None) -> Sequence[Mes
     Args:
         messages: oldest first.
         max_history: at most how many messages of the user and the assistant to keep, 1 or more;
-            None for all. What is kept begins with a user's message, so one fewer may remain.
+            None for all. What is kept begins with a user's message, so fewer may remain.
     """
     if max_history is None:
         return messages
-    spoken = [message for message in messages if message.role != "system"]
-    if len(spoken) <= max_history:
-        return messages
-    kept = spoken[-max_history:]
-    while kept[0].role != "user":
-        del kept[0]
-    return [message for message in messages if message.role == "system"] + kept
+    spoken = [index for index, message in enumerate(messages) if message.role != "system"]
+    first = next(index for index in spoken[-max_history:] if messages[index].role == "user")
+    system = [message for message in messages[:first] if message.role == "system"]
+    return [*system, *messages[first:]]
 
 
 def format_prompt(conversation: Conversation) -> str:
