@@ -30,11 +30,6 @@ Role: TypeAlias = Literal["system", "user", "assistant"]
 
 Encoding: TypeAlias = Literal["native", "flattened", "content"]
 
-Conversation: TypeAlias = (
-    "str | Message | Mapping[str, object] | Iterable[str | Message | Mapping[str, object]]"
-)
-"""What a caller may pass: a prompt, a message, or several of either or of role/content dicts."""
-
 ROLES: Final[Mapping[object, Role]] = {
     "system": "system",
     "developer": "system",
@@ -78,6 +73,12 @@ class Message:
         utf8(self.text)
         object.__setattr__(self, "role", role)
         object.__setattr__(self, "json", to_json(self.text).encode()[1:-1])
+
+
+Conversation: TypeAlias = (
+    str | Message | Mapping[str, object] | Iterable[str | Message | Mapping[str, object]]
+)
+"""What a caller may pass: a prompt, a message, or several of either or of role/content dicts."""
 
 
 def read_messages(conversation: object) -> list[Message]:
