@@ -252,6 +252,9 @@ class Failure(Enum):
     LOST = "connection lost"
     """The connection ended before the response was complete."""
 
+    STALE = "kept connection lost"
+    """A connection that had served before ended before any of this response had come."""
+
     MALFORMED = "not HTTP"
     """What arrived breaks the rules of HTTP."""
 
@@ -265,6 +268,9 @@ class TransportError(Exception):
     """
 
     def __init__(self, failure: Failure, detail: str = "") -> None:
-        super().__init__(failure.value, detail)
+        super().__init__(failure, detail)
         self.failure = failure
         self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.failure.value}: {self.detail}" if self.detail else self.failure.value
