@@ -142,6 +142,10 @@ def one_line(text: str) -> str:
     return " ".join(printable.split())[:MAX_MESSAGE]
 
 
+def quote(status: int, message: str) -> str:
+    return f'answered {status}: "{message}"' if message else f"answered {status} without a word"
+
+
 def diagnose(
     status: int, headers: Mapping[str, str], body: bytes, now: float | None = None
 ) -> ResponseError:
@@ -156,7 +160,7 @@ def diagnose(
     if is_settled_by_head(status, headers):
         return diagnose_head(status, headers)
     message, code = read_error_body(headers, body)
-    said = f'answered {status}: "{message}"' if message else f"answered {status} without a word"
+    said = quote(status, message)
 
     if status in (401, 403):
         return diagnose_authentication(status, headers, message, code, now)
@@ -227,7 +231,7 @@ def diagnose_authentication(
             direction = "behind" if skew > 0 else "ahead of"
             advice += f", and the clock: it is {abs(skew):.0f} s {direction} the service's"
     return kind(
-        f'the service answered {status}: "{message}"; {advice}',
+        f"the service {quote(status, message)}; {advice}",
         status=status,
         message=message,
         code=code,

@@ -1,0 +1,290 @@
+"""What headers tell beside the status: dates, waits, a clock that is off."""
+
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gprochat_core import (
+    AuthenticationError,
+    PasswordRejected,
+    RateLimited,
+    ServiceFailed,
+    SignatureRejected,
+)
+from gprochat_core.diagnosis import (
+    diagnose,
+    is_html,
+    is_settled_by_head,
+    read_headers,
+    read_http_date,
+)
+
+# RFC 9110, section 5.6.7: one moment in the three forms.
+THE_RFCS_MOMENT = 784111777.0
+THREE_FORMS = [
+    pytest.param("Sun, 06 Nov 1994 08:49:37 GMT", id="IMF-fixdate"),
+    pytest.param("Sunday, 06-Nov-94 08:49:37 GMT", id="RFC 850"),
+    pytest.param("Sun Nov  6 08:49:37 1994", id="asctime"),
+]
+
+
+# Headers
+
+
+def test_headers_are_found_by_lower_case_name_and_joined_where_there_are_several() -> None:
+    headers = [(b"Content-Type", b" text/plain "), (b"VIA", b"a"), (b"via", b"b"), (b"via", b"")]
+    assert read_headers(headers) == {"content-type": "text/plain", "via": "a, b, "}
+
+
+@given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), max_size=5))
+def test_any_bytes_are_headers(headers: list[tuple[bytes, bytes]]) -> None:
+    names = {name.decode("latin-1").lower() for name, _ in headers}
+    assert read_headers(headers).keys() == names
+
+
+@pytest.mark.parametrize(
+    ("content_type", "expected"),
+    [
+        ("text/html", True),
+        ("Text/HTML; charset=utf-8", True),
+        ("text/html;", True),
+        ("application/xhtml+xml", True),
+        ("text/plain", False),
+        ("text/htmlish", False),
+        ("application/json", False),
+        ("", False),
+    ],
+)
+def test_a_page_is_known_by_its_content_type(content_type: str, expected: bool) -> None:
+    assert is_html({"content-type": content_type}) is expected
+
+
+def test_without_a_content_type_nothing_is_a_page() -> None:
+    assert not is_html({})
+
+
+@pytest.mark.parametrize("status", range(100, 700))
+def test_only_a_status_that_an_error_of_the_service_may_have_needs_its_body(status: int) -> None:
+    needs_its_body = 400 <= status <= 599 and status not in (404, 405)
+    assert is_settled_by_head(status, {}) is not needs_its_body
+
+
+# Dates
+
+
+@pytest.mark.parametrize("text", THREE_FORMS)
+def test_all_three_forms_of_a_date_are_read(text: str) -> None:
+    assert read_http_date(text) == THE_RFCS_MOMENT
+
+
+@given(st.datetimes(min_value=datetime(100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
+def test_every_moment_survives_the_way_over_a_header(moment: datetime) -> None:
+    moment = moment.replace(microsecond=0)
+    assert read_http_date(format_datetime(moment, usegmt=True)) == moment.timestamp()
+
+
+@pytest.mark.parametrize(
+    ("year", "expected"), [("00", 2000), ("69", 2069), ("70", 1970), ("99", 1999)]
+)
+def test_a_year_of_two_digits_is_the_likelier_one(year: str, expected: int) -> None:
+    moment = datetime(expected, 11, 6, 8, 49, 37, tzinfo=UTC)
+    assert read_http_date(f"Sunday, 06-Nov-{year} 08:49:37 GMT") == moment.timestamp()
+
+
+def test_a_leap_second_is_the_second_before_it() -> None:
+    assert read_http_date("Sat, 31 Dec 2016 23:59:60 GMT") == read_http_date(
+        "Sat, 31 Dec 2016 23:59:59 GMT"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "now",
+        "17",
+        "Sun, 06 Nov 1994 08:49:37",
+        "Sun, 06 Nov 1994 08:49:37 +0000",
+        "Sun, 06 Nov 1994 08:49:37 GMT ",
+        "Sun, 06 Nov 1994 08:49:37 GMT, Sun, 06 Nov 1994 08:49:37 GMT",
+        "Sun, 31 Feb 1994 08:49:37 GMT",
+        "Sun, 00 Nov 1994 08:49:37 GMT",
+        "Sun, 06 Foo 1994 08:49:37 GMT",
+        "Sun, 06 Nov 1994 24:00:00 GMT",
+        "Sun, 06 Nov 1994 08:60:00 GMT",
+        "Sun, ٠٦ Nov 1994 08:49:37 GMT",
+    ],
+)
+def test_what_is_no_date_is_none(text: str) -> None:
+    assert read_http_date(text) is None
+
+
+digits = st.text(alphabet="0123456789", min_size=1, max_size=4)
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.builds("{0}, {1} {2} {3} {4}:{5}:{6} GMT".format, *[digits] * 7),
+        st.builds("Sun, {0} Nov {1} {2}:{3}:{4} GMT".format, *[digits] * 5),
+        st.from_regex(r"[A-Z][a-z]{2}, \d\d (Jan|Feb) \d{4} \d\d:\d\d:\d\d GMT", fullmatch=True),
+        st.from_regex(r"[A-Z][a-z]{2} (Jan|Feb) [ \d]\d \d\d:\d\d:\d\d \d{4}", fullmatch=True),
+    )
+)
+def test_any_text_is_a_moment_or_none(text: str) -> None:
+    moment = read_http_date(text)
+    assert moment is None or datetime.fromtimestamp(moment, UTC).timestamp() == moment
+
+
+# Retry-After
+
+
+def retry_after(headers: dict[str, str], *, now: float | None = None) -> float | None:
+    error = diagnose(429, headers, b"", now)
+    assert isinstance(error, RateLimited)
+    return error.retry_after
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        ("007", 7.0),
+        ("86400", 86400.0),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("5, 10", None),
+        ("٧", None),
+        ("²", None),
+        ("Sun, 31 Feb 1994 08:49:37 GMT", None),
+    ],
+)
+def test_retry_after_is_a_number_of_seconds_or_nothing(value: str, expected: float | None) -> None:
+    assert retry_after({"retry-after": value}, now=0) == expected
+
+
+def test_without_a_retry_after_nothing_is_asked() -> None:
+    assert retry_after({}, now=0) is None
+
+
+@pytest.mark.parametrize("digits", [13, 400, 5000])
+def test_an_absurd_wait_is_a_very_long_one(digits: int) -> None:
+    seconds = retry_after({"retry-after": "9" * digits})
+    assert seconds is not None
+    assert 1e9 < seconds < float("inf")
+
+
+@pytest.mark.parametrize("text", THREE_FORMS)
+def test_a_retry_after_date_is_measured_against_the_responses_own_date(text: str) -> None:
+    headers = {"retry-after": text, "date": "Sun, 06 Nov 1994 08:49:00 GMT"}
+    assert retry_after(headers, now=5e9) == 37.0
+
+
+@pytest.mark.parametrize("date", [{}, {"date": "yesterday"}])
+def test_without_a_date_of_the_response_it_is_measured_against_now(date: dict[str, str]) -> None:
+    headers = {"retry-after": "Sun, 06 Nov 1994 08:49:37 GMT", **date}
+    assert retry_after(headers, now=THE_RFCS_MOMENT - 2.5) == 2.5
+    assert retry_after(headers) is None
+
+
+def test_a_retry_after_date_in_the_past_asks_for_no_wait() -> None:
+    assert retry_after({"retry-after": "Sun, 06 Nov 1994 08:49:37 GMT"}, now=2e9) == 0.0
+
+
+@pytest.mark.parametrize("status", [408, 500, 503])
+def test_a_failure_carries_its_retry_after_too(status: int) -> None:
+    error = diagnose(status, {"retry-after": "7"}, b"")
+    assert isinstance(error, ServiceFailed)
+    assert error.retry_after == 7.0
+
+
+@pytest.mark.parametrize(("value", "advice"), [("7", "try again in 7 s"), ("", "try again later")])
+def test_a_rate_limit_says_when_to_try_again(value: str, advice: str) -> None:
+    assert advice in str(diagnose(429, {"retry-after": value}, b""))
+
+
+# Passwords, signatures, clocks
+
+
+def rejected(message: str, headers: dict[str, str], now: float | None) -> AuthenticationError:
+    error = diagnose(401, headers, f'{{"error": {{"message": "{message}"}}}}'.encode(), now)
+    assert isinstance(error, AuthenticationError)
+    return error
+
+
+DATE = {"date": "Sun, 06 Nov 1994 08:49:37 GMT"}
+
+
+@pytest.mark.parametrize(
+    ("behind", "wording"),
+    [
+        (90.0, "the clock: it is 90 s behind the service's"),
+        (-3600.0, "the clock: it is 3600 s ahead of the service's"),
+        (2.0, "it is 2 s behind"),
+    ],
+)
+def test_a_rejected_signature_tells_how_far_the_clock_is_off(behind: float, wording: str) -> None:
+    error = rejected("Invalid signature.", DATE, THE_RFCS_MOMENT - behind)
+    assert isinstance(error, SignatureRejected)
+    assert error.clock_skew == behind
+    assert wording in str(error)
+
+
+@pytest.mark.parametrize("behind", [0.0, 1.0, -0.9])
+def test_a_clock_that_is_right_but_for_rounding_is_not_blamed(behind: float) -> None:
+    error = rejected("Invalid signature.", DATE, THE_RFCS_MOMENT - behind)
+    assert error.clock_skew == pytest.approx(behind)
+    assert "clock" not in str(error)
+    assert "secret key" in str(error)
+
+
+@pytest.mark.parametrize(("headers", "now"), [({}, 1e9), ({"date": "?"}, 1e9), (DATE, None)])
+def test_a_clock_that_cannot_be_compared_is_not_blamed(
+    headers: dict[str, str], now: float | None
+) -> None:
+    error = rejected("Invalid signature.", headers, now)
+    assert error.clock_skew is None
+    assert "clock" not in str(error)
+
+
+def test_a_rejected_password_is_not_the_clocks_fault() -> None:
+    error = rejected("Invalid password.", DATE, 0.0)
+    assert type(error) is PasswordRejected
+    assert error.clock_skew == THE_RFCS_MOMENT
+    assert "clock" not in str(error)
+    assert "password" in str(error)
+
+
+def test_a_rejection_that_names_neither_points_to_both() -> None:
+    error = rejected("No.", DATE, 0.0)
+    assert type(error) is AuthenticationError
+    assert "check secret key and password" in str(error)
+
+
+# Advice
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "advice"),
+    [
+        (400, b"", "the request must change"),
+        (413, b"", "shorten the conversation"),
+        (500, b"API key not valid. Pass another.", "trying again changes nothing"),
+        (500, b"", "try again later"),
+        (404, b"", "check the URL"),
+        (301, b"", "set the service's URL to where it is"),
+    ],
+)
+def test_an_error_says_what_to_do(status: int, body: bytes, advice: str) -> None:
+    assert advice in str(diagnose(status, {}, body))
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500])
+def test_a_service_that_says_nothing_is_not_quoted(status: int) -> None:
+    assert '""' not in str(diagnose(status, {}, b""))
