@@ -6,7 +6,7 @@ The table is PROTOCOL.md's, "Errors". A status that gateways send with any body 
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,6 +23,7 @@ from .errors import (
 
 __all__ = [
     "MAX_ERROR_BODY",
+    "check_head",
     "diagnose",
     "is_html",
     "is_settled_by_head",
@@ -62,6 +63,31 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         value = raw_value.decode("latin-1").strip()
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
     return fields
+
+
+def check_head(status: int, headers: Collection[tuple[bytes, bytes]], max_bytes: int) -> None:
+    """Refuse a response that no honest service sends, however a transport would read it.
+
+    Raises:
+        NotTheService: its headers are longer than `max_bytes`, or it tells its body's length in
+            two ways, which different readers would cut differently (RFC 9112, 6.3).
+    """
+    # Each header's line also has a colon, a space and a line break.
+    size = sum(len(name) + len(value) + 4 for name, value in headers)
+    if size > max_bytes:
+        raise NotTheService(
+            f"the response's headers are {size} bytes long, more than {max_bytes}; "
+            "check what is at this URL",
+            status=status,
+        )
+    lengths = {value for name, value in headers if name.lower() == b"content-length"}
+    chunked = any(name.lower() == b"transfer-encoding" for name, _ in headers)
+    if len(lengths) + chunked > 1:
+        raise NotTheService(
+            "the response tells its length in two ways, so its end cannot be known; "
+            "check what stands in front of the service",
+            status=status,
+        )
 
 
 def read_http_date(text: str) -> float | None:

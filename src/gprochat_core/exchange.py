@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Final, Literal, NamedTuple, NoReturn
 
+from .diagnosis import check_head
 from .errors import (
     ConnectError,
     ConnectTimeout,
@@ -39,6 +40,10 @@ __all__ = ["Exchange", "SendLimits", "State"]
 
 TOLERATED_CLOCK_SKEW: Final = 30.0
 """Seconds that a clock may be off before a rejected signature is blamed on it."""
+
+
+MAX_STALE_CONNECTIONS: Final = 100
+"""How many kept connections may turn out to be closed, one after the other, at no cost."""
 
 
 class State(Enum):
@@ -98,10 +103,11 @@ class Exchange:
         self._limits = limits or Limits()
         self._deadline = None if self._timeouts.total is None else now + self._timeouts.total
         self._parser: ReplyParser | None = None
+        self._sent = now
         self._body_begun = False
-        self._now_ms = 0
+        self._stale = False
         self._clock_corrected = False
-        self._uncounted_attempts = 0
+        self._stale_connections = 0
         self.state = State.READY
         self.attempts = 0
         self.clock_correction_ms = clock_correction_ms
@@ -126,8 +132,8 @@ class Exchange:
         self._expect(State.READY)
         self.state = State.SENT
         self.attempts += 1
-        self._now_ms = now_ms
         self._parser = None
+        self._body_begun = self._stale = False
         return self._draft.sign(now_ms + self.clock_correction_ms)
 
     def send_limits(self, now: float) -> SendLimits:
@@ -138,22 +144,47 @@ class Exchange:
         )
 
     def read_limit(self, now: float) -> float | None:
-        """Return how many seconds to wait for the next piece of the response's body."""
+        """Return how many seconds to wait for the next piece of the response's body.
+
+        Raises:
+            ReplyTimeout: no time is left.
+        """
         timeouts = self._timeouts
-        return self._within_total(timeouts.idle if self._body_begun else timeouts.first_byte, now)
+        if self._body_begun:
+            limit = timeouts.idle
+        elif timeouts.first_byte is None:
+            limit = None
+        else:
+            limit = self._sent + timeouts.first_byte - now
+            if limit <= 0:
+                raise self._timed_out("first_byte")
+        if self._deadline is None:
+            return limit
+        if now >= self._deadline:
+            raise self._timed_out("total")
+        return self._within_total(limit, now)
 
     def receive_head(
-        self, status: int, headers: Iterable[tuple[bytes, bytes]], now_ms: int
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], *, sent: float, now_ms: int
     ) -> None:
         """Take the response's status and headers; `state` tells whether a reply follows.
+
+        Args:
+            status: the HTTP status.
+            headers: as they came.
+            sent: when the last byte of the request was sent, for `timeouts.first_byte`.
+            now_ms: the time.
 
         Raises:
             ResponseError: that is all of the answer that matters.
         """
         self._expect(State.SENT)
+        self._sent = sent
         try:
+            lines = tuple(headers)
+            check_head(status, lines, self._limits.max_head_bytes)
             self._parser = ReplyParser(
-                status, headers, max_bytes=self._limits.max_reply_bytes, now=now_ms / 1000
+                status, lines, max_bytes=self._limits.max_reply_bytes, now=now_ms / 1000
             )
         except GPROChatError:
             self.state = State.FAILED
@@ -213,7 +244,9 @@ class Exchange:
             return NotTheService(
                 f"what answered does not speak HTTP as it must{detail}; check URL and proxy"
             )
-        if error.failure is Failure.LOST:
+        if error.failure is Failure.STALE:
+            self._stale = True
+        if error.failure in (Failure.LOST, Failure.STALE):
             return ConnectError(f"the connection was lost before an answer{detail}; try again")
         return ConnectError(f"no connection{detail}; check URL, network and proxy")
 
@@ -234,11 +267,12 @@ class Exchange:
         return delay
 
     def _decide(self, error: GPROChatError, now: float, jitter: float) -> float | None:
-        if self.text:
-            return None
+        if self._stale and self._stale_connections < MAX_STALE_CONNECTIONS:
+            self._stale_connections += 1
+            return 0.0
         if isinstance(error, SignatureRejected) and self._correct_clock(error):
             return 0.0
-        delay = self._retry.delay(error, self.attempts - self._uncounted_attempts, jitter)
+        delay = self._retry.delay(error, self.attempts - self._stale_connections, jitter)
         if delay is None or (self._deadline is not None and now + delay >= self._deadline):
             return None
         return delay
@@ -252,7 +286,6 @@ class Exchange:
         if abs(correction_ms - self.clock_correction_ms) <= TOLERATED_CLOCK_SKEW * 1000:
             return False
         self._clock_corrected = True
-        self._uncounted_attempts += 1
         self.clock_correction_ms = correction_ms
         return True
 
@@ -265,7 +298,11 @@ class Exchange:
     def _total_ran_out(self, now: float) -> bool:
         return self._deadline is not None and now >= self._deadline
 
-    def _timed_out(self, limit: Literal["first_byte", "idle", "total"]) -> ReplyTimeout:
+    def _timed_out(self, limit: Literal["first_byte", "idle", "total"]) -> GPROChatError:
+        self.state = State.FAILED
+        if self._parser is not None and not self._parser.is_reply:
+            # The status has told enough.
+            return self._parser.cut("its body did not come in time")
         text = "" if self._parser is None else self._parser.salvage()
         seconds = {
             "first_byte": self._timeouts.first_byte,

@@ -34,6 +34,8 @@ URL: Final = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 
+LOOPBACK: Final = re.compile(r"http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
+
 AUTHORITY: Final = re.compile(r"(?P<host>\[.*\]|[^:\[\]]*)(:(?P<port>.*))?")
 
 HOST_NAME: Final = re.compile(
@@ -112,6 +114,12 @@ class Service:
                 "pass Service(..., secret_key=...)"
             )
         return Signer(self.secret_key)
+
+    @property
+    def exposes_password(self) -> bool:
+        """Whether the password would cross a network in plain text."""
+        in_plain_text = self.origin.startswith("http://") and not LOOPBACK.fullmatch(self.origin)
+        return bool(self.password) and in_plain_text
 
     @property
     def endpoint(self) -> str:

@@ -5,6 +5,8 @@ library is behind them, and every decision is the core's. What is left is here: 
 await the transport, hand over the text.
 """
 
+import logging
+import warnings
 from collections.abc import Iterable, Mapping
 from random import random
 from time import monotonic, time_ns
@@ -27,6 +29,9 @@ from gprochat_core import (
 
 __all__ = ["Client", "Reply", "Response", "Transport"]
 
+logger = logging.getLogger("gprochat.client")
+"""What is sent and decided, at DEBUG; never a text, a key or a password."""
+
 
 class Response(Protocol):
     """What a transport gives for a request: a head, then a body to read piece by piece."""
@@ -41,10 +46,18 @@ class Response(Protocol):
         """Names and values as they came, in any case."""
         ...
 
+    @property
+    def sent_at(self) -> float:
+        """When the last byte of the request was sent, by `time.monotonic`."""
+        ...
+
     async def read(self, timeout: float | None) -> bytes:
         """Return the next bytes of the body as soon as there are any, b"" at its proper end.
 
-        Content codings stay on. Args: timeout: seconds to wait, None for as long as it takes.
+        The bytes are those of the wire: content codings are the core's to undo.
+
+        Args:
+            timeout: seconds to wait; None for as long as it takes.
 
         Raises:
             TransportError: TIMEOUT, LOST or MALFORMED; bytes that arrived before are given first.
@@ -72,20 +85,25 @@ class Transport(Protocol):
             request: what to send; only `host` and the body's length are for the transport to add.
             connect_timeout: seconds to get a connection, waiting for a free one and the TLS
                 handshake included; None for as long as it takes.
-            reply_timeout: seconds from the last byte sent to the end of the head, and for a write
+            reply_timeout: seconds from the last byte sent to the end of the head, and for sending
                 to make progress.
 
         Raises:
-            TransportError: any failure; the library's own exception is its cause.
+            TransportError: any failure; the library's own exception is its cause. STALE where a
+                kept connection ended before anything of the response came.
         """
         ...
 
+    def current_loop(self) -> object:
+        """Return what stands for the running event loop: equal only within one loop."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
-        """Pause, on whatever event loop this transport runs on."""
+        """Pause, on that event loop."""
         ...
 
     async def aclose(self) -> None:
-        """Close what this transport opened itself."""
+        """Close what this transport opened itself; closing twice does nothing."""
         ...
 
 
@@ -102,6 +120,7 @@ class Reply:
         self._exchange = exchange
         self._client = client
         self._response: Response | None = None
+        self._reading = False
 
     @property
     def text(self) -> str:
@@ -124,20 +143,27 @@ class Reply:
         return self._exchange.attempts
 
     async def __aenter__(self) -> Self:
-        if self._exchange.attempts:
-            raise UsageError("a reply is entered once; ask again with client.stream(...)")
         exchange = self._exchange
+        if exchange.attempts:
+            raise UsageError("a reply is entered once; ask again with client.stream(...)")
         while True:
-            self._client.check_open()
+            self._client.enter(self)
             try:
                 await self._attempt()
             except GPROChatError as error:
-                await self._release()
+                await self.aclose()
                 delay = exchange.retry(error, monotonic(), random())
                 if delay is None:
+                    logger.debug("attempt %d: %s", exchange.attempts, type(error).__name__)
                     raise
+                logger.debug(
+                    "attempt %d: %s, the next in %.2f s",
+                    exchange.attempts,
+                    type(error).__name__,
+                    delay,
+                )
             except BaseException:
-                await self._release()
+                await self.aclose()
                 raise
             else:
                 return self
@@ -151,7 +177,14 @@ class Reply:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._release()
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the reply and release its connection; leaving the block does it."""
+        self._client.leave(self)
+        response, self._response = self._response, None
+        if response is not None:
+            await response.aclose()
 
     def __aiter__(self) -> Self:
         return self
@@ -159,16 +192,30 @@ class Reply:
     async def __anext__(self) -> str:
         exchange = self._exchange
         response = self._response
-        if response is None:
-            raise UsageError("a reply is read inside its block: async with client.stream(...)")
-        while exchange.state is State.REPLY:
-            try:
+        if response is None or self._reading:
+            if exchange.state is State.DONE:
+                raise StopAsyncIteration
+            raise UsageError(
+                "another task is reading this reply"
+                if self._reading
+                else "a reply is read inside its block: async with client.stream(...)"
+            )
+        self._reading = True
+        try:
+            while exchange.state is State.REPLY:
                 data = await response.read(exchange.read_limit(monotonic()))
-            except TransportError as error:
-                raise exchange.fail(error, monotonic()) from error.__cause__
-            text = exchange.receive(data) if data else exchange.finish()
-            if text:
-                return text
+                if data:
+                    text = exchange.receive(data)
+                else:
+                    text = exchange.finish()
+                    logger.debug("reply complete")
+                    await self.aclose()
+                if text:
+                    return text
+        except TransportError as error:
+            raise exchange.fail(error, monotonic()) from error.__cause__
+        finally:
+            self._reading = False
         if exchange.state is State.DONE:
             raise StopAsyncIteration
         raise UsageError("this reply failed; what arrived of it is in reply.text")
@@ -177,21 +224,22 @@ class Reply:
         """Send the request once and take the head of a reply; any other answer is raised."""
         exchange = self._exchange
         request = exchange.attempt(unix_time_ms())
+        logger.debug(
+            "attempt %d: %d bytes to %s", exchange.attempts, len(request.body), request.url
+        )
         try:
             response = self._response = await self._transport.send(
                 request, *exchange.send_limits(monotonic())
             )
-            exchange.receive_head(response.status, response.headers, unix_time_ms())
+            logger.debug("attempt %d: status %d", exchange.attempts, response.status)
+            exchange.receive_head(
+                response.status, response.headers, sent=response.sent_at, now_ms=unix_time_ms()
+            )
             while exchange.state is State.ERROR:
                 data = await response.read(exchange.read_limit(monotonic()))
                 _ = exchange.receive(data) if data else exchange.finish()
         except TransportError as error:
             raise exchange.fail(error, monotonic()) from error.__cause__
-
-    async def _release(self) -> None:
-        response, self._response = self._response, None
-        if response is not None:
-            await response.aclose()
 
 
 class Client:
@@ -223,12 +271,20 @@ class Client:
         limits: Limits | None = None,
     ) -> None:
         _ = service.signer
+        if service.exposes_password:
+            warnings.warn(
+                f"the password for {service.url} goes over plain http, for anyone on the way to "
+                "read; use https",
+                stacklevel=3,
+            )
         self.service = service
         self.clock_correction_ms = 0
         self._transport = transport
         self._timeouts = timeouts or Timeouts()
         self._retry = retry or RetryPolicy()
         self._limits = limits or Limits()
+        self._replies: set[Reply] = set()
+        self._loop: object = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -244,15 +300,38 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the client; replies that still stream end. Closing twice does nothing."""
-        if not self._closed:
-            self._closed = True
+        """Close the client and end the replies that still stream; closing twice does nothing."""
+        self._closed = True
+        try:
+            for reply in tuple(self._replies):
+                await reply.aclose()
+        finally:
             await self._transport.aclose()
 
     def check_open(self) -> None:
         """Raise UsageError if the client has been closed."""
         if self._closed:
             raise UsageError("this client has been closed; make a new one")
+
+    def enter(self, reply: Reply) -> None:
+        """Take note of a reply that is about to use the transport.
+
+        Raises:
+            UsageError: the client has been closed, or has been used on another event loop.
+        """
+        self.check_open()
+        loop = self._transport.current_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop != loop:
+            raise UsageError(
+                "this client's connections belong to another event loop; make a client for each"
+            )
+        self._replies.add(reply)
+
+    def leave(self, reply: Reply) -> None:
+        """Take note that a reply uses the transport no more."""
+        self._replies.discard(reply)
 
     def stream(self, conversation: Conversation) -> Reply:
         """Ask, and return the reply to enter and iterate; nothing is sent before it is entered.

@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import Iterable
 from ssl import SSLContext, create_default_context
+from time import monotonic
+from types import SimpleNamespace
 from typing import Final, cast
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 
 from gprochat_core import (
     ConfigurationError,
@@ -15,6 +18,7 @@ from gprochat_core import (
     RetryPolicy,
     Service,
     Timeouts,
+    TransportError,
 )
 
 from ._client import Client as AnyClient
@@ -22,6 +26,8 @@ from ._failures import FailureTable
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
 
 __all__ = ["Client"]
+
+WRITE_SIZE: Final = 64 * 1024
 
 FAILURES: Final = FailureTable(
     [
@@ -37,17 +43,54 @@ FAILURES: Final = FailureTable(
         (TimeoutError, Failure.CONNECT_TIMEOUT),
         (OSError, Failure.CONNECT),
         (UnicodeError, Failure.CONNECT),
+        # Reading from, or sending over, what has been closed here.
+        (RuntimeError, Failure.LOST),
     ]
 )
+
+
+class Body(aiohttp.Payload):
+    """A request's body that is sent bit by bit and knows how far it is.
+
+    Attributes:
+        sent_at: when its last byte was sent, by `time.monotonic`.
+        reused: whether it goes over a connection that has served before, where that is known.
+    """
+
+    def __init__(self, body: bytes, limit: asyncio.Timeout, seconds: float | None) -> None:
+        super().__init__(body)
+        self._size = len(body)
+        self._limit = limit
+        self._seconds = seconds
+        self.sent_at = monotonic()
+        self.reused = False
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return cast("bytes", self._value).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        body = memoryview(cast("bytes", self._value))
+        for start in range(0, len(body), WRITE_SIZE):
+            self._progress()
+            await writer.write(body[start : start + WRITE_SIZE])
+        self._progress()
+
+    def _progress(self) -> None:
+        self.sent_at = monotonic()
+        if self._seconds is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time() + self._seconds)
 
 
 class AiohttpResponse:
     """A response of aiohttp's."""
 
-    def __init__(self, response: aiohttp.ClientResponse, *, decompressed: bool) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, sent_at: float, *, decompressed: bool
+    ) -> None:
         self._response = response
         self._content = response.content
         self._loop = asyncio.get_running_loop()
+        self.sent_at = sent_at
         self.status = response.status
         self.headers: Iterable[tuple[bytes, bytes]] = response.raw_headers
         if decompressed:
@@ -103,27 +146,45 @@ class AiohttpTransport:
     ) -> AiohttpResponse:
         session = self._session or self._make_session()
         try:
-            response = await session.request(
+            async with asyncio.timeout(None) as limit:
+                body = Body(request.body, limit, reply_timeout)
+                response = await self._request(session, request, body, connect_timeout)
+        except TimeoutError as error:
+            raise TransportError(Failure.TIMEOUT) from error
+        return AiohttpResponse(response, body.sent_at, decompressed=session.auto_decompress)
+
+    async def _request(
+        self,
+        session: aiohttp.ClientSession,
+        request: Request,
+        body: Body,
+        connect_timeout: float | None,
+    ) -> aiohttp.ClientResponse:
+        try:
+            return await session.request(
                 request.method,
                 request.url,
                 headers=request.headers,
-                data=request.body,
+                data=body,
                 allow_redirects=False,
                 raise_for_status=False,
                 proxy=self._proxy if self._proxy and self._proxy.startswith("http:") else None,
+                # The other limits are kept here: they do not start anew with every byte.
                 timeout=aiohttp.ClientTimeout(
-                    connect=connect_timeout, sock_connect=connect_timeout, sock_read=reply_timeout
+                    connect=connect_timeout, sock_connect=connect_timeout
                 ),
                 max_line_size=self._limits.max_head_bytes,
                 max_field_size=self._limits.max_head_bytes,
+                trace_request_ctx=body,
             )
         except FAILURES.kinds as error:
-            raise FAILURES.translate(error) from error
-        connection = response.connection
-        if connection is not None and connection.protocol is not None:
-            # From here on the time limit comes with each read.
-            connection.protocol.read_timeout = None
-        return AiohttpResponse(response, decompressed=session.auto_decompress)
+            failed = FAILURES.translate(error)
+            if failed.failure is Failure.LOST and body.reused:
+                failed.failure = Failure.STALE
+            raise failed from error
+
+    def current_loop(self) -> object:
+        return asyncio.get_running_loop()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -144,13 +205,26 @@ class AiohttpTransport:
                 )
             else:
                 connector = aiohttp.TCPConnector(ssl=ssl_context, limit=limit)
+            trace = aiohttp.TraceConfig()
+            trace.on_connection_reuseconn.append(note_reuse)
             self._own_session = aiohttp.ClientSession(
                 connector=connector,
+                trace_configs=[trace],
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )
         return self._own_session
+
+
+async def note_reuse(
+    session: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    params: aiohttp.TraceConnectionReuseconnParams,
+) -> None:
+    """Tell a request's body that it goes over a connection that has served before."""
+    body: Body = context.trace_request_ctx
+    body.reused = True
 
 
 class Client(AnyClient):

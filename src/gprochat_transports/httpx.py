@@ -5,13 +5,15 @@ of them is installed, that one is used.
 """
 
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from ssl import SSLContext, create_default_context
-from time import sleep
+from time import monotonic, sleep
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
+import anyio.lowlevel
 
 from gprochat_core import (
     ConfigurationError,
@@ -77,18 +79,39 @@ class Library:
         # What anyio's time limit raises.
         self.failures = FailureTable([*rows, (TimeoutError, Failure.TIMEOUT)])
 
-    def translate(self, error: Exception) -> TransportError:
+    def translate(self, error: Exception, progress: "Progress | None" = None) -> TransportError:
         """Return an exception of the library's as a TransportError."""
         failed = self.failures.translate(error)
         if failed.failure is Failure.MALFORMED and "disconnected" in failed.detail:
             # The one thing it calls a protocol error that is none.
             failed.failure = Failure.LOST
+        if failed.failure is Failure.LOST and progress is not None and progress.reused:
+            failed.failure = Failure.STALE
         return failed
 
 
-def time_limits(connect: float | None, reply: float | None) -> dict[str, float | None]:
-    """The limits of one request, as httpx takes them; changing them later counts too."""
-    return {"connect": connect, "pool": connect, "write": reply, "read": reply}
+class Progress:
+    """How far one request has come, told by the library's trace events.
+
+    Attributes:
+        limits: the time limits, as the library takes them.
+        sent_at: when the last byte was sent, by `time.monotonic`.
+        reused: whether it goes over a connection that has served before.
+    """
+
+    def __init__(self, connect: float | None, reply: float | None) -> None:
+        self.limits = {"connect": connect, "pool": connect, "write": reply, "read": reply}
+        self.sent_at = monotonic()
+        self.reused = True
+
+    def note(self, event: str, info: Mapping[str, object]) -> bool:
+        """Take a trace event; tell whether it is that the last byte has been sent."""
+        if event.endswith("connect_tcp.started"):
+            self.reused = False
+        sent = event.endswith("send_request_body.complete")
+        if sent:
+            self.sent_at = monotonic()
+        return sent
 
 
 class HttpxTransport:
@@ -101,25 +124,30 @@ class HttpxTransport:
 
     async def send(
         self, request: Request, connect_timeout: float | None, reply_timeout: float | None
-    ) -> "HttpxTransportResponse":
-        limits = time_limits(connect_timeout, reply_timeout)
+    ) -> "HttpxResponse":
+        progress = Progress(connect_timeout, reply_timeout)
+
+        async def trace(event: str, info: Mapping[str, object]) -> None:
+            if progress.note(event, info) and reply_timeout is not None:
+                scope.deadline = anyio.current_time() + reply_timeout
+
         try:
-            response = await self._client.send(
-                self._client.build_request(
-                    request.method,
-                    request.url,
-                    headers=request.headers,
-                    content=request.body,
-                    extensions={"timeout": limits},
-                ),
-                stream=True,
-                follow_redirects=False,
-            )
+            # The library's own limit would start anew with every byte of a head.
+            with anyio.CancelScope() as scope:
+                response = await self._client.send(
+                    build_request(self._client, request, progress, trace),
+                    stream=True,
+                    follow_redirects=False,
+                )
+                # From here on the limit comes with each read.
+                progress.limits["read"] = None
+                return HttpxResponse(response, self._library, progress)
         except self._library.failures.kinds as error:
-            raise self._library.translate(error) from error
-        # From here on the limit comes with each read.
-        limits["read"] = None
-        return HttpxTransportResponse(response, self._library)
+            raise self._library.translate(error, progress) from error
+        raise TransportError(Failure.TIMEOUT)
+
+    def current_loop(self) -> object:
+        return anyio.lowlevel.current_token()
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
@@ -129,13 +157,14 @@ class HttpxTransport:
             await self._client.aclose()
 
 
-class HttpxTransportResponse:
+class HttpxResponse:
     """A response of an asynchronous client."""
 
-    def __init__(self, response: httpx.Response, library: Library) -> None:
+    def __init__(self, response: httpx.Response, library: Library, progress: Progress) -> None:
         self._response = response
         self._body = aiter(cast("httpx.AsyncByteStream", response.stream))
         self._library = library
+        self.sent_at = progress.sent_at
         self.status = response.status_code
         self.headers = response.headers.raw
 
@@ -167,22 +196,19 @@ class BlockingTransport:
     async def send(
         self, request: Request, connect_timeout: float | None, reply_timeout: float | None
     ) -> "BlockingResponse":
-        limits = time_limits(connect_timeout, reply_timeout)
+        progress = Progress(connect_timeout, reply_timeout)
         try:
             response = self._client.send(
-                self._client.build_request(
-                    request.method,
-                    request.url,
-                    headers=request.headers,
-                    content=request.body,
-                    extensions={"timeout": limits},
-                ),
+                build_request(self._client, request, progress, progress.note),
                 stream=True,
                 follow_redirects=False,
             )
         except self._library.failures.kinds as error:
-            raise self._library.translate(error) from error
-        return BlockingResponse(response, self._library, limits)
+            raise self._library.translate(error, progress) from error
+        return BlockingResponse(response, self._library, progress)
+
+    def current_loop(self) -> object:
+        return self
 
     async def sleep(self, seconds: float) -> None:
         sleep(seconds)  # noqa: ASYNC251 - blocking is its purpose
@@ -195,13 +221,12 @@ class BlockingTransport:
 class BlockingResponse:
     """A response of a blocking client."""
 
-    def __init__(
-        self, response: httpx.Response, library: Library, limits: dict[str, float | None]
-    ) -> None:
+    def __init__(self, response: httpx.Response, library: Library, progress: Progress) -> None:
         self._response = response
         self._body = iter(cast("httpx.SyncByteStream", response.stream))
         self._library = library
-        self._limits = limits
+        self._limits = progress.limits
+        self.sent_at = progress.sent_at
         self.status = response.status_code
         self.headers = response.headers.raw
 
@@ -215,6 +240,22 @@ class BlockingResponse:
 
     async def aclose(self) -> None:
         self._response.close()
+
+
+def build_request(
+    client: httpx.Client | httpx.AsyncClient,
+    request: Request,
+    progress: Progress,
+    trace: Callable[[str, Mapping[str, object]], object],
+) -> httpx.Request:
+    """A request as the library has it, with the client's own headers where ours say nothing."""
+    return client.build_request(
+        request.method,
+        request.url,
+        headers=request.headers,
+        content=request.body,
+        extensions={"timeout": progress.limits, "trace": trace},
+    )
 
 
 class Client(AnyClient):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from ssl import SSLContext, create_default_context
+from time import monotonic
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
 __all__ = ["Client"]
 
 READ_SIZE: Final = 64 * 1024
+WRITE_SIZE: Final = 64 * 1024
 
 CONNECT_FAILURES: Final = FailureTable(
     [
@@ -54,9 +56,10 @@ class Connection:
         self.socket = socket
         self.stream = stream
         self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
+        self.reused = False
 
-    async def send(self, request: Request) -> None:
-        """Send a whole request."""
+    async def send(self, request: Request, timeout: float | None) -> None:
+        """Send a whole request; `timeout` is in seconds and for making progress."""
         parts = urlsplit(request.url)
         head = h11.Request(
             method=request.method,
@@ -67,10 +70,12 @@ class Connection:
                 ("content-length", str(len(request.body))),
             ],
         )
-        data = [self.http.send(head), request.body]
-        self.http.send(h11.Data(data=request.body))
+        data = self.http.send(head) or b""
+        data += self.http.send(h11.Data(data=request.body)) or b""
         self.http.send(h11.EndOfMessage())
-        await self.stream.send_all(b"".join(part for part in data if part))
+        for start in range(0, len(data), WRITE_SIZE):
+            with trio.fail_after(seconds(timeout)):
+                await self.stream.send_all(data[start : start + WRITE_SIZE])
 
     async def receive_head(self) -> h11.Response:
         """Wait for the response's head, past informational ones."""
@@ -97,6 +102,7 @@ class Connection:
         if self.http.trailing_data[0]:
             return False
         self.http.start_next_cycle()
+        self.reused = True
         return True
 
 
@@ -121,18 +127,24 @@ class TrioTransport:
             raise CONNECT_FAILURES.translate(error) from error
         response = TrioResponse(self, connection)
         try:
-            with trio.fail_after(seconds(reply_timeout)):
-                await connection.send(request)
+            await connection.send(request, reply_timeout)
+            response.sent_at = monotonic()
             with trio.fail_after(seconds(reply_timeout)):
                 head = await connection.receive_head()
         except BaseException as error:
             await response.aclose()
             if isinstance(error, FAILURES.kinds):
-                raise FAILURES.translate(error) from error
+                failed = FAILURES.translate(error)
+                if failed.failure is Failure.LOST and connection.reused:
+                    failed.failure = Failure.STALE
+                raise failed from error
             raise
         response.status = head.status_code
         response.headers = head.headers
         return response
+
+    def current_loop(self) -> object:
+        return trio.lowlevel.current_trio_token()
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
@@ -197,6 +209,7 @@ class TrioResponse:
 
     status: int
     headers: Iterable[tuple[bytes, bytes]]
+    sent_at: float
 
     def __init__(self, transport: TrioTransport, connection: Connection) -> None:
         self._transport = transport
