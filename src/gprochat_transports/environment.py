@@ -30,19 +30,22 @@ Proxy: TypeAlias = str | Literal[FromEnvironment.FROM_ENVIRONMENT] | None
 DEFAULT_PORTS: Final = {"http": 80, "socks5": 1080}
 
 
-def service_from_environment(environ: Mapping[str, str] = os.environ) -> Service:
+def service_from_environment(
+    environ: Mapping[str, str] = os.environ, *, default: Service = GPROCHAT
+) -> Service:
     """Return the service that `GPROCHAT_URL`, `GPROCHAT_SECRET_KEY` and `GPROCHAT_PASSWORD` tell.
 
-    What is not set is as in `GPROCHAT`, so the secret key may be None.
+    What is not set is as in `default`, so the secret key may be None. An empty secret key is one,
+    an empty URL or password is none.
 
     Raises:
         ConfigurationError: one of them cannot be used.
     """
     return replace(
-        GPROCHAT,
-        url=environ.get("GPROCHAT_URL") or GPROCHAT.url,
-        secret_key=environ.get("GPROCHAT_SECRET_KEY"),
-        password=environ.get("GPROCHAT_PASSWORD"),
+        default,
+        url=environ.get("GPROCHAT_URL") or default.url,
+        secret_key=environ.get("GPROCHAT_SECRET_KEY", default.secret_key),
+        password=environ.get("GPROCHAT_PASSWORD") or default.password,
     )
 
 
@@ -59,7 +62,9 @@ def find_proxy(url: str, proxy: Proxy) -> str | None:
         parts = urlsplit(url)
         proxies = getproxies_environment()
         proxy = proxies.get(parts.scheme) or proxies.get("all")
-        if not proxy or proxy_bypass(parts.netloc):
+        # An IPv6 address is written in NO_PROXY with its brackets or without.
+        unbracketed = parts.netloc.replace("[", "").replace("]", "")
+        if not proxy or proxy_bypass(parts.netloc) or proxy_bypass(unbracketed):
             return None
         if "://" not in proxy:
             proxy = f"http://{proxy}"
@@ -87,6 +92,8 @@ def read_proxy_url(proxy: str) -> str:
         raise refuse("must begin with http:// or socks5://")
     if not parts.hostname:
         raise refuse("has no host")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise refuse("goes on after the port; percent-encode the special characters of a password")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     user, at, _ = parts.netloc.rpartition("@")
     return f"{scheme}://{user}{at}{host}:{port or DEFAULT_PORTS[scheme]}"
