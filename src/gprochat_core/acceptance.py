@@ -6,7 +6,7 @@ order of PROTOCOL.md's table: the conversation, the password, the signature with
 
 import hmac
 import json
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, NoReturn, cast
 
 from .errors import ConfigurationError, InvalidMessages
 from .messages import Message, Role
@@ -136,13 +136,19 @@ class Acceptance:
             return True
         if not isinstance(password, str):
             return False
-        return hmac.compare_digest(password.encode(errors="replace"), self._password.encode())
+        # JSON may hold a lone surrogate; made a "?", it would match one.
+        given = password.encode(errors="surrogatepass")
+        return hmac.compare_digest(given, self._password.encode())
+
+
+def refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def read_object(body: bytes) -> dict[str, object]:
     try:
-        # As JavaScript's Request.json() does, UTF-8 only, a byte order mark dropped.
-        value = json.loads(body.decode("utf-8-sig"))
+        # As JavaScript's Request.json() does: UTF-8 only, a byte order mark dropped, no NaN.
+        value = json.loads(body.decode("utf-8-sig"), parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         raise Refusal(400, "Invalid body: it is not JSON that can be read.") from None
     if not isinstance(value, dict):
