@@ -260,6 +260,30 @@ def test_a_secret_with_a_lone_surrogate_is_refused_and_nothing_of_it_told(
     assert not any(part in told for part in ("correct", "horse", "battery", "dc42", "13"))
 
 
+@pytest.mark.parametrize(
+    ("url", "exposed"),
+    [
+        ("http://chat.example", True),
+        ("http://chat.example:3000/a", True),
+        ("http://192.168.0.1", True),
+        ("http://127.chat.example", True),
+        ("http://127.0.0.1.example", True),
+        ("http://localhost.example", True),
+        ("http://[::2]", True),
+        ("https://chat.example", False),
+        ("http://localhost:3000", False),
+        ("http://127.0.0.1", False),
+        ("http://127.1.2.3:3000/a", False),
+        ("http://[0::1]:3000", False),
+    ],
+)
+def test_a_password_is_exposed_where_it_crosses_a_network_in_plain_text(
+    url: str, exposed: bool
+) -> None:
+    assert Service(url, password="word").exposes_password is exposed
+    assert Service(url).exposes_password is False
+
+
 @pytest.mark.parametrize("encoding", ["wire", "", None, []], ids=repr)
 def test_an_unknown_encoding_is_refused(encoding: object) -> None:
     with pytest.raises(ConfigurationError, match="use one of native, flattened, content") as caught:
