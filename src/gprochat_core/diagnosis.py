@@ -43,6 +43,9 @@ HIDDEN_RATE_LIMIT: Final = ("429 Too Many Requests", "Quota exceeded")
 MISCONFIGURED: Final = "API key not valid"
 """What a deployment says in a 500 whose model refuses its key."""
 
+CONCEALED: Final = "***"
+"""What stands in an error for a secret that the service sent back."""
+
 MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 HTTP_DATE: Final = re.compile(
@@ -173,7 +176,11 @@ def quote(status: int, message: str) -> str:
 
 
 def diagnose(
-    status: int, headers: Mapping[str, str], body: bytes, now: float | None = None
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    now: float | None = None,
+    secrets: Iterable[str] = (),
 ) -> ResponseError:
     """Return the error that an answer is.
 
@@ -182,7 +189,20 @@ def diagnose(
         headers: by lower-case name, as `read_headers` gives them.
         body: its beginning, `MAX_ERROR_BODY` bytes at most; b"" where the head settles it.
         now: Unix time in seconds when it arrived, for what is told relative to now.
+        secrets: what the error must not repeat, should the answer hold it.
     """
+    error = classify(status, headers, body, now)
+    for secret in filter(None, secrets):
+        error.args = (str(error).replace(secret, CONCEALED),)
+        error.message = error.message.replace(secret, CONCEALED)
+        if isinstance(error, NotTheService) and error.location is not None:
+            error.location = error.location.replace(secret, CONCEALED)
+    return error
+
+
+def classify(
+    status: int, headers: Mapping[str, str], body: bytes, now: float | None
+) -> ResponseError:
     if is_settled_by_head(status, headers):
         return diagnose_head(status, headers)
     message, code = read_error_body(headers, body)

@@ -98,6 +98,7 @@ class Exchange:
         clock_correction_ms: int = 0,
     ) -> None:
         self._draft = Draft(service, read_messages(conversation))
+        self._secrets = (service.secret_key or "", service.password or "")
         self._timeouts = timeouts or Timeouts()
         self._retry = retry or RetryPolicy()
         self._limits = limits or Limits()
@@ -184,7 +185,11 @@ class Exchange:
             lines = tuple(headers)
             check_head(status, lines, self._limits.max_head_bytes)
             self._parser = ReplyParser(
-                status, lines, max_bytes=self._limits.max_reply_bytes, now=now_ms / 1000
+                status,
+                lines,
+                max_bytes=self._limits.max_reply_bytes,
+                now=now_ms / 1000,
+                secrets=self._secrets,
             )
         except GPROChatError:
             self.state = State.FAILED

@@ -40,6 +40,7 @@ class ReplyParser:
         headers: as they came, names and values in bytes.
         max_bytes: how long the reply may be, in bytes of UTF-8.
         now: Unix time in seconds, for what a header tells relative to now; None where unknown.
+        secrets: what an error must not repeat, should the answer hold it.
 
     Raises:
         ResponseError: the head alone shows what this is: NotTheService as a rule.
@@ -57,6 +58,7 @@ class ReplyParser:
         "_max_bytes",
         "_now",
         "_pieces",
+        "_secrets",
         "_size",
         "_split",
         "headers",
@@ -70,10 +72,12 @@ class ReplyParser:
         *,
         max_bytes: int = MAX_REPLY_BYTES,
         now: float | None = None,
+        secrets: Iterable[str] = (),
     ) -> None:
         self.status = status
         self.headers = read_headers(headers)
         self._now = now
+        self._secrets = tuple(secrets)
         self._pieces: list[str] = []
         self._held = ""
         self._split = b""
@@ -83,7 +87,7 @@ class ReplyParser:
         self._error_body: bytes | None = None
         if status != 200 or is_html(self.headers):
             if is_settled_by_head(status, self.headers):
-                raise diagnose(status, self.headers, b"", now)
+                raise self._diagnose(b"")
             self._error_body = b""
         self._inflater: Inflater | None = None
         coding = self.headers.get("content-encoding", "").lower()
@@ -91,7 +95,7 @@ class ReplyParser:
             self._inflater = Inflater(coding)
         elif coding not in ("", "identity"):
             if self._error_body is not None:
-                raise diagnose(status, self.headers, b"", now)
+                raise self._diagnose(b"")
             raise NotTheService(
                 f"the answer is coded as {coding[:40]!r}, though plain text was asked for; "
                 "check what stands in front of the service",
@@ -217,4 +221,4 @@ class ReplyParser:
         )
 
     def _diagnose(self, body: bytes) -> ResponseError:
-        return diagnose(self.status, self.headers, body[:MAX_ERROR_BODY], self._now)
+        return diagnose(self.status, self.headers, body[:MAX_ERROR_BODY], self._now, self._secrets)
