@@ -1,0 +1,278 @@
+"""The transports that the suite is played for, each with the loop that it runs on.
+
+A test is written once, as a coroutine function; the loops here run it. The blocking client gets
+the face of the asynchronous one, so it takes the same tests, with awaits that block.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from ssl import SSLContext, create_default_context
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, TypeAlias
+
+import httpx2
+import trio
+
+import gprochat_transports.aiohttp
+import gprochat_transports.httpx
+import gprochat_transports.trio
+from gprochat_core import Conversation, Limits, Service
+from gprochat_transports._sync import SyncClient, SyncReply
+from gprochat_transports.environment import FROM_ENVIRONMENT, Proxy, find_proxy
+
+__all__ = ["ADAPTERS", "Adapter", "Client", "Reply", "load"]
+
+CANCEL_LIMIT: Final = 10.0
+"""Seconds after which a body that should be cancelled is, even where its event never came."""
+
+Body: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Reply(Protocol):
+    """`gprochat_transports.Reply` as the tests use it."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def status(self) -> int | None: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def attempts(self) -> int: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    def __aiter__(self) -> Self: ...
+    async def __anext__(self) -> str: ...
+
+
+class Client(Protocol):
+    """`gprochat_transports.Client` as the tests use it."""
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    async def aclose(self) -> None: ...
+    def stream(self, conversation: Conversation, /) -> Reply: ...
+    async def complete(self, conversation: Conversation, /) -> str: ...
+
+
+class Loop(Protocol):
+    """What runs a test."""
+
+    def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a test's coroutine to its end, and fail if it leaves anything behind."""
+        ...
+
+    async def cancel(self, when: threading.Event, body: Body) -> None:
+        """Run a body and cancel it when the event is set; fail if it ends otherwise."""
+        ...
+
+
+class Asyncio:
+    """asyncio; what its loop would only log is a failure."""
+
+    def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        complaints: list[dict[str, Any]] = []
+
+        async def run() -> None:
+            asyncio.get_running_loop().set_exception_handler(
+                lambda _, context: complaints.append(context)
+            )
+            await main()
+            left_behind = asyncio.all_tasks() - {asyncio.current_task()}
+            assert left_behind == set()
+
+        asyncio.run(run())
+        assert complaints == []
+
+    async def cancel(self, when: threading.Event, body: Body) -> None:
+        task = asyncio.create_task(body())
+        await asyncio.to_thread(when.wait, CANCEL_LIMIT)
+        task.cancel("for the test")
+        try:
+            await task
+        except asyncio.CancelledError:
+            return
+        raise AssertionError("the body was not cancelled")
+
+
+class Trio:
+    """trio, which itself lets nothing be left behind."""
+
+    def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        trio.run(main)
+
+    async def cancel(self, when: threading.Event, body: Body) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(body)
+            await trio.to_thread.run_sync(when.wait, CANCEL_LIMIT)
+            nursery.cancel_scope.cancel()
+        assert nursery.cancel_scope.cancelled_caught, "the body was not cancelled"
+
+
+class Blocking:
+    """No loop: every await of the test has a result at once."""
+
+    def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            main().send(None)
+        except StopIteration:
+            return
+        raise AssertionError("a blocking client suspended")
+
+    async def cancel(self, when: threading.Event, body: Body) -> None:
+        raise NotImplementedError("what blocks is not cancelled")
+
+
+class UnblockedReply:
+    """A `SyncReply` with the face of a `Reply`."""
+
+    def __init__(self, reply: SyncReply) -> None:
+        self._reply = reply
+
+    @property
+    def text(self) -> str:
+        return self._reply.text
+
+    @property
+    def status(self) -> int | None:
+        return self._reply.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._reply.headers
+
+    @property
+    def attempts(self) -> int:
+        return self._reply.attempts
+
+    async def __aenter__(self) -> Self:
+        self._reply.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._reply.__exit__(exc_type, exc, traceback)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        try:
+            return next(self._reply)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
+class UnblockedClient:
+    """A `SyncClient` with the face of a `Client`."""
+
+    def __init__(self, client: SyncClient) -> None:
+        self._client = client
+
+    async def __aenter__(self) -> Self:
+        self._client.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._client.__exit__(exc_type, exc, traceback)
+
+    async def aclose(self) -> None:
+        self._client.close()
+
+    def stream(self, conversation: Conversation) -> UnblockedReply:
+        return UnblockedReply(self._client.stream(conversation))
+
+    async def complete(self, conversation: Conversation) -> str:
+        return self._client.complete(conversation)
+
+
+class Httpx2Client(gprochat_transports.httpx.Client):
+    """A client over one of httpx2's, which takes the settings that it would be made with."""
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        limits: Limits | None = None,
+        proxy: Proxy = FROM_ENVIRONMENT,
+        ssl_context: SSLContext | None = None,
+        **settings: Any,
+    ) -> None:
+        self._given = httpx2.AsyncClient(
+            proxy=find_proxy(service.url, proxy),
+            verify=ssl_context or create_default_context(),
+            limits=httpx2.Limits(max_connections=(limits or Limits()).max_connections),
+            trust_env=False,
+        )
+        self._given.headers.clear()
+        super().__init__(service, limits=limits, client=self._given, **settings)
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self._given.aclose()
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A transport to be tested.
+
+    Attributes:
+        name: what its tests are called.
+        loop: what it runs on.
+        make: makes a client, called as `Client(service, ...)`.
+    """
+
+    name: str
+    loop: Loop
+    make: Callable[..., Client]
+
+
+def blocking(make: Callable[..., SyncClient]) -> Callable[..., Client]:
+    """What makes clients that block, as what makes clients for these tests."""
+    return lambda service, **settings: UnblockedClient(make(service, **settings))
+
+
+def load(name: str) -> Adapter:
+    """The adapter that `module:callable@loop` names; without a loop it is asyncio's."""
+    path, _, loop = name.partition("@")
+    module, _, attribute = path.partition(":")
+    make: Callable[..., Any] = getattr(import_module(module), attribute)
+    if loop == "blocking":
+        make = blocking(make)
+    return Adapter(name, LOOPS[loop or "asyncio"], make)
+
+
+LOOPS: Final[Mapping[str, Loop]] = {"asyncio": Asyncio(), "trio": Trio(), "blocking": Blocking()}
+
+ADAPTERS: Final[Sequence[Adapter]] = (
+    Adapter("aiohttp@asyncio", LOOPS["asyncio"], gprochat_transports.aiohttp.Client),
+    Adapter("httpx@asyncio", LOOPS["asyncio"], gprochat_transports.httpx.Client),
+    Adapter("httpx@trio", LOOPS["trio"], gprochat_transports.httpx.Client),
+    Adapter("httpx2@asyncio", LOOPS["asyncio"], Httpx2Client),
+    Adapter("trio@trio", LOOPS["trio"], gprochat_transports.trio.Client),
+    Adapter("httpx@blocking", LOOPS["blocking"], blocking(gprochat_transports.httpx.SyncClient)),
+)

@@ -1,0 +1,94 @@
+"""Plays every test once for each transport, on its loop."""
+
+import secrets
+from collections.abc import Callable, Coroutine
+from functools import partial
+from inspect import iscoroutinefunction
+from typing import Any, Final, Protocol
+
+import pytest
+
+from gprochat_core import RetryPolicy, Service, Timeouts
+from tests.contract.adapters import ADAPTERS, Adapter, Blocking, Body, Client, load
+from tests.peers.tls import Authority
+
+PROXY_VARIABLES: Final = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+TIMEOUTS: Final = Timeouts(connect=8.0, first_byte=8.0, idle=8.0)
+"""Limits that no test should meet unless it sets its own."""
+
+ONE_ATTEMPT: Final = RetryPolicy(max_attempts=1)
+
+
+class MakeClient(Protocol):
+    """Makes a client of the transport under test.
+
+    The service is at `url` and has a freshly drawn key unless a `service` is given; there are no
+    retries unless `retry` is given.
+    """
+
+    def __call__(self, url: str = "", *, service: Service | None = None, **kw: Any) -> Client: ...
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--adapter",
+        action="append",
+        metavar="MODULE:CLIENT@LOOP",
+        help="play the contract for this transport instead of the project's own; "
+        "the loop is asyncio, trio or blocking",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "adapter" not in metafunc.fixturenames:
+        return
+    given: list[str] = metafunc.config.getoption("--adapter", None) or []
+    adapters = [load(name) for name in given] or ADAPTERS
+    if "cancel" in metafunc.fixturenames:
+        adapters = [adapter for adapter in adapters if not isinstance(adapter.loop, Blocking)]
+    metafunc.parametrize("adapter", adapters, ids=lambda adapter: adapter.name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine function on its adapter's loop."""
+    if not iscoroutinefunction(pyfuncitem.obj):
+        return None
+    adapter: Adapter = pyfuncitem.funcargs["adapter"]
+    names = pyfuncitem._fixtureinfo.argnames
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    adapter.loop.run(partial(pyfuncitem.obj, **arguments))
+    return True
+
+
+@pytest.fixture(autouse=True)
+def no_proxies_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROXY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def secret_key() -> str:
+    return secrets.token_urlsafe()
+
+
+@pytest.fixture
+def make_client(adapter: Adapter, secret_key: str) -> MakeClient:
+    def make(url: str = "", *, service: Service | None = None, **settings: Any) -> Client:
+        settings = {"timeouts": TIMEOUTS, "retry": ONE_ATTEMPT} | settings
+        return adapter.make(service or Service(url, secret_key=secret_key), **settings)
+
+    return make
+
+
+@pytest.fixture
+def cancel(adapter: Adapter) -> Callable[[Any, Body], Coroutine[Any, Any, None]]:
+    """Runs a body and cancels it when an event is set."""
+    return adapter.loop.cancel
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()

@@ -1,0 +1,173 @@
+"""Connections are reused, and released on every way out of a reply; the client goes on working."""
+
+import threading
+
+import pytest
+
+from gprochat_core import GPROChatError, IncompleteReply, UsageError
+from tests.contract.conftest import MakeClient
+from tests.peers.scripted import (
+    Script,
+    ScriptedPeer,
+    receive,
+    repeat,
+    send,
+    until_client_closes,
+    wait_for,
+)
+from tests.peers.wire import LAST_CHUNK, chunk, chunked, head
+
+OK: Script = [repeat(receive, send(chunked("fine")))]
+
+CHUNKED = head(200, "transfer-encoding: chunked")
+
+ENDLESS: Script = [receive, send(CHUNKED + chunk("Раз"), chunk("два")), until_client_closes]
+
+SOON = 1.0
+"""Seconds within which a released connection must have been closed."""
+
+
+class OwnError(Exception):
+    """What a caller's own code raises."""
+
+
+async def test_calls_one_after_the_other_use_one_connection(make_client: MakeClient) -> None:
+    with ScriptedPeer(OK) as peer:
+        async with make_client(peer.url) as client:
+            for _ in range(3):
+                assert await client.complete("Hello") == "fine"
+    assert len(peer.connections) == 1
+
+
+async def test_a_reply_read_to_its_end_leaves_its_connection_for_the_next(
+    make_client: MakeClient,
+) -> None:
+    with ScriptedPeer(OK) as peer:
+        async with make_client(peer.url) as client:
+            async with client.stream("Hello") as reply:
+                assert [text async for text in reply] == ["fine"]
+            assert await client.complete("Hello") == "fine"
+    assert len(peer.connections) == 1
+
+
+async def test_closing_the_client_closes_its_kept_connections(make_client: MakeClient) -> None:
+    with ScriptedPeer(OK) as peer:
+        async with make_client(peer.url) as client:
+            await client.complete("Hello")
+        assert peer.connections[0].client_closed.wait(SOON)
+
+
+async def test_leaving_the_loop_early_closes_the_connection(make_client: MakeClient) -> None:
+    with ScriptedPeer(ENDLESS, OK) as peer:
+        async with make_client(peer.url) as client:
+            async with client.stream("Hello") as reply:
+                async for text in reply:
+                    assert text.startswith("Раз")
+                    break
+            assert peer.connections[0].client_closed.wait(SOON)
+            assert await client.complete("Hello") == "fine"
+
+
+async def test_leaving_before_reading_closes_the_connection(make_client: MakeClient) -> None:
+    with ScriptedPeer(ENDLESS, OK) as peer:
+        async with make_client(peer.url) as client:
+            async with client.stream("Hello"):
+                pass
+            assert peer.connections[0].client_closed.wait(SOON)
+            assert await client.complete("Hello") == "fine"
+
+
+async def test_an_exception_of_the_callers_passes_and_closes_the_connection(
+    make_client: MakeClient,
+) -> None:
+    own = OwnError()
+    with ScriptedPeer(ENDLESS, OK) as peer:
+        async with make_client(peer.url) as client:
+            with pytest.raises(OwnError) as caught:
+                async with client.stream("Hello") as reply:
+                    async for _ in reply:
+                        raise own
+            assert caught.value is own
+            assert peer.connections[0].client_closed.wait(SOON)
+            assert await client.complete("Hello") == "fine"
+
+
+async def test_two_replies_at_once_do_not_mix(make_client: MakeClient) -> None:
+    go_on = threading.Event()
+
+    def script(first: str, second: str) -> Script:
+        begin = CHUNKED + chunk(first)
+        return [receive, send(begin), wait_for(go_on), send(chunk(second) + LAST_CHUNK)]
+
+    with ScriptedPeer(script("раз", "два"), script("one", "two")) as peer:
+        async with make_client(peer.url) as client:
+            async with client.stream("Привет") as russian, client.stream("Hello") as english:
+                assert await anext(english) == "one"
+                assert await anext(russian) == "раз"
+                go_on.set()
+                assert [text async for text in english] == ["two"]
+                assert [text async for text in russian] == ["два"]
+    assert len(peer.connections) == 2
+
+
+async def test_closing_the_client_ends_a_reply_that_streams(make_client: MakeClient) -> None:
+    with ScriptedPeer(ENDLESS) as peer:
+        client = make_client(peer.url)
+        async with client, client.stream("Hello") as reply:
+            begin = await anext(reply)
+            await client.aclose()
+            assert peer.connections[0].client_closed.wait(SOON)
+            with pytest.raises((IncompleteReply, UsageError)):
+                while True:
+                    await anext(reply)
+            assert reply.text.startswith(begin)
+
+
+async def test_a_client_closed_twice_is_closed(make_client: MakeClient) -> None:
+    client = make_client("http://127.0.0.1:1")
+    async with client:
+        await client.aclose()
+    await client.aclose()
+
+
+async def test_a_closed_client_says_so(make_client: MakeClient) -> None:
+    with ScriptedPeer(OK) as peer:
+        async with make_client(peer.url) as client:
+            before = client.stream("Hello")
+        with pytest.raises(UsageError):
+            client.stream("Hello")
+        with pytest.raises(UsageError):
+            await client.complete("Hello")
+        with pytest.raises(UsageError):
+            await before.__aenter__()
+        with pytest.raises(UsageError):
+            await client.__aenter__()
+    assert peer.connections == []
+
+
+async def test_a_reply_is_read_inside_its_block_only(make_client: MakeClient) -> None:
+    with ScriptedPeer(OK) as peer:
+        async with make_client(peer.url) as client:
+            reply = client.stream("Hello")
+            with pytest.raises(UsageError):
+                await anext(reply)
+            async with reply:
+                pass
+            with pytest.raises(UsageError):
+                await anext(reply)
+
+
+async def test_a_reply_is_entered_once(make_client: MakeClient) -> None:
+    with ScriptedPeer(OK) as peer:
+        async with make_client(peer.url) as client, client.stream("Hello") as reply:
+            with pytest.raises(UsageError):
+                await reply.__aenter__()
+            assert [text async for text in reply] == ["fine"]
+
+
+async def test_nothing_is_sent_for_a_conversation_that_cannot_be(make_client: MakeClient) -> None:
+    with ScriptedPeer(OK) as peer:
+        async with make_client(peer.url) as client:
+            with pytest.raises(GPROChatError):
+                await client.complete([])
+    assert peer.connections == []

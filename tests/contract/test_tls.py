@@ -1,0 +1,83 @@
+"""TLS is verified unless the caller brings a context of their own."""
+
+import ssl
+
+import pytest
+
+from gprochat_core import ConnectError
+from tests.contract.conftest import MakeClient
+from tests.peers.scripted import (
+    Script,
+    ScriptedPeer,
+    close,
+    receive,
+    repeat,
+    send,
+    until_client_closes,
+)
+from tests.peers.tls import Authority
+from tests.peers.wire import chunk, chunked, head
+
+OK: Script = [repeat(receive, send(chunked("fine")))]
+
+
+async def test_a_certificate_of_the_callers_authority_is_accepted(
+    make_client: MakeClient, authority: Authority
+) -> None:
+    with ScriptedPeer(OK, ssl_context=authority.server_context()) as peer:
+        async with make_client(peer.url, ssl_context=authority.client_context()) as client:
+            assert await client.complete("Hello") == "fine"
+            assert await client.complete("Hello") == "fine"
+    assert len(peer.connections) == 1
+
+
+async def test_a_certificate_of_an_unknown_authority_is_refused(
+    make_client: MakeClient, authority: Authority
+) -> None:
+    with ScriptedPeer(OK, ssl_context=authority.server_context()) as peer:
+        async with make_client(peer.url) as client:
+            with pytest.raises(ConnectError, match="certificate"):
+                await client.complete("Hello")
+    assert peer.requests == []
+
+
+async def test_a_certificate_for_another_name_is_refused(
+    make_client: MakeClient, authority: Authority
+) -> None:
+    with ScriptedPeer(OK, ssl_context=authority.server_context("other.example")) as peer:
+        async with make_client(peer.url, ssl_context=authority.client_context()) as client:
+            with pytest.raises(ConnectError):
+                await client.complete("Hello")
+    assert peer.requests == []
+
+
+async def test_a_service_that_does_not_speak_tls_is_no_connection(
+    make_client: MakeClient, authority: Authority
+) -> None:
+    with ScriptedPeer([send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), close]) as peer:
+        url = peer.url.replace("http:", "https:")
+        async with make_client(url, ssl_context=authority.client_context()) as client:
+            with pytest.raises(ConnectError):
+                await client.complete("Hello")
+
+
+async def test_a_context_may_accept_anything(make_client: MakeClient, authority: Authority) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with ScriptedPeer(OK, ssl_context=authority.server_context("other.example")) as peer:
+        async with make_client(peer.url, ssl_context=context) as client:
+            assert await client.complete("Hello") == "fine"
+
+
+async def test_leaving_a_reply_early_closes_the_connection_over_tls_too(
+    make_client: MakeClient, authority: Authority
+) -> None:
+    begin = head(200, "transfer-encoding: chunked") + chunk("a")
+    script = [receive, send(begin), until_client_closes]
+    with ScriptedPeer(script, OK, ssl_context=authority.server_context()) as peer:
+        async with make_client(peer.url, ssl_context=authority.client_context()) as client:
+            async with client.stream("Hello") as reply:
+                assert await anext(reply) == "a"
+            assert peer.connections[0].client_closed.wait(1)
+            assert await client.complete("Hello") == "fine"
