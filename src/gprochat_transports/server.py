@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from ssl import SSLContext
 from time import time_ns
 from traceback import extract_tb
 from types import FrameType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from aiohttp import web
 
@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 logger = logging.getLogger("gprochat.server")
 
@@ -113,7 +115,7 @@ async def serve(
     scheme = "http" if ssl_context is None else "https"
     unbound = Service(f"{scheme}://localhost", secret_key=secret_key, password=password)
     deployment = Deployment(answer, Acceptance(unbound, freshness_ms=freshness_ms))
-    application = web.Application(client_max_size=max_request_bytes)
+    application = web.Application(middlewares=[deployment.watch], client_max_size=max_request_bytes)
     application.router.add_post("/api/generate", deployment.generate)
     application.router.add_post("/api/auth", deployment.authenticate)
     runner = web.AppRunner(
@@ -158,8 +160,13 @@ async def insist(work: Coroutine[Any, Any, None], hurry: Callable[[], None]) -> 
         raise cancellation
 
 
-class AnswerFailed(Exception):
-    """An answer raised an exception, which is the cause."""
+class Failed(Refusal):
+    """A request holds and yet cannot be answered."""
+
+    @property
+    def body(self) -> bytes:
+        """The answer's body, with the code that the family gives to such errors."""
+        return error_body(self.message, "Error")
 
 
 class Deployment:
@@ -173,51 +180,53 @@ class Deployment:
     def __init__(self, answer: Answer, acceptance: Acceptance) -> None:
         self._answer = answer
         self._acceptance = acceptance
-        self._requests: dict[asyncio.Future[None], asyncio.Timeout] = {}
+        self._answered: set[asyncio.Future[None]] = set()
+        self._limits: set[asyncio.Timeout] = set()
         self._deadline: float | None = None
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """Answer `POST /api/generate`."""
         response = web.StreamResponse(headers={"content-type": REPLY_CONTENT_TYPE})
-        with self._under_way() as limit:
-            try:
-                async with limit:
-                    messages = await self._accept(request)
-                    await self._stream(request, response, messages)
-            except Refusal as refusal:
-                return say(refusal.status, refusal.body)
-            except AnswerFailed as failure:
-                error = failure.__cause__
-                if not response.prepared:
-                    return say(500, error_body(str(error) or type(error).__name__, "Error"))
-            except TimeoutError:
-                if not response.prepared:
-                    return say(503, error_body("The service is stopping.", "Error"))
-            else:
-                if not response.prepared:
-                    await response.prepare(request)
-                await response.write_eof()
-                return response
+        try:
+            async with self._until_stopped():
+                body = await read(request)
+                messages, _ = self._acceptance.accept(body, time_ns() // 1_000_000)
+                logger.debug("accepted %d bytes, %d messages", len(body), len(messages))
+                await self._stream(request, response, messages)
+        except Refusal:
+            if not response.prepared:
+                raise
             await response.write(FAILURE_MARKER.encode())
-            await response.write_eof()
-            return response
+        if not response.prepared:
+            await response.prepare(request)
+        await response.write_eof()
+        return response
 
     async def authenticate(self, request: web.Request) -> web.Response:
         """Answer `POST /api/auth`."""
-        with self._under_way() as limit:
-            try:
-                async with limit:
-                    password = read_object(await read(request)).get("pass")
-            except Refusal as refusal:
-                return say(refusal.status, refusal.body)
-            return say(200, b'{"code":%d}' % (0 if self._acceptance.is_password(password) else -1))
+        async with self._until_stopped():
+            password = read_object(await read(request)).get("pass")
+        return say(200, b'{"code":%d}' % (0 if self._acceptance.is_password(password) else -1))
+
+    @web.middleware
+    async def watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Keep note of a request until it is answered, and word its refusal."""
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answered.add(answered)
+        try:
+            return await handler(request)
+        except Refusal as refusal:
+            return say(refusal.status, refusal.body)
+        finally:
+            self._answered.discard(answered)
+            answered.set_result(None)
 
     async def end(self, grace: float) -> None:
         """Give the requests under way some seconds to finish, then end them; wait for that."""
         self._end_at(asyncio.get_running_loop().time() + grace)
-        if self._requests:
-            logger.info("stopping, %d requests under way", len(self._requests))
-            await asyncio.wait(self._requests, timeout=grace + FAREWELL)
+        if self._answered:
+            logger.info("stopping, %d requests under way", len(self._answered))
+            await asyncio.wait(self._answered, timeout=grace + FAREWELL)
 
     def end_now(self) -> None:
         """End the requests under way without delay."""
@@ -225,26 +234,21 @@ class Deployment:
 
     def _end_at(self, when: float) -> None:
         self._deadline = when
-        for limit in self._requests.values():
+        for limit in self._limits:
             if not limit.expired():
                 limit.reschedule(when)
 
-    @contextmanager
-    def _under_way(self) -> Generator[asyncio.Timeout, None, None]:
-        """Keep note of a request until it is answered, and give its limit."""
-        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        limit = self._requests[answered] = asyncio.timeout_at(self._deadline)
+    @asynccontextmanager
+    async def _until_stopped(self) -> AsyncGenerator[None, None]:
+        limit = asyncio.timeout_at(self._deadline)
+        self._limits.add(limit)
         try:
-            yield limit
+            async with limit:
+                yield
+        except TimeoutError:
+            raise Failed(503, "The service is stopping.") from None
         finally:
-            del self._requests[answered]
-            answered.set_result(None)
-
-    async def _accept(self, request: web.Request) -> tuple[Message, ...]:
-        body = await read(request)
-        messages, _ = self._acceptance.accept(body, time_ns() // 1_000_000)
-        logger.debug("accepted %d bytes, %d messages", len(body), len(messages))
-        return messages
+            self._limits.discard(limit)
 
     async def _stream(
         self, request: web.Request, response: web.StreamResponse, messages: tuple[Message, ...]
@@ -267,7 +271,7 @@ async def encoded(answer: Answer, messages: tuple[Message, ...]) -> AsyncGenerat
     """Give an answer's pieces in UTF-8, and close it in the end.
 
     Raises:
-        AnswerFailed: the answer did.
+        Failed: the answer raised an exception.
     """
     pieces: AsyncIterator[str] | None = None
     try:
@@ -277,7 +281,7 @@ async def encoded(answer: Answer, messages: tuple[Message, ...]) -> AsyncGenerat
                 yield LONE_SURROGATE.sub("\ufffd", piece).encode()
     except Exception as error:
         log_failure(error)
-        raise AnswerFailed from error
+        raise Failed(500, str(error) or type(error).__name__) from error
     finally:
         if isinstance(pieces, AsyncGenerator):
             try:
