@@ -1,6 +1,7 @@
 """The caller's numbers: which are refused, and what pauses and second attempts follow from them."""
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -33,7 +34,7 @@ from gprochat_core.policy import is_transient
 
 NO_NUMBERS = [float("nan"), float("inf"), float("-inf"), "1", True, b"1", [1], 1j]
 
-# What is built with a wrong value on purpose, and so with any name and any type.
+# Called with a wrong value on purpose, and so with any name and any type.
 Build = Callable[..., object]
 
 
@@ -50,14 +51,14 @@ def test_the_defaults_are_those_the_documentation_gives() -> None:
 @pytest.mark.parametrize("name", ["connect", "first_byte", "idle", "total"])
 @pytest.mark.parametrize("seconds", [None, 1, 0.001, 1e6])
 def test_a_time_limit_is_none_or_a_positive_number(name: str, seconds: float | None) -> None:
-    build: Build = Timeouts
+    build = cast("Build", Timeouts)
     assert getattr(build(**{name: seconds}), name) == seconds
 
 
 @pytest.mark.parametrize("name", ["connect", "first_byte", "idle", "total"])
 @pytest.mark.parametrize("seconds", [0, -1, -0.5, *NO_NUMBERS])
 def test_any_other_time_limit_is_refused_by_name(name: str, seconds: object) -> None:
-    build: Build = Timeouts
+    build = cast("Build", Timeouts)
     with pytest.raises(ConfigurationError, match=f"timeout {name}=.*number of seconds above 0"):
         build(**{name: seconds})
 
@@ -65,14 +66,14 @@ def test_any_other_time_limit_is_refused_by_name(name: str, seconds: object) -> 
 @pytest.mark.parametrize("name", ["base_delay", "max_delay", "max_retry_after"])
 @pytest.mark.parametrize("seconds", [0, 0.5, 100])
 def test_a_pause_is_a_number_that_may_be_nought(name: str, seconds: float) -> None:
-    build: Build = RetryPolicy
+    build = cast("Build", RetryPolicy)
     assert getattr(build(**{name: seconds}), name) == seconds
 
 
 @pytest.mark.parametrize("name", ["base_delay", "max_delay", "max_retry_after"])
 @pytest.mark.parametrize("seconds", [None, -0.001, *NO_NUMBERS])
 def test_any_other_pause_is_refused_by_name(name: str, seconds: object) -> None:
-    build: Build = RetryPolicy
+    build = cast("Build", RetryPolicy)
     with pytest.raises(ConfigurationError, match=f"retry {name}=.*number of seconds$"):
         build(**{name: seconds})
 
