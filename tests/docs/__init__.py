@@ -1,0 +1,1 @@
+"""What the pages say is true: every block of code in them runs."""

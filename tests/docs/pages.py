@@ -1,0 +1,86 @@
+"""The project's Markdown pages and the fenced blocks in them.
+
+What a test must know of a block stands in comments directly before it, which a reader of the
+rendered page does not see:
+
+* `<!-- file: NAME -->`: the block is a file that other blocks of the page use;
+* `<!-- expect: TEXT -->`: what it prints contains this;
+* `<!-- until: TEXT -->`: it runs until it prints this, and is then interrupted;
+* `<!-- output -->`: it is what the block before it prints, but for lines left out and `...`;
+* `<!-- in: repository -->`: it runs in the root of the repository.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import Final
+
+__all__ = ["ROOT", "Block", "blocks", "pages"]
+
+ROOT: Final = Path(__file__).parents[2]
+
+FENCE: Final = re.compile(r"(?P<indent> *)(?P<fence>```+|~~~+)(?P<language>.*)")
+COMMENT: Final = re.compile(r" *<!-- (?P<name>[a-z]+)(?:: (?P<value>.+))? -->")
+DIRECTIVES: Final = frozenset({"file", "expect", "until", "output", "in"})
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block.
+
+    Attributes:
+        page: the page's path from the repository's root.
+        line: the line of its first fence, counted from 1.
+        language: what stands after that fence.
+        code: what is in it.
+        directives: what the comments before it say.
+    """
+
+    page: str
+    line: int
+    language: str
+    code: str
+    directives: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def pages() -> list[Path]:
+    """Every page that is written for people, a generated one too."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Give a page's blocks in order.
+
+    Raises:
+        ValueError: a fence is never closed, or a comment says something unknown.
+    """
+    lines = enumerate(page.read_text(encoding="utf-8").splitlines(), start=1)
+    directives: dict[str, str] = {}
+    for number, line in lines:
+        if comment := COMMENT.fullmatch(line):
+            if comment["name"] not in DIRECTIVES:
+                raise ValueError(f"{page}:{number}: what is {comment['name']!r}?")
+            directives[comment["name"]] = comment["value"] or ""
+        elif opening := FENCE.fullmatch(line):
+            code: list[str] = []
+            for _, inside in lines:
+                if inside.strip() == opening["fence"]:
+                    break
+                code.append(inside)
+            else:
+                raise ValueError(f"{page}:{number}: this block never ends")
+            yield Block(
+                page.relative_to(ROOT).as_posix(),
+                number,
+                opening["language"].strip(),
+                dedent("\n".join(code)) + "\n",
+                directives,
+            )
+            directives = {}
+        elif directives:
+            raise ValueError(f"{page}:{number}: a comment and its block belong together")

@@ -1,0 +1,203 @@
+"""Every block of code on every page runs as it stands, or is checked in the way that it can be."""
+
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from packaging.requirements import Requirement
+
+from gprochat_core import Service
+from gprochat_transports.server import in_thread, serve
+from tests.docs.pages import ROOT, Block, blocks, pages
+
+BLOCKS: Final = [block for page in pages() for block in blocks(page)]
+
+LIMIT: Final = 50.0
+"""Seconds that the commands of one block may take."""
+
+RUN: Final = frozenset({"cat", "echo", "export", "gprochat", "pytest", "python", "."})
+"""Commands that a shell block may hold and that are run, besides those that are checked."""
+
+COMMANDS: Final = {
+    "gprochat": ["-c", "from gprochat_transports.cli import main; main()"],
+    "pytest": ["-m", "pytest", "-p", "no:cacheprovider"],
+    "python": [],
+}
+"""What stands for them, with the arguments that this interpreter takes for it."""
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with in_thread(serve(grace=0.0)) as server:
+        yield server.service
+
+
+@pytest.fixture
+def environment(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a reader has set who followed the README: the service, and nothing in its way."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name in [name for name in os.environ if name.startswith(("GPROCHAT_", "PYTEST_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GPROCHAT_URL", service.url)
+    monkeypatch.setenv("GPROCHAT_SECRET_KEY", service.secret_key or "")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to work in; modules imported from it are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and Path(file).is_relative_to(tmp_path):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+@pytest.mark.usefixtures("environment")
+def test_the_block_does_what_the_page_says(
+    block: Block, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for other in BLOCKS:
+        if other.page == block.page and "file" in other.directives:
+            (folder / other.directives["file"]).write_text(other.code, encoding="utf-8")
+    if "output" in block.directives:
+        assert BLOCKS[BLOCKS.index(block) - 1].page == block.page
+    elif "file" in block.directives:
+        check_file(block)
+    elif block.language == "python":
+        run_python(block)
+        check_output(block, capfd.readouterr().out)
+    elif block.language == "sh":
+        check_output(block, run_shell(block, folder))
+    elif block.language == "json":
+        json.loads(block.code)
+    elif block.language == "toml":
+        tomllib.loads(block.code)
+    else:
+        pytest.fail(f"no test knows what to do with {block.language!r} at {block}")
+
+
+def run_python(block: Block) -> None:
+    # The page's own lines show in a traceback.
+    code = "\n" * block.line + block.code
+    exec(compile(code, ROOT / block.page, "exec"), {"__name__": "__main__"})
+
+
+def check_file(block: Block) -> None:
+    """A file runs where another block of the page runs or imports it."""
+    name = Path(block.directives["file"]).stem
+    users = [
+        other
+        for other in BLOCKS
+        if other is not block
+        and other.page == block.page
+        and re.search(rf"\b{re.escape(name)}\b", other.code)
+    ]
+    assert users, f"nothing on {block.page} uses {block.directives['file']}"
+
+
+def check_output(block: Block, output: str) -> None:
+    assert block.directives.get("expect", "") in output
+    after = BLOCKS[(BLOCKS.index(block) + 1) % len(BLOCKS)]
+    if "output" in after.directives:
+        lines = [re.escape(line).replace(r"\.\.\.", ".*") for line in after.code.splitlines()]
+        pattern = r"(.*\n)*".join(rf"{line}\n" for line in lines)
+        assert re.search(f"^{pattern}", output, re.MULTILINE), f"{block} prints {output!r}"
+
+
+def run_shell(block: Block, folder: Path) -> str:
+    """Run a block's commands, but for those that would change an installation; check those."""
+    script: list[str] = []
+    for command in block.code.replace("\\\n", " ").splitlines():
+        words = shlex.split(command, comments=True)
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            del words[0]
+        if not words:
+            continue
+        if words[0] == "make":
+            check_make(words[1:])
+        elif words[:2] == ["pip", "install"]:
+            check_install(words[2:])
+        else:
+            assert words[0] in RUN, f"{block}: nobody has said how to run {words[0]!r}"
+            script.append(command)
+    return run_script(script, block, folder) if script else ""
+
+
+def check_make(targets: list[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    missing = [name for name in targets if not re.search(rf"^{re.escape(name)}:", makefile, re.MULTILINE)]
+    assert missing == []
+
+
+def check_install(arguments: list[str]) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for argument in arguments:
+        requirement = Requirement(argument)
+        assert requirement.name == "gprochat"
+        assert requirement.extras <= set(extras)
+
+
+def run_script(script: list[str], block: Block, folder: Path) -> str:
+    binaries = folder / ".bin"
+    binaries.mkdir()
+    for name, arguments in COMMANDS.items():
+        path = binaries / name
+        path.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *arguments])} "$@"\n')
+        path.chmod(0o755)
+    environ = os.environ | {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT / "src")])
+    if not importlib.metadata.entry_points(group="pytest11", name="gprochat"):
+        # The project is on the path, and not installed.
+        environ["PYTEST_PLUGINS"] = "gprochat_transports.pytest_plugin"
+    process = subprocess.Popen(
+        # An interrupt is for the command that runs; the shell then tells how that ended.
+        ["sh", "-e", "-c", "\n".join(["trap : INT", *script])],
+        cwd=ROOT if "in" in block.directives else folder,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            return finish(process, block.directives.get("until"))
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def finish(process: "subprocess.Popen[str]", until: str | None) -> str:
+    """Wait for a script's end, which it is made to find once it has printed `until`."""
+    output = ""
+    if until is not None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            output += line
+            if until in line:
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        else:
+            pytest.fail(f"it ended before it printed {until!r}:\n{output}")
+    output += process.communicate(timeout=LIMIT)[0]
+    assert process.returncode == 0, output
+    return output
