@@ -38,6 +38,7 @@ ROLES: Final[Mapping[object, Role]] = {
 }
 
 BLANK_LINE: Final = "\n\n"
+JSON_BLANK_LINE: Final = rb"\n\n"
 
 to_json: Final = JSONEncoder(ensure_ascii=False).encode
 
@@ -197,41 +198,53 @@ class Encoded(NamedTuple):
     """A conversation on the wire.
 
     Attributes:
-        json: the request's `messages`, a JSON array in UTF-8.
+        pieces: the request's `messages`, a JSON array in UTF-8, in pieces to be joined; it is
+            long, so it is copied once only, into the body.
         signed_text: the text of its last message, which the signature covers.
     """
 
-    json: bytes
+    pieces: list[bytes]
     signed_text: str
+
+    @property
+    def json(self) -> bytes:
+        """The array in one piece."""
+        return b"".join(self.pieces)
+
+
+NATIVE_TURN: Final = {
+    "user": b'{"role":"user","parts":[{"text":"',
+    "assistant": b'{"role":"model","parts":[{"text":"',
+}
+NATIVE_NEXT: Final = {role: b'"}]},' + turn for role, turn in NATIVE_TURN.items()}
 
 
 def encode_native(messages: Sequence[Message]) -> Encoded:
     """What the browser sends: `user` and `model` by turns, system text in the first `user`."""
-    turns: list[list[Message]] = []
     system = [message for message in messages if message.role == "system"]
+    pieces = [b"["]
+    begin = NATIVE_TURN
+    speaker = None
+    turn: list[Message] = []
     for message in messages:
-        if message.role == "system":
+        role = message.role
+        if role == "system":
             continue
-        if turns and turns[-1][-1].role == message.role:
-            turns[-1].append(message)
-        elif system and message.role == "user":
-            turns.append([*system, message])
-            system = []
-        else:
-            turns.append([message])
-    wire = b",".join(
-        b'{"role":"%b","parts":[{"text":"%b"}]}'
-        % (
-            b"user" if turn[-1].role == "user" else b"model",
-            turn[0].json
-            if len(turn) == 1
-            else rb"\n\n".join([message.json for message in turn if message.text]),
-        )
-        for turn in turns
-    )
-    # An empty message has nothing that a blank line would have to set apart.
-    signed = BLANK_LINE.join([message.text for message in turns[-1] if message.text])
-    return Encoded(b"[%b]" % wire, signed)
+        if role != speaker:
+            pieces.append(begin[role])
+            begin = NATIVE_NEXT
+            speaker = role
+            turn = []
+            if system and role == "user":
+                turn, system = system, []
+                pieces.append(JSON_BLANK_LINE.join([one.json for one in turn if one.text]))
+        # An empty message has nothing that a blank line would have to set apart.
+        if message.text and any(one.text for one in turn):
+            pieces.append(JSON_BLANK_LINE)
+        pieces.append(message.json)
+        turn.append(message)
+    pieces.append(b'"}]}]')
+    return Encoded(pieces, BLANK_LINE.join([message.text for message in turn if message.text]))
 
 
 def encode_flattened(messages: Sequence[Message]) -> Encoded:
@@ -241,13 +254,11 @@ def encode_flattened(messages: Sequence[Message]) -> Encoded:
 
 def encode_content(messages: Sequence[Message]) -> Encoded:
     """What the relatives' clients send: each message as it is, its text as `content`."""
-    wire = b",".join(
-        [
-            b'{"role":"%b","content":"%b"}' % (message.role.encode(), message.json)
-            for message in messages
-        ]
-    )
-    return Encoded(b"[%b]" % wire, messages[-1].text)
+    pieces = [b"["]
+    for message in messages:
+        pieces += (b'{"role":"%b","content":"' % message.role.encode(), message.json, b'"},')
+    pieces[-1] = b'"}]'
+    return Encoded(pieces, messages[-1].text)
 
 
 ENCODINGS: Final[Mapping[Encoding, Callable[[Sequence[Message]], Encoded]]] = {

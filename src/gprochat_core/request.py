@@ -48,13 +48,13 @@ class Draft:
         ConfigurationError: the service has no secret key.
     """
 
-    __slots__ = ("_headers", "_messages", "_password", "_service", "_signer", "_text")
+    __slots__ = ("_headers", "_password", "_pieces", "_service", "_signer", "_text")
 
     def __init__(self, service: Service, messages: Sequence[Message]) -> None:
         self._service = service
         self._signer = service.signer
         encoded = encode(newest(messages, service.max_history), service.encoding)
-        self._messages = encoded.json
+        self._pieces = encoded.pieces
         self._text = encoded.signed_text
         self._password = to_json(service.password).encode()
         self._headers = (
@@ -69,10 +69,10 @@ class Draft:
 
     def sign(self, time_ms: int) -> Request:
         """Return the request as of a moment, in milliseconds of Unix time."""
-        body = b'{"messages":%b,"time":%d,"pass":%b,"sign":"%b"}' % (
-            self._messages,
+        tail = b',"time":%d,"pass":%b,"sign":"%b"}' % (
             time_ms,
             self._password,
             self._signer.sign(time_ms, self._text).encode(),
         )
+        body = b"".join([b'{"messages":', *self._pieces, tail])
         return Request("POST", self._service.endpoint, self._headers, body)
