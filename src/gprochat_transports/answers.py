@@ -149,8 +149,8 @@ class Completion:
             UpstreamError: they tell of a failure, or make no sense.
         """
         for event in self._events.feed(data):
-            if event == "[DONE]":
-                self.done = True
+            self.done = self.done or event == "[DONE]"
+            if self.done:
                 return
             text = self._read_chunk(event)
             if text:
