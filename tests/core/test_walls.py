@@ -17,7 +17,10 @@ from packaging.utils import canonicalize_name
 ROOT: Final = Path(__file__).parents[2]
 SRC: Final = ROOT / "src"
 CORE: Final = sorted((SRC / "gprochat_core").glob("*.py"))
-TRANSPORTS: Final = sorted((SRC / "gprochat_transports").glob("*.py"))
+TRANSPORTS: Final = [
+    ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted((SRC / "gprochat_transports").rglob("*.py"))
+]
 
 LAYERS: Final = [
     "errors",
@@ -71,15 +74,16 @@ ADAPTERS: Final = ["aiohttp", "httpx", "trio"]
 
 NEEDS: Final[dict[str, list[list[str]]]] = {
     # Of each module that needs any library: the installations, each of them enough.
-    "aiohttp": [["gprochat[aiohttp]"]],
-    "answers": [["gprochat[server]"]],
-    "cli": [["gprochat[cli]"]],
-    "httpx": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
-    "provider": [["gprochat[aiohttp]"]],
+    "gprochat_transports.aiohttp": [["gprochat[aiohttp]"]],
+    "gprochat_transports.answers": [["gprochat[server]"]],
+    # The command itself says what to install where nothing is.
+    "gprochat_transports.cli.*": [["gprochat[cli]"]],
+    "gprochat_transports.httpx": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
+    "gprochat_transports.provider": [["gprochat[aiohttp]"]],
     # pytest loads it wherever the project is installed, with whichever extra.
-    "pytest_plugin": [["pytest"]],
-    "server": [["gprochat[server]"]],
-    "trio": [["gprochat[trio]"]],
+    "gprochat_transports.pytest_plugin": [["pytest"]],
+    "gprochat_transports.server": [["gprochat[server]"]],
+    "gprochat_transports.trio": [["gprochat[trio]"]],
 }
 
 IMPORT: Final = """
@@ -122,7 +126,7 @@ def imports(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level <= 1, "the packages are flat"
+            assert node.level <= 1, "the core and the adapters are flat"
             module = ".".join(filter(None, [package if node.level else None, node.module]))
             for alias in node.names:
                 is_module = module == package and alias.name in module_names(path)
@@ -181,21 +185,30 @@ def test_no_adapter_imports_another(adapter: str) -> None:
     assert not others & set(imports(SRC / "gprochat_transports" / f"{adapter}.py"))
 
 
+def installations(module: str) -> list[list[str]]:
+    """What may be installed for a module to be imported; nothing for most."""
+    whole_package = f"{module.rpartition('.')[0]}.*"
+    return NEEDS.get(module) or NEEDS.get(whole_package) or [[]]
+
+
 @pytest.mark.parametrize(
     ("module", "installed"),
     [
-        pytest.param(path.stem, installed, id=f"{path.stem}-with-{'-'.join(installed) or 'none'}")
-        for path in TRANSPORTS
-        for installed in NEEDS.get(path.stem, [[]])
+        pytest.param(module, installed, id=f"{module}-with-{'-'.join(installed) or 'nothing'}")
+        for module in TRANSPORTS
+        for installed in installations(module)
     ],
 )
 def test_a_module_needs_no_library_but_its_own(module: str, installed: list[str]) -> None:
-    name = "gprochat_transports" + ("" if module == "__init__" else f".{module}")
-    loaded = modules_loaded_by(name, installed)
-    assert name in loaded
-    if module in ADAPTERS:
-        others = {f"gprochat_transports.{other}" for other in ADAPTERS if other != module}
-        assert not others & set(loaded)
+    loaded = modules_loaded_by(module, installed)
+    assert module in loaded
+    adapters = {f"gprochat_transports.{adapter}" for adapter in ADAPTERS}
+    if module in adapters:
+        assert adapters & set(loaded) == {module}
+
+
+def test_what_a_module_needs_is_told_of_modules_that_exist() -> None:
+    assert {name.removesuffix(".*") for name in NEEDS} <= set(TRANSPORTS)
 
 
 def modules_loaded_by(module: str, installed: Iterable[str]) -> list[str]:
