@@ -41,7 +41,6 @@ __all__ = ["Exchange", "SendLimits", "State"]
 TOLERATED_CLOCK_SKEW: Final = 30.0
 """Seconds that a clock may be off before a rejected signature is blamed on it."""
 
-
 MAX_STALE_CONNECTIONS: Final = 100
 """How many kept connections may turn out to be closed, one after the other, at no cost."""
 
@@ -202,11 +201,10 @@ class Exchange:
         Raises:
             ReplyTooLong, TruncatedReply, ResponseError: as `ReplyParser.feed`.
         """
-        if self._parser is None:
-            self._refuse()
+        parser = self._answer()
         self._body_begun = True
         try:
-            return self._parser.feed(data)
+            return parser.feed(data)
         except GPROChatError:
             self.state = State.FAILED
             raise
@@ -217,10 +215,9 @@ class Exchange:
         Raises:
             InterruptedReply, TruncatedReply, ResponseError: as `ReplyParser.finish`.
         """
-        if self._parser is None:
-            self._refuse()
+        parser = self._answer()
         try:
-            text = self._parser.finish()
+            text = parser.finish()
         except GPROChatError:
             self.state = State.FAILED
             raise
@@ -229,14 +226,17 @@ class Exchange:
 
     def fail(self, error: TransportError, now: float) -> GPROChatError:
         """Return what a transport's failure means at this point of the call."""
+        if self.state is not State.SENT:
+            self._answer()
         self.state = State.FAILED
         detail = f" ({error.detail})" if error.detail else ""
-        if error.failure is Failure.CONNECT_TIMEOUT:
+        if error.failure is Failure.CONNECT_TIMEOUT and self._parser is None:
             seconds = self._timeouts.connect
             if self._total_ran_out(now):
                 return self._timed_out("total")
+            within = "in time" if seconds is None else f"within {seconds} s"
             return ConnectTimeout(
-                f"no connection within {seconds} s{detail}; check URL, network and proxy",
+                f"no connection {within}{detail}; check URL, network and proxy",
                 seconds=seconds,
             )
         if error.failure is Failure.TIMEOUT:
@@ -272,12 +272,16 @@ class Exchange:
         return delay
 
     def _decide(self, error: GPROChatError, now: float, jitter: float) -> float | None:
+        if self._parser is not None and self._parser.is_reply:
+            # Whoever has begun to read a reply cannot be given another from its beginning.
+            return None
         if self._stale and self._stale_connections < MAX_STALE_CONNECTIONS:
             self._stale_connections += 1
-            return 0.0
-        if isinstance(error, SignatureRejected) and self._correct_clock(error):
-            return 0.0
-        delay = self._retry.delay(error, self.attempts - self._stale_connections, jitter)
+            delay: float | None = 0.0
+        elif isinstance(error, SignatureRejected) and self._correct_clock(error):
+            delay = 0.0
+        else:
+            delay = self._retry.delay(error, self.attempts - self._stale_connections, jitter)
         if delay is None or (self._deadline is not None and now + delay >= self._deadline):
             return None
         return delay
@@ -330,6 +334,11 @@ class Exchange:
     def _expect(self, state: State) -> None:
         if self.state is not state:
             self._refuse()
+
+    def _answer(self) -> ReplyParser:
+        if self._parser is None or self.state not in (State.REPLY, State.ERROR):
+            self._refuse()
+        return self._parser
 
     def _refuse(self) -> NoReturn:
         raise UsageError(f"not now: {self.state.value}")
