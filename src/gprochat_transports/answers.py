@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from io import IncrementalNewlineDecoder
 from typing import Final, TypeAlias, cast
-from urllib.parse import urlsplit
 
 import aiohttp
 
 from gprochat_core import ConfigurationError, Message
 from gprochat_core.diagnosis import MAX_ERROR_BODY, read_error_body
+from gprochat_core.service import read_url
 
 __all__ = ["Answer", "EventStream", "UpstreamError", "echo", "openai"]
 
@@ -97,13 +97,14 @@ async def openai(
                             await read_to_end(response)
                             break
                 completion.finish()
+                return
             except UpstreamError as error:
-                # Some APIs repeat the key that they refuse.
-                shown = str(error).replace(api_key, "…") if api_key else str(error)
-                raise UpstreamError(shown) from None
+                failure = str(error)
             except (aiohttp.ClientError, TimeoutError) as error:
-                # The text alone: the exception may hold the request's headers, the key with them.
-                raise UpstreamError(f"The model's API failed: {error}") from None
+                failure = f"The model's API failed: {error}"
+            # The exception at hand may hold the request's headers, and some APIs repeat the key
+            # that they refuse.
+            raise UpstreamError(failure.replace(api_key, "…") if api_key else failure)
 
         yield answer
 
@@ -191,17 +192,13 @@ def member(value: object, name: str) -> object:
 
 
 def completions_url(base_url: str) -> str:
-    # The URL itself is left out of the error: it may hold a password.
-    refusal = ConfigurationError("the API's base URL looks like http://localhost:11434/v1")
     try:
-        parts = urlsplit(base_url)
-        _ = parts.port
-    except ValueError:
-        raise refusal from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-        raise refusal
-    path = parts.path.rstrip("/") or "/v1"
-    return parts._replace(path=f"{path}/chat/completions").geturl()
+        url, origin = read_url(base_url)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            "the API's base URL cannot be used; it looks like http://localhost:11434/v1"
+        ) from error
+    return f"{url}/v1/chat/completions" if url == origin else f"{url}/chat/completions"
 
 
 def checked_key(api_key: str) -> str:

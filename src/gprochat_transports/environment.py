@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 from typing import Final, Literal, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
 from gprochat_core import GPROCHAT, ConfigurationError, Service
@@ -81,11 +81,10 @@ def read_proxy_url(proxy: str) -> str:
 
     if any(character <= " " or character == "\x7f" for character in proxy):
         raise refuse("holds white space or a control character")
-    try:
-        parts = urlsplit(proxy)
-        port = parts.port
-    except ValueError:
-        raise refuse("has a port or an IPv6 address that is none") from None
+    split = split_url(proxy)
+    if split is None:
+        raise refuse("has a port or an IPv6 address that is none")
+    parts, port = split
     # Both kinds of SOCKS5 URL leave name resolution to the proxy here.
     scheme = "socks5" if parts.scheme == "socks5h" else parts.scheme
     if scheme not in DEFAULT_PORTS:
@@ -97,3 +96,12 @@ def read_proxy_url(proxy: str) -> str:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     user, at, _ = parts.netloc.rpartition("@")
     return f"{scheme}://{user}{at}{host}:{port or DEFAULT_PORTS[scheme]}"
+
+
+def split_url(url: str) -> tuple[SplitResult, int | None] | None:
+    # Returns None for an error, and does not raise one: the exception at hand quotes the URL.
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError:
+        return None

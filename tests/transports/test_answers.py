@@ -24,6 +24,7 @@ from gprochat_transports import answers
 from gprochat_transports.aiohttp import Client
 from gprochat_transports.answers import Answer, Completion, EventStream, UpstreamError, openai
 from gprochat_transports.server import serve
+from tests.core.leaks import told_by
 from tests.peers.scripted import (
     Script,
     ScriptedPeer,
@@ -138,12 +139,23 @@ class TestTheRequest:
         assert peer.requests[0].line == f"POST {expected} HTTP/1.1"
 
     @pytest.mark.parametrize(
-        "url", ["", "localhost:11434/v1", "ftp://x/v1", "http://", "http://x:y/v1", "http://[/v1"]
+        "url",
+        [
+            "",
+            "localhost:11434/v1",
+            "ftp://x/v1",
+            "http://",
+            "http://x:sesame/v1",
+            "http://[/v1",
+            "http://user:sesame@x/v1",
+            "http://x/v1?key=sesame",
+        ],
     )
-    async def test_a_base_url_that_is_none_is_refused(self, url: str) -> None:
-        with pytest.raises(ConfigurationError, match="base URL"):
+    async def test_a_base_url_that_is_none_is_refused_and_not_shown(self, url: str) -> None:
+        with pytest.raises(ConfigurationError, match="base URL") as caught:
             async with openai(url, model="small"):
                 pass
+        assert "sesame" not in told_by(caught.value)
 
     @pytest.mark.parametrize("key", ["made\r\nup", "ключ"])
     async def test_a_key_that_fits_no_header_is_refused_and_not_shown(self, key: str) -> None:
@@ -339,8 +351,8 @@ class TestAFailure:
                 async with openai(peer.url, model="small", api_key=key) as answer:
                     with pytest.raises(UpstreamError) as caught:
                         await collect(answer)
-            assert key not in f"{caught.value} {caught.value!r} {answer!r}"
-            assert caught.value.__suppress_context__
+            assert key not in told_by(caught.value)
+            assert key not in repr(answer)
 
 
 class TestThroughTheService:
