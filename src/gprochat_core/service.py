@@ -152,6 +152,9 @@ def read_url(url: str) -> tuple[str, str]:
         raise refuse("must not hold a query or fragment")
     if not PATH.fullmatch(path):
         raise refuse("has a character in its path that must be percent-encoded")
+    if not {".", ".."}.isdisjoint(path.split("/")):
+        # Some transports would resolve them and others would not.
+        raise refuse("must not hold '.' or '..' in its path")
     authority = AUTHORITY.fullmatch(match["authority"])
     host = read_host(authority["host"]) if authority else None
     if authority is None or host is None:

@@ -88,6 +88,8 @@ REFUSED = [
     ("https://chat.example/#", "query or fragment"),
     ("https://chat.example#top", "query or fragment"),
     ("https://chat.example?user@evil.example", "query or fragment"),
+    ("https://chat.example/a/../b", "'.' or '..'"),
+    ("https://chat.example/.", "'.' or '..'"),
     ("https://chat.example/a\\b", "must be percent-encoded"),
     ("https://chat.example/100%", "must be percent-encoded"),
     ("https://chat.example/%zz", "must be percent-encoded"),
