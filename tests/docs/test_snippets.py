@@ -166,6 +166,9 @@ def run_script(script: list[str], block: Block, folder: Path) -> str:
     if not importlib.metadata.entry_points(group="pytest11", name="gprochat"):
         # The project is on the path, and not installed.
         environ["PYTEST_PLUGINS"] = "gprochat_transports.pytest_plugin"
+    if "until" in block.directives:
+        # Who starts a service is not yet talking to one.
+        del environ["GPROCHAT_URL"], environ["GPROCHAT_SECRET_KEY"]
     process = subprocess.Popen(
         # An interrupt is for the command that runs; the shell then tells how that ended.
         ["sh", "-e", "-c", "\n".join(["trap : INT", *script])],
