@@ -71,6 +71,7 @@ class Exchange:
         service: whom to ask; it must have its secret key.
         conversation: what to ask.
         timeouts, retry, limits: the caller's numbers.
+        keep_text: as `ReplyParser` has it.
         now: the time, from which `timeouts.total` counts.
         clock_correction_ms: milliseconds to add to this machine's time when signing, as an
             earlier call learned.
@@ -93,10 +94,12 @@ class Exchange:
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
+        keep_text: bool = True,
         now: float = 0.0,
         clock_correction_ms: int = 0,
     ) -> None:
         self._draft = Draft(service, read_messages(conversation))
+        self._keep_text = keep_text
         self._secrets = (service.secret_key or "", service.password or "")
         self._timeouts = timeouts or Timeouts()
         self._retry = retry or RetryPolicy()
@@ -187,6 +190,7 @@ class Exchange:
                 status,
                 lines,
                 max_bytes=self._limits.max_reply_bytes,
+                keep_text=self._keep_text,
                 now=now_ms / 1000,
                 secrets=self._secrets,
             )

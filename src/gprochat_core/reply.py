@@ -29,6 +29,9 @@ FAILURE_MARKER: Final = "Internal server error"
 MAX_REPLY_BYTES: Final = 16 * 1024 * 1024
 """How long a reply may be unless the caller says otherwise; far longer than any model's."""
 
+PIECES_A_BLOCK: Final = 256
+"""How many pieces of text are joined at a time: a short str takes several times its length."""
+
 BYTE_ORDER_MARK: Final = "\ufeff"
 
 
@@ -39,6 +42,8 @@ class ReplyParser:
         status: the HTTP status.
         headers: as they came, names and values in bytes.
         max_bytes: how long the reply may be, in bytes of UTF-8.
+        keep_text: whether `text`, and that of an error, is all of the reply; if not, it is only
+            what has not been returned yet, and memory stays flat however long the reply is.
         now: Unix time in seconds, for what a header tells relative to now; None where unknown.
         secrets: what an error must not repeat, should the answer hold it.
 
@@ -52,9 +57,11 @@ class ReplyParser:
 
     __slots__ = (
         "_begun",
+        "_blocks",
         "_error_body",
         "_held",
         "_inflater",
+        "_keep_text",
         "_max_bytes",
         "_now",
         "_pieces",
@@ -71,6 +78,7 @@ class ReplyParser:
         headers: Iterable[tuple[bytes, bytes]],
         *,
         max_bytes: int = MAX_REPLY_BYTES,
+        keep_text: bool = True,
         now: float | None = None,
         secrets: Iterable[str] = (),
     ) -> None:
@@ -78,7 +86,9 @@ class ReplyParser:
         self.headers = read_headers(headers)
         self._now = now
         self._secrets = tuple(secrets)
+        self._blocks: list[str] = []
         self._pieces: list[str] = []
+        self._keep_text = keep_text
         self._held = ""
         self._split = b""
         self._begun = False
@@ -110,7 +120,7 @@ class ReplyParser:
     @property
     def text(self) -> str:
         """All text that has been returned so far; after an error, all that arrived."""
-        return "".join(self._pieces)
+        return "".join(self._blocks + self._pieces)
 
     def feed(self, data: bytes) -> str:
         """Return the text that some more bytes of the body bring, "" where they bring none yet.
@@ -148,7 +158,8 @@ class ReplyParser:
         if self._held == FAILURE_MARKER:
             raise self._interrupted()
         text, self._held = self._held, ""
-        self._pieces.append(text)
+        if self._keep_text:
+            self._pieces.append(text)
         return text
 
     def cut(self, why: str) -> GPROChatError:
@@ -210,7 +221,12 @@ class ReplyParser:
         if start >= 0 and FAILURE_MARKER.startswith(text[start:]):
             self._held = text[start:]
             text = text[:start]
-        self._pieces.append(text)
+        if self._keep_text:
+            pieces = self._pieces
+            pieces.append(text)
+            if len(pieces) == PIECES_A_BLOCK:
+                self._blocks.append("".join(pieces))
+                pieces.clear()
         return text
 
     def _interrupted(self) -> InterruptedReply:

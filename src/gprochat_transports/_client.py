@@ -333,12 +333,14 @@ class Client:
         """Take note that a reply uses the transport no more."""
         self._replies.discard(reply)
 
-    def stream(self, conversation: Conversation) -> Reply:
+    def stream(self, conversation: Conversation, *, keep_text: bool = True) -> Reply:
         """Ask, and return the reply to enter and iterate; nothing is sent before it is entered.
 
         Args:
             conversation: a str, a `Message`, or a list of either or of role/content dicts; the
                 last message must be the user's.
+            keep_text: whether `reply.text`, and the text of an error, is all of the reply. For
+                one too long to keep, False: what has been iterated over is then forgotten.
 
         Raises:
             InvalidMessages: it cannot be sent.
@@ -351,6 +353,7 @@ class Client:
             timeouts=self._timeouts,
             retry=self._retry,
             limits=self._limits,
+            keep_text=keep_text,
             now=monotonic(),
             clock_correction_ms=self.clock_correction_ms,
         )

@@ -110,9 +110,9 @@ class SyncClient:
         """Close the client; closing twice does nothing."""
         run(self._client.aclose())
 
-    def stream(self, conversation: Conversation) -> SyncReply:
-        """Ask, and return the reply to enter and iterate; raises as `Client.stream`."""
-        return SyncReply(self._client.stream(conversation))
+    def stream(self, conversation: Conversation, *, keep_text: bool = True) -> SyncReply:
+        """Ask, and return the reply to enter and iterate; all as in `Client.stream`."""
+        return SyncReply(self._client.stream(conversation, keep_text=keep_text))
 
     def complete(self, conversation: Conversation) -> str:
         """Ask, and return the whole reply; raises as `Client.complete`."""

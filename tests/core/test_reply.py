@@ -728,3 +728,25 @@ def test_any_answer_ends_the_same_however_it_is_cut_and_never_but_in_our_own_err
         )
 
     assert parse(cut_at(body, places)) == parse([body]) == parse(single_bytes(body))
+
+
+@given(delicate_text)
+def test_what_is_not_to_be_kept_is_returned_and_forgotten(text: str) -> None:
+    parser = ReplyParser(200, [], keep_text=False)
+    pieces = [parser.feed(piece) for piece in single_bytes(text.encode() + "é".encode())]
+    assert "".join(pieces) == text.removeprefix("\ufeff") + "é"
+    assert parser.text == ""
+
+
+def test_an_error_of_a_reply_that_is_not_kept_has_what_was_not_returned() -> None:
+    parser = ReplyParser(200, [], keep_text=False)
+    assert parser.feed(b"Hello, Int") == "Hello, "
+    assert isinstance(error := parser.cut("it ended"), TruncatedReply)
+    assert error.text == "Int"
+
+
+def test_a_reply_in_thousands_of_pieces_is_kept_in_order() -> None:
+    parser = ReplyParser(200, [])
+    pieces = [f"{number} " for number in range(3000)]
+    assert [parser.feed(piece.encode()) for piece in pieces] == pieces
+    assert parser.text == "".join(pieces)
