@@ -24,5 +24,14 @@ class FailureTable:
     def translate(self, error: Exception) -> TransportError:
         """Return one of the exceptions as a TransportError, to be raised from it."""
         failure = next(failure for kind, failure in self._rows if isinstance(error, kind))
-        detail = str(error) or str(error.__cause__ or "") or type(error).__name__
-        return TransportError(failure, detail)
+        return TransportError(failure, words(error))
+
+
+def words(error: BaseException) -> str:
+    """What an exception says, or what caused it where it says nothing itself."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if str(cause):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

@@ -1,6 +1,7 @@
 """The aiohttp transport: moves bytes with an aiohttp session, on asyncio."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Iterable
 from ssl import SSLContext, create_default_context
 from time import monotonic
@@ -9,6 +10,7 @@ from typing import Final, cast
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
 
 from gprochat_core import (
     ConfigurationError,
@@ -25,12 +27,25 @@ from ._client import Client as AnyClient
 from ._failures import FailureTable
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
 
+try:
+    from aiohttp_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
+except ImportError:
+    SOCKS_FAILURES: tuple[tuple[type[Exception], Failure], ...] = ()
+else:
+    SOCKS_FAILURES = (
+        (ProxyTimeoutError, Failure.CONNECT_TIMEOUT),
+        (ProxyConnectionError, Failure.CONNECT),
+        (ProxyError, Failure.CONNECT),
+        (asyncio.IncompleteReadError, Failure.CONNECT),
+    )
+
 __all__ = ["Client"]
 
 WRITE_SIZE: Final = 64 * 1024
 
 FAILURES: Final = FailureTable(
     [
+        *SOCKS_FAILURES,
         (aiohttp.ConnectionTimeoutError, Failure.CONNECT_TIMEOUT),
         (aiohttp.ServerTimeoutError, Failure.TIMEOUT),
         (aiohttp.ClientConnectorError, Failure.CONNECT),
@@ -53,6 +68,7 @@ class Body(aiohttp.Payload):
     """A request's body that is sent bit by bit and knows how far it is.
 
     Attributes:
+        begun: whether there is a connection to the service, and sending has begun.
         sent_at: when its last byte was sent, by `time.monotonic`.
         reused: whether it goes over a connection that has served before, where that is known.
     """
@@ -62,6 +78,7 @@ class Body(aiohttp.Payload):
         self._size = len(body)
         self._limit = limit
         self._seconds = seconds
+        self.begun = False
         self.sent_at = monotonic()
         self.reused = False
 
@@ -69,6 +86,7 @@ class Body(aiohttp.Payload):
         return cast("bytes", self._value).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
+        self.begun = True
         body = memoryview(cast("bytes", self._value))
         for start in range(0, len(body), WRITE_SIZE):
             self._progress()
@@ -90,6 +108,11 @@ class AiohttpResponse:
         self._response = response
         self._content = response.content
         self._loop = asyncio.get_running_loop()
+        connection = response.connection
+        protocol = None if connection is None else connection.protocol
+        self._closed = None if protocol is None else protocol.closed
+        if self._closed is not None:
+            self._closed.add_done_callback(self._end)
         self.sent_at = sent_at
         self.status = response.status
         self.headers: Iterable[tuple[bytes, bytes]] = response.raw_headers
@@ -121,8 +144,18 @@ class AiohttpResponse:
                 watch.cancel()
 
     async def aclose(self) -> None:
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._end)
         # Once read to its end, the response has given back its connection itself.
         self._response.close()
+
+    def _end(self, closed: "asyncio.Future[None]") -> None:
+        # aiohttp forgets a body whose framing is broken, and would wait for the rest of it.
+        error = closed.exception()
+        if not self._content.is_eof() and self._content.exception() is None:
+            lost = aiohttp.ClientPayloadError("the connection was closed within the body")
+            lost.__cause__ = error
+            self._content.set_exception(lost)
 
 
 class AiohttpTransport:
@@ -138,7 +171,18 @@ class AiohttpTransport:
         self._session = session
         self._own_session: aiohttp.ClientSession | None = None
         self._limits = limits
-        self._proxy = proxy
+        self._socks_proxy: str | None = None
+        self._http_proxy: URL | None = None
+        self._proxy_headers: dict[str, str] = {}
+        if proxy is not None and proxy.startswith("socks5:"):
+            self._socks_proxy = proxy
+        elif proxy is not None:
+            url = URL(proxy)
+            # Apart from the URL, which aiohttp quotes in its exceptions.
+            self._http_proxy = url.with_user(None)
+            if url.user is not None:
+                credentials = b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+                self._proxy_headers["Proxy-Authorization"] = f"Basic {credentials}"
         self._ssl_context = ssl_context
 
     async def send(
@@ -160,15 +204,20 @@ class AiohttpTransport:
         body: Body,
         connect_timeout: float | None,
     ) -> aiohttp.ClientResponse:
+        headers = [*request.headers]
+        if request.url.startswith("http:"):
+            # The request itself goes to the proxy; with TLS it is another one that does.
+            headers += self._proxy_headers.items()
         try:
             return await session.request(
                 request.method,
                 request.url,
-                headers=request.headers,
+                headers=headers,
                 data=body,
                 allow_redirects=False,
                 raise_for_status=False,
-                proxy=self._proxy if self._proxy and self._proxy.startswith("http:") else None,
+                proxy=self._http_proxy,
+                proxy_headers=self._proxy_headers,
                 # The other limits are kept here: they do not start anew with every byte.
                 timeout=aiohttp.ClientTimeout(
                     connect=connect_timeout, sock_connect=connect_timeout
@@ -179,7 +228,10 @@ class AiohttpTransport:
             )
         except FAILURES.kinds as error:
             failed = FAILURES.translate(error)
-            if failed.failure is Failure.LOST and body.reused:
+            if not body.begun and failed.failure is not Failure.CONNECT_TIMEOUT:
+                # A proxy breaks the rules of HTTP, or off.
+                failed.failure = Failure.CONNECT
+            elif failed.failure is Failure.LOST and body.reused:
                 failed.failure = Failure.STALE
             raise failed from error
 
@@ -197,11 +249,11 @@ class AiohttpTransport:
         if self._own_session is None:
             ssl_context = self._ssl_context or create_default_context()
             limit = self._limits.max_connections
-            if self._proxy is not None and self._proxy.startswith("socks5:"):
+            if self._socks_proxy is not None:
                 from aiohttp_socks import ProxyConnector
 
                 connector: aiohttp.BaseConnector = ProxyConnector.from_url(
-                    self._proxy, ssl=ssl_context, limit=limit
+                    self._socks_proxy, ssl=ssl_context, limit=limit
                 )
             else:
                 connector = aiohttp.TCPConnector(ssl=ssl_context, limit=limit)

@@ -5,9 +5,10 @@ the face of the asynchronous one, so it takes the same tests, with awaits that b
 """
 
 import asyncio
-import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import import_module
 from ssl import SSLContext, create_default_context
 from types import TracebackType
@@ -24,9 +25,6 @@ from gprochat_transports._sync import SyncClient, SyncReply
 from gprochat_transports.environment import FROM_ENVIRONMENT, Proxy, find_proxy
 
 __all__ = ["ADAPTERS", "Adapter", "Client", "Reply", "load"]
-
-CANCEL_LIMIT: Final = 10.0
-"""Seconds after which a body that should be cancelled is, even where its event never came."""
 
 Body: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
@@ -77,8 +75,12 @@ class Loop(Protocol):
         """Run a test's coroutine to its end, and fail if it leaves anything behind."""
         ...
 
-    async def cancel(self, when: threading.Event, body: Body) -> None:
-        """Run a body and cancel it when the event is set; fail if it ends otherwise."""
+    async def sleep(self, seconds: float) -> None:
+        """Let the rest of the loop go on."""
+        ...
+
+    async def cancel(self, when: Callable[[], Awaitable[object]], body: Body) -> None:
+        """Run a body and cancel it when the other has returned; fail if it ends otherwise."""
         ...
 
 
@@ -99,9 +101,12 @@ class Asyncio:
         asyncio.run(run())
         assert complaints == []
 
-    async def cancel(self, when: threading.Event, body: Body) -> None:
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def cancel(self, when: Callable[[], Awaitable[object]], body: Body) -> None:
         task = asyncio.create_task(body())
-        await asyncio.to_thread(when.wait, CANCEL_LIMIT)
+        await when()
         task.cancel("for the test")
         try:
             await task
@@ -116,10 +121,13 @@ class Trio:
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         trio.run(main)
 
-    async def cancel(self, when: threading.Event, body: Body) -> None:
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async def cancel(self, when: Callable[[], Awaitable[object]], body: Body) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(body)
-            await trio.to_thread.run_sync(when.wait, CANCEL_LIMIT)
+            await when()
             nursery.cancel_scope.cancel()
         assert nursery.cancel_scope.cancelled_caught, "the body was not cancelled"
 
@@ -134,7 +142,10 @@ class Blocking:
             return
         raise AssertionError("a blocking client suspended")
 
-    async def cancel(self, when: threading.Event, body: Body) -> None:
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - there is no loop that it could block
+
+    async def cancel(self, when: Callable[[], Awaitable[object]], body: Body) -> None:
         raise NotImplementedError("what blocks is not cancelled")
 
 
@@ -225,6 +236,7 @@ class Httpx2Client(gprochat_transports.httpx.Client):
         self._given = httpx2.AsyncClient(
             proxy=find_proxy(service.url, proxy),
             verify=ssl_context or create_default_context(),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             limits=httpx2.Limits(max_connections=(limits or Limits()).max_connections),
             trust_env=False,
         )

@@ -1,10 +1,12 @@
 """Plays every test once for each transport, on its loop."""
 
 import secrets
+import threading
 from collections.abc import Callable, Coroutine
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any, Final, Protocol
+from time import monotonic
+from typing import Any, Final, Protocol, TypeAlias
 
 import pytest
 
@@ -18,6 +20,18 @@ TIMEOUTS: Final = Timeouts(connect=8.0, first_byte=8.0, idle=8.0)
 """Limits that no test should meet unless it sets its own."""
 
 ONE_ATTEMPT: Final = RetryPolicy(max_attempts=1)
+
+
+SOON: Final = 1.0
+"""Seconds within which the other end must see that a connection was closed."""
+
+Cancel: TypeAlias = Callable[[threading.Event, Body], Coroutine[Any, Any, None]]
+
+
+class Happens(Protocol):
+    """Whether an event is set within so many seconds."""
+
+    async def __call__(self, event: threading.Event, within: float = SOON) -> bool: ...
 
 
 class MakeClient(Protocol):
@@ -84,9 +98,26 @@ def make_client(adapter: Adapter, secret_key: str) -> MakeClient:
 
 
 @pytest.fixture
-def cancel(adapter: Adapter) -> Callable[[Any, Body], Coroutine[Any, Any, None]]:
+def happens(adapter: Adapter) -> Happens:
+    """Tells whether a thread sets an event soon, while the loop goes on."""
+
+    async def wait(event: threading.Event, within: float = SOON) -> bool:
+        deadline = monotonic() + within
+        while not event.is_set() and monotonic() < deadline:
+            await adapter.loop.sleep(0.002)
+        return event.is_set()
+
+    return wait
+
+
+@pytest.fixture
+def cancel(adapter: Adapter, happens: Happens) -> Cancel:
     """Runs a body and cancels it when an event is set."""
-    return adapter.loop.cancel
+
+    async def run(when: threading.Event, body: Body) -> None:
+        await adapter.loop.cancel(partial(happens, when, 10.0), body)
+
+    return run
 
 
 @pytest.fixture(scope="session")

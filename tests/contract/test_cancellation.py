@@ -1,12 +1,9 @@
 """A cancelled call closes its connection at once, and the client goes on working."""
 
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 from gprochat_core import Limits, RetryPolicy
-from tests.contract.adapters import Body
-from tests.contract.conftest import MakeClient
+from tests.contract.conftest import Cancel, Happens, MakeClient
 from tests.peers.scripted import (
     Script,
     ScriptedPeer,
@@ -23,13 +20,10 @@ OK: Script = [repeat(receive, send(chunked("fine")))]
 
 CHUNKED = head(200, "transfer-encoding: chunked")
 
-SOON = 1.0
-"""Seconds within which the peer must see the connection closed."""
 
-Cancel = Callable[[threading.Event, Body], Coroutine[Any, Any, None]]
-
-
-async def test_while_waiting_for_the_head(make_client: MakeClient, cancel: Cancel) -> None:
+async def test_while_waiting_for_the_head(
+    make_client: MakeClient, happens: Happens, cancel: Cancel
+) -> None:
     asked = threading.Event()
     with ScriptedPeer([receive, set_event(asked), until_client_closes], OK) as peer:
         async with make_client(peer.url) as client:
@@ -38,11 +32,13 @@ async def test_while_waiting_for_the_head(make_client: MakeClient, cancel: Cance
                 await client.complete("Hello")
 
             await cancel(asked, body)
-            assert peer.connections[0].client_closed.wait(SOON)
+            assert await happens(peer.connections[0].client_closed)
             assert await client.complete("Hello") == "fine"
 
 
-async def test_while_waiting_for_the_first_text(make_client: MakeClient, cancel: Cancel) -> None:
+async def test_while_waiting_for_the_first_text(
+    make_client: MakeClient, happens: Happens, cancel: Cancel
+) -> None:
     begun = threading.Event()
     with ScriptedPeer([receive, send(CHUNKED), until_client_closes], OK) as peer:
         async with make_client(peer.url) as client:
@@ -53,11 +49,13 @@ async def test_while_waiting_for_the_first_text(make_client: MakeClient, cancel:
                     await anext(reply)
 
             await cancel(begun, body)
-            assert peer.connections[0].client_closed.wait(SOON)
+            assert await happens(peer.connections[0].client_closed)
             assert await client.complete("Hello") == "fine"
 
 
-async def test_in_the_middle_of_a_reply(make_client: MakeClient, cancel: Cancel) -> None:
+async def test_in_the_middle_of_a_reply(
+    make_client: MakeClient, happens: Happens, cancel: Cancel
+) -> None:
     begun = threading.Event()
     seen: list[str] = []
     with ScriptedPeer([receive, send(CHUNKED + chunk("Раз")), until_client_closes], OK) as peer:
@@ -70,12 +68,14 @@ async def test_in_the_middle_of_a_reply(make_client: MakeClient, cancel: Cancel)
                         begun.set()
 
             await cancel(begun, body)
-            assert peer.connections[0].client_closed.wait(SOON)
+            assert await happens(peer.connections[0].client_closed)
             assert await client.complete("Hello") == "fine"
     assert seen == ["Раз"]
 
 
-async def test_while_an_error_is_read(make_client: MakeClient, cancel: Cancel) -> None:
+async def test_while_an_error_is_read(
+    make_client: MakeClient, happens: Happens, cancel: Cancel
+) -> None:
     begun = threading.Event()
     half_an_error = answer(500, b"x" * 100)[:-50]
     script = [receive, send(half_an_error), set_event(begun), until_client_closes]
@@ -86,7 +86,7 @@ async def test_while_an_error_is_read(make_client: MakeClient, cancel: Cancel) -
                 await client.complete("Hello")
 
             await cancel(begun, body)
-            assert peer.connections[0].client_closed.wait(SOON)
+            assert await happens(peer.connections[0].client_closed)
             assert await client.complete("Hello") == "fine"
 
 

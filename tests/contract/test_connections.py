@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from gprochat_core import GPROChatError, IncompleteReply, UsageError
-from tests.contract.conftest import MakeClient
+from tests.contract.conftest import Happens, MakeClient
 from tests.peers.scripted import (
     Script,
     ScriptedPeer,
@@ -22,9 +22,6 @@ OK: Script = [repeat(receive, send(chunked("fine")))]
 CHUNKED = head(200, "transfer-encoding: chunked")
 
 ENDLESS: Script = [receive, send(CHUNKED + chunk("Раз"), chunk("два")), until_client_closes]
-
-SOON = 1.0
-"""Seconds within which a released connection must have been closed."""
 
 
 class OwnError(Exception):
@@ -50,35 +47,42 @@ async def test_a_reply_read_to_its_end_leaves_its_connection_for_the_next(
     assert len(peer.connections) == 1
 
 
-async def test_closing_the_client_closes_its_kept_connections(make_client: MakeClient) -> None:
+async def test_closing_the_client_closes_its_kept_connections(
+    make_client: MakeClient, happens: Happens
+) -> None:
     with ScriptedPeer(OK) as peer:
         async with make_client(peer.url) as client:
             await client.complete("Hello")
-        assert peer.connections[0].client_closed.wait(SOON)
+        assert await happens(peer.connections[0].client_closed)
 
 
-async def test_leaving_the_loop_early_closes_the_connection(make_client: MakeClient) -> None:
+async def test_leaving_the_loop_early_closes_the_connection(
+    make_client: MakeClient, happens: Happens
+) -> None:
     with ScriptedPeer(ENDLESS, OK) as peer:
         async with make_client(peer.url) as client:
             async with client.stream("Hello") as reply:
                 async for text in reply:
                     assert text.startswith("Раз")
                     break
-            assert peer.connections[0].client_closed.wait(SOON)
+            assert await happens(peer.connections[0].client_closed)
             assert await client.complete("Hello") == "fine"
 
 
-async def test_leaving_before_reading_closes_the_connection(make_client: MakeClient) -> None:
+async def test_leaving_before_reading_closes_the_connection(
+    make_client: MakeClient, happens: Happens
+) -> None:
     with ScriptedPeer(ENDLESS, OK) as peer:
         async with make_client(peer.url) as client:
             async with client.stream("Hello"):
                 pass
-            assert peer.connections[0].client_closed.wait(SOON)
+            assert await happens(peer.connections[0].client_closed)
             assert await client.complete("Hello") == "fine"
 
 
 async def test_an_exception_of_the_callers_passes_and_closes_the_connection(
     make_client: MakeClient,
+    happens: Happens,
 ) -> None:
     own = OwnError()
     with ScriptedPeer(ENDLESS, OK) as peer:
@@ -88,7 +92,7 @@ async def test_an_exception_of_the_callers_passes_and_closes_the_connection(
                     async for _ in reply:
                         raise own
             assert caught.value is own
-            assert peer.connections[0].client_closed.wait(SOON)
+            assert await happens(peer.connections[0].client_closed)
             assert await client.complete("Hello") == "fine"
 
 
@@ -110,13 +114,15 @@ async def test_two_replies_at_once_do_not_mix(make_client: MakeClient) -> None:
     assert len(peer.connections) == 2
 
 
-async def test_closing_the_client_ends_a_reply_that_streams(make_client: MakeClient) -> None:
+async def test_closing_the_client_ends_a_reply_that_streams(
+    make_client: MakeClient, happens: Happens
+) -> None:
     with ScriptedPeer(ENDLESS) as peer:
         client = make_client(peer.url)
         async with client, client.stream("Hello") as reply:
             begin = await anext(reply)
             await client.aclose()
-            assert peer.connections[0].client_closed.wait(SOON)
+            assert await happens(peer.connections[0].client_closed)
             with pytest.raises((IncompleteReply, UsageError)):
                 while True:
                     await anext(reply)

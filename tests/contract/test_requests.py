@@ -7,7 +7,7 @@ import pytest
 
 from gprochat_core import Acceptance, Encoding, Service
 from tests.contract.conftest import MakeClient
-from tests.peers.scripted import ReceivedRequest, ScriptedPeer, receive, repeat, send
+from tests.peers.scripted import ScriptedPeer, receive, repeat, send
 from tests.peers.wire import chunked
 
 OK = chunked("fine")
@@ -66,8 +66,10 @@ async def test_the_headers_are_the_protocols_in_its_order(make_client: MakeClien
         ("referer", f"{peer.url}/"),
         (
             "user-agent",
-            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
-            "Chrome/129.0.0.0 Safari/537.36",
+            (
+                "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+                "Chrome/129.0.0.0 Safari/537.36"
+            ),
         ),
         ("content-type", "text/plain;charset=UTF-8"),
         ("accept-encoding", "identity"),
@@ -126,8 +128,4 @@ async def test_cookies_are_not_kept(make_client: MakeClient) -> None:
         async with make_client(peer.url) as client:
             await client.complete("Hello")
             await client.complete("Hello")
-    assert [cookies(request) for request in peer.requests] == [None, None]
-
-
-def cookies(request: ReceivedRequest) -> str | None:
-    return request.field("cookie")
+    assert [request.field("cookie") for request in peer.requests] == [None, None]

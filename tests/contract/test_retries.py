@@ -17,7 +17,7 @@ from gprochat_core import (
     SignatureRejected,
     TruncatedReply,
 )
-from tests.contract.conftest import MakeClient
+from tests.contract.conftest import Happens, MakeClient
 from tests.peers.scripted import (
     ScriptedPeer,
     Step,
@@ -139,11 +139,12 @@ async def test_a_reply_that_broke_off_after_its_first_text_is_not_tried_again(
 
 async def test_a_kept_connection_that_was_closed_meanwhile_costs_no_call(
     make_client: MakeClient,
+    happens: Happens,
 ) -> None:
     with ScriptedPeer([receive, send(OK), close], [repeat(receive, send(OK))]) as peer:
         async with make_client(peer.url) as client:
             assert await client.complete("Hello") == "fine"
-            assert peer.connections[0].ended.wait(5)
+            assert await happens(peer.connections[0].ended)
             assert await client.complete("Hello") == "fine"
     assert len(peer.connections) == 2
 

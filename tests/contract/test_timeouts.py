@@ -5,7 +5,7 @@ from time import monotonic
 import pytest
 
 from gprochat_core import ConnectTimeout, Limits, ReplyTimeout, RetryPolicy, Timeouts
-from tests.contract.conftest import MakeClient
+from tests.contract.conftest import Happens, MakeClient
 from tests.peers.scripted import (
     Script,
     ScriptedPeer,
@@ -29,7 +29,11 @@ CHUNKED = head(200, "transfer-encoding: chunked")
 
 
 async def times_out(
-    make_client: MakeClient, script: Script, timeouts: Timeouts, prompt: str = "Hello"
+    make_client: MakeClient,
+    happens: Happens,
+    script: Script,
+    timeouts: Timeouts,
+    prompt: str = "Hello",
 ) -> ReplyTimeout:
     """The error of a call that runs into a limit, after which the next one must succeed."""
     with ScriptedPeer(script, OK) as peer:
@@ -38,7 +42,7 @@ async def times_out(
             with pytest.raises(ReplyTimeout) as caught:
                 await client.complete(prompt)
             assert SHORT * 0.9 <= monotonic() - begun < SHORT + SLACK
-            assert peer.connections[0].client_closed.wait(SLACK)
+            assert await happens(peer.connections[0].client_closed)
             assert await client.complete("Hello") == "fine"
     assert caught.value.seconds == SHORT
     return caught.value
@@ -56,30 +60,30 @@ async def times_out(
         ),
     ],
 )
-async def test_a_reply_that_does_not_begin(make_client: MakeClient, script: Script) -> None:
-    error = await times_out(make_client, script, Timeouts(first_byte=SHORT))
+async def test_a_reply_that_does_not_begin(
+    make_client: MakeClient, happens: Happens, script: Script
+) -> None:
+    error = await times_out(make_client, happens, script, Timeouts(first_byte=SHORT))
     assert (error.limit, error.text) == ("first_byte", "")
 
 
-async def test_a_reply_that_stands_still(make_client: MakeClient) -> None:
+async def test_a_reply_that_stands_still(make_client: MakeClient, happens: Happens) -> None:
     script = [receive, send(CHUNKED + chunk("Привет")), until_client_closes]
-    error = await times_out(make_client, script, Timeouts(first_byte=SHORT, idle=SHORT))
+    error = await times_out(make_client, happens, script, Timeouts(first_byte=SHORT, idle=SHORT))
     assert (error.limit, error.text) == ("idle", "Привет")
 
 
 async def test_a_reply_that_stands_still_may_have_had_longer_to_begin(
     make_client: MakeClient,
+    happens: Happens,
 ) -> None:
     script = [receive, send(CHUNKED + chunk("Привет")), until_client_closes]
-    error = await times_out(make_client, script, Timeouts(first_byte=5, idle=SHORT))
+    error = await times_out(make_client, happens, script, Timeouts(first_byte=5, idle=SHORT))
     assert (error.limit, error.text) == ("idle", "Привет")
 
 
 async def test_a_reply_may_be_slow_to_begin_and_quick_to_go_on(make_client: MakeClient) -> None:
-    script = [receive, pause(0.4), send(CHUNKED), pause(0.4), send(chunked("ok")[len(CHUNKED) :])]
-    wire = [receive, pause(0.4), send(chunked("ok"))]
-    assert script
-    with ScriptedPeer(wire) as peer:
+    with ScriptedPeer([receive, pause(0.4), send(chunked("ok"))]) as peer:
         async with make_client(peer.url, timeouts=Timeouts(first_byte=5, idle=SHORT)) as client:
             assert await client.complete("Hello") == "ok"
 
@@ -92,10 +96,10 @@ async def test_pauses_shorter_than_the_limit_do_not_add_up(make_client: MakeClie
             assert await client.complete("Hello") == "a" * 8
 
 
-async def test_a_call_that_drags_on(make_client: MakeClient) -> None:
+async def test_a_call_that_drags_on(make_client: MakeClient, happens: Happens) -> None:
     dribble = repeat(pause(0.03), send(chunk("a")))
     error = await times_out(
-        make_client, [receive, send(CHUNKED), dribble], Timeouts(idle=5, total=SHORT)
+        make_client, happens, [receive, send(CHUNKED), dribble], Timeouts(idle=5, total=SHORT)
     )
     assert error.limit == "total"
     assert error.text

@@ -5,7 +5,7 @@ import ssl
 import pytest
 
 from gprochat_core import ConnectError
-from tests.contract.conftest import MakeClient
+from tests.contract.conftest import Happens, MakeClient
 from tests.peers.scripted import (
     Script,
     ScriptedPeer,
@@ -71,7 +71,7 @@ async def test_a_context_may_accept_anything(make_client: MakeClient, authority:
 
 
 async def test_leaving_a_reply_early_closes_the_connection_over_tls_too(
-    make_client: MakeClient, authority: Authority
+    make_client: MakeClient, happens: Happens, authority: Authority
 ) -> None:
     begin = head(200, "transfer-encoding: chunked") + chunk("a")
     script = [receive, send(begin), until_client_closes]
@@ -79,5 +79,5 @@ async def test_leaving_a_reply_early_closes_the_connection_over_tls_too(
         async with make_client(peer.url, ssl_context=authority.client_context()) as client:
             async with client.stream("Hello") as reply:
                 assert await anext(reply) == "a"
-            assert peer.connections[0].client_closed.wait(1)
+            assert await happens(peer.connections[0].client_closed)
             assert await client.complete("Hello") == "fine"
