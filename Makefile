@@ -2,7 +2,7 @@
 # Another interpreter than the first one found: make PYTHON=/path/to/python demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint coverage constraints clean
+.PHONY: help demo test lint coverage docs constraints clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -18,6 +18,7 @@ help:
 	@echo 'make test         lint, types, and every test on each Python of 3.11, 3.12, 3.13 found here'
 	@echo 'make lint         lint and types only'
 	@echo 'make coverage     the tests on one Python, with the coverage that is asked for'
+	@echo 'make docs         the reference, from the docstrings, in build/docs'
 	@echo 'make constraints  refresh the pinned versions'
 	@echo 'make clean        remove what the above have made'
 
@@ -32,6 +33,10 @@ lint: .venv/dev.stamp
 
 coverage: .venv/dev.stamp
 	@$(venv) noxfile.py --tags coverage
+
+docs: .venv/dev.stamp
+	@$(venv) docs/reference.py build/docs
+	@echo 'Open build/docs/index.html'
 
 $(venv):
 	@test -n "$(PYTHON)" || { echo 'No Python of 3.11 or newer found; name one: make PYTHON=...' >&2; exit 1; }

@@ -1,0 +1,41 @@
+"""Makes the reference, HTML pages from the docstrings of all public modules, in a folder.
+
+    python docs/reference.py build/docs
+
+Anything that pdoc would only warn of, such as a type that it cannot resolve, ends it.
+"""
+
+import pkgutil
+import sys
+import warnings
+from pathlib import Path
+
+import pdoc.render
+
+import gprochat_transports
+
+PROGRAMS = {"cli", "demo"}
+"""What is run and not imported; `--help` describes it."""
+
+
+def modules() -> list[str]:
+    """The core as one page, for that is how it is imported; of the transports each module."""
+    names = [module.name for module in pkgutil.iter_modules(gprochat_transports.__path__)]
+    public = [name for name in names if not name.startswith("_") and name not in PROGRAMS]
+    return [
+        "gprochat_core",
+        "gprochat_transports",
+        *[f"gprochat_transports.{name}" for name in public],
+    ]
+
+
+def main() -> None:
+    """Write the pages."""
+    (folder,) = sys.argv[1:]
+    warnings.simplefilter("error")
+    pdoc.render.configure(docformat="google", footer_text="gprochat")
+    pdoc.pdoc(*modules(), output_directory=Path(folder))
+
+
+if __name__ == "__main__":
+    main()
