@@ -5,12 +5,15 @@ of them is installed, that one is used.
 """
 
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from math import inf
 from ssl import SSLContext, create_default_context
 from time import monotonic, sleep
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 
 import anyio
 import anyio.lowlevel
@@ -32,6 +35,7 @@ from ._sync import SyncClient as AnySyncClient
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
 
 if TYPE_CHECKING:
+    import httpcore
     import httpx
     import httpx2
 
@@ -40,6 +44,13 @@ else:
         import httpx
     except ImportError:
         import httpx2 as httpx
+
+try:
+    from socksio import SOCKSError
+except ImportError:
+    SOCKS_FAILURES: tuple[tuple[type[Exception], Failure], ...] = ()
+else:
+    SOCKS_FAILURES = ((SOCKSError, Failure.CONNECT), (AssertionError, Failure.CONNECT))
 
 __all__ = ["Client", "SyncClient"]
 
@@ -77,7 +88,10 @@ class Library:
             self.module = found[0]
         rows = [(getattr(self.module, name), failure) for name, failure in FAILURES]
         # What anyio's time limit raises.
-        self.failures = FailureTable([*rows, (TimeoutError, Failure.TIMEOUT)])
+        self.failures = FailureTable([*rows, *SOCKS_FAILURES, (TimeoutError, Failure.TIMEOUT)])
+        self.body: Callable[[bytes], httpx.AsyncByteStream] = type(
+            "Body", (Body, self.module.AsyncByteStream), {}
+        )
 
     def translate(self, error: Exception, progress: "Progress | None" = None) -> TransportError:
         """Return an exception of the library's as a TransportError."""
@@ -85,33 +99,88 @@ class Library:
         if failed.failure is Failure.MALFORMED and "disconnected" in failed.detail:
             # The one thing it calls a protocol error that is none.
             failed.failure = Failure.LOST
-        if failed.failure is Failure.LOST and progress is not None and progress.reused:
+        if progress is not None and progress.connecting:
+            # What a proxy does, too, is no more than part of connecting.
+            in_time = failed.failure not in (Failure.TIMEOUT, Failure.CONNECT_TIMEOUT)
+            failed.failure = Failure.CONNECT if in_time else Failure.CONNECT_TIMEOUT
+        elif progress is not None and progress.reused and failed.failure is Failure.LOST:
             failed.failure = Failure.STALE
         return failed
+
+
+class Body:
+    """A request's body, in one piece.
+
+    The library's own is an asynchronous generator, and one that a request leaves unfinished when
+    it fails.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._left = [data]
+
+    def __aiter__(self) -> Self:
+        self._left = [self._data]
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 class Progress:
     """How far one request has come, told by the library's trace events.
 
+    Args:
+        connect: seconds for connecting, None for no limit.
+        reply: seconds from the last byte sent to the end of the head, None for no limit.
+        limit: sets in how many seconds to give up, None for never; called at each new stage.
+
     Attributes:
         limits: the time limits, as the library takes them.
-        sent_at: when the last byte was sent, by `time.monotonic`.
-        reused: whether it goes over a connection that has served before.
+        connecting: whether a connection is being made, with all that a proxy and TLS ask for.
+        stream: what is connected as long as that lasts; the library does not always close it.
+        reused: whether the request goes over a connection that has served before.
+        sent_at: when its last byte was sent, by `time.monotonic`.
     """
 
-    def __init__(self, connect: float | None, reply: float | None) -> None:
+    def __init__(
+        self,
+        connect: float | None,
+        reply: float | None,
+        limit: Callable[[float | None], None],
+    ) -> None:
         self.limits = {"connect": connect, "pool": connect, "write": reply, "read": reply}
+        self.connecting = False
+        self.stream: object = None
+        self.reused = False
         self.sent_at = monotonic()
-        self.reused = True
+        self._limit = limit
+        self._reply = reply
+        self._connect_by = None if connect is None else self.sent_at + connect
 
-    def note(self, event: str, info: Mapping[str, object]) -> bool:
-        """Take a trace event; tell whether it is that the last byte has been sent."""
-        if event.endswith("connect_tcp.started"):
-            self.reused = False
-        sent = event.endswith("send_request_body.complete")
-        if sent:
+    def note(self, event: str, info: Mapping[str, object]) -> None:
+        """Take a trace event."""
+        _, _, step = event.partition(".")
+        if step == "connect_tcp.started":
+            self.connecting = True
+            if self._connect_by is not None:
+                self._limit(self._connect_by - monotonic())
+        elif step == "connect_tcp.complete":
+            self.stream = info["return_value"]
+        elif step == "send_request_headers.started" and not is_for_a_proxy(info["request"]):
+            self.reused = not self.connecting
+            self.connecting = False
+            self.stream = None
+            self._limit(None)
+        elif step == "send_request_body.complete" and not self.connecting:
             self.sent_at = monotonic()
-        return sent
+            self._limit(self._reply)
+
+
+def is_for_a_proxy(request: object) -> bool:
+    return cast("httpcore.Request", request).method == b"CONNECT"
 
 
 class HttpxTransport:
@@ -125,26 +194,31 @@ class HttpxTransport:
     async def send(
         self, request: Request, connect_timeout: float | None, reply_timeout: float | None
     ) -> "HttpxResponse":
-        progress = Progress(connect_timeout, reply_timeout)
+        # The library's own limits start anew with every byte, and some it forgets.
+        scope = anyio.CancelScope()
+
+        def limit(seconds: float | None) -> None:
+            scope.deadline = inf if seconds is None else anyio.current_time() + seconds
 
         async def trace(event: str, info: Mapping[str, object]) -> None:
-            if progress.note(event, info) and reply_timeout is not None:
-                scope.deadline = anyio.current_time() + reply_timeout
+            progress.note(event, info)
 
+        progress = Progress(connect_timeout, reply_timeout, limit)
+        built = build_request(self._client, request, progress, trace)
+        built.stream = self._library.body(request.body)
         try:
-            # The library's own limit would start anew with every byte of a head.
-            with anyio.CancelScope() as scope:
-                response = await self._client.send(
-                    build_request(self._client, request, progress, trace),
-                    stream=True,
-                    follow_redirects=False,
-                )
+            with scope:
+                response = await self._client.send(built, stream=True, follow_redirects=False)
                 # From here on the limit comes with each read.
                 progress.limits["read"] = None
                 return HttpxResponse(response, self._library, progress)
         except self._library.failures.kinds as error:
             raise self._library.translate(error, progress) from error
-        raise TransportError(Failure.TIMEOUT)
+        finally:
+            if progress.stream is not None:
+                with anyio.CancelScope(shield=True):
+                    await cast("httpcore.AsyncNetworkStream", progress.stream).aclose()
+        raise TransportError(Failure.CONNECT_TIMEOUT if progress.connecting else Failure.TIMEOUT)
 
     def current_loop(self) -> object:
         return anyio.lowlevel.current_token()
@@ -185,6 +259,41 @@ class HttpxResponse:
                 pass
 
 
+class Deadline(threading.local):
+    """Until when the calling thread waits for bytes: within `with`, at most so many seconds.
+
+    A blocking library knows only limits for a single read, which it takes up when it begins to
+    read a body, and none for what it says to a SOCKS proxy.
+    """
+
+    at: float | None = None
+
+    def set(self, seconds: float | None) -> None:
+        """Begin to count; None for no limit."""
+        self.at = None if seconds is None else monotonic() + seconds
+
+    @contextmanager
+    def within(self, seconds: float | None) -> Iterator[None]:
+        """Count while a block lasts."""
+        self.set(seconds)
+        try:
+            yield
+        finally:
+            self.at = None
+
+    def hold(self, stream: "httpcore.NetworkStream") -> None:
+        """Hold a stream of the library's to the deadline of whoever reads from it."""
+        read = stream.read
+
+        def read_in_time(max_bytes: int, timeout: float | None = None) -> bytes:
+            if self.at is not None:
+                # Not 0, which means something else to a socket.
+                timeout = max(self.at - monotonic(), 0.001)
+            return read(max_bytes, timeout)
+
+        stream.read = read_in_time  # type: ignore[method-assign]
+
+
 class BlockingTransport:
     """Sends requests with a blocking client; its coroutines never suspend."""
 
@@ -192,20 +301,27 @@ class BlockingTransport:
         self._client = client
         self._library = library
         self._own = own
+        self._deadline = Deadline()
 
     async def send(
         self, request: Request, connect_timeout: float | None, reply_timeout: float | None
     ) -> "BlockingResponse":
-        progress = Progress(connect_timeout, reply_timeout)
+        def trace(event: str, info: Mapping[str, object]) -> None:
+            progress.note(event, info)
+            if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+                self._deadline.hold(cast("httpcore.NetworkStream", info["return_value"]))
+
+        progress = Progress(connect_timeout, reply_timeout, self._deadline.set)
+        built = build_request(self._client, request, progress, trace)
         try:
-            response = self._client.send(
-                build_request(self._client, request, progress, progress.note),
-                stream=True,
-                follow_redirects=False,
-            )
+            with self._deadline.within(None):
+                response = self._client.send(built, stream=True, follow_redirects=False)
         except self._library.failures.kinds as error:
             raise self._library.translate(error, progress) from error
-        return BlockingResponse(response, self._library, progress)
+        finally:
+            if progress.stream is not None:
+                cast("httpcore.NetworkStream", progress.stream).close()
+        return BlockingResponse(response, self._library, progress, self._deadline)
 
     def current_loop(self) -> object:
         return self
@@ -221,20 +337,21 @@ class BlockingTransport:
 class BlockingResponse:
     """A response of a blocking client."""
 
-    def __init__(self, response: httpx.Response, library: Library, progress: Progress) -> None:
+    def __init__(
+        self, response: httpx.Response, library: Library, progress: Progress, deadline: Deadline
+    ) -> None:
         self._response = response
         self._body = iter(cast("httpx.SyncByteStream", response.stream))
         self._library = library
-        self._limits = progress.limits
+        self._deadline = deadline
         self.sent_at = progress.sent_at
         self.status = response.status_code
         self.headers = response.headers.raw
 
     async def read(self, timeout: float | None) -> bytes:
-        # The library takes up a changed limit once, when reading begins.
-        self._limits["read"] = timeout
         try:
-            return next(self._body, b"")
+            with self._deadline.within(timeout):
+                return next(self._body, b"")
         except self._library.failures.kinds as error:
             raise self._library.translate(error) from error
 
@@ -295,11 +412,7 @@ class Client(AnyClient):
 
 
 class SyncClient(AnySyncClient):
-    """A client on httpx that blocks; but for `async` and `await` the same as `Client`.
-
-    httpx reads a body under one time limit, so `Timeouts.first_byte` bounds the pauses within a
-    reply too, instead of `Timeouts.idle`.
-    """
+    """A client on httpx that blocks; but for `async` and `await` the same as `Client`."""
 
     def __init__(
         self,
@@ -339,5 +452,7 @@ def client_settings(
         "proxy": find_proxy(service.url, proxy),
         "verify": ssl_context or create_default_context(),
         "trust_env": False,
+        # Each call stands for itself, whatever a service would like to remember.
+        "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
         "limits": httpx.Limits(max_connections=limits.max_connections),
     }
