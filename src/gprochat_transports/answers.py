@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
-from io import IncrementalNewlineDecoder
+from io import BytesIO, IncrementalNewlineDecoder
 from typing import Final, TypeAlias, cast
 
 import aiohttp
@@ -70,7 +70,9 @@ async def openai(
         ConfigurationError: the URL or the key cannot be used.
     """
     url = completions_url(base_url)
-    headers = {} if api_key is None else {"Authorization": f"Bearer {checked_key(api_key)}"}
+    headers = {"Content-Type": "application/json"}
+    if api_key is not None:
+        headers["Authorization"] = f"Bearer {checked_key(api_key)}"
     timeout = aiohttp.ClientTimeout(
         total=None, sock_connect=CONNECT_TIMEOUT, sock_read=SILENCE_TIMEOUT
     )
@@ -84,10 +86,12 @@ async def openai(
 
         async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
             conversation = [{"role": message.role, "content": message.text} for message in messages]
-            body = {"model": model, "messages": conversation, "stream": True}
+            options = {"model": model, "messages": conversation, "stream": True}
+            # A file, for aiohttp warns of large bytes.
+            body = BytesIO(json.dumps(options, ensure_ascii=False).encode())
             completion = Completion()
             try:
-                async with session.post(url, json=body, allow_redirects=False) as response:
+                async with session.post(url, data=body, allow_redirects=False) as response:
                     if response.status != 200:
                         raise await read_refusal(response)
                     async for data in response.content.iter_any():

@@ -55,6 +55,8 @@ FAREWELL: Final = 1.0
 
 JSON_CONTENT_TYPE: Final = "text/plain;charset=UTF-8"
 
+STOPPING: Final = "The service is stopping."
+
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -153,8 +155,9 @@ async def insist(work: Coroutine[Any, Any, None], hurry: Callable[[], None]) -> 
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError as error:
+            if cancellation is None:
+                hurry()
             cancellation = error
-            hurry()
     task.result()
     if cancellation is not None:
         raise cancellation
@@ -182,7 +185,7 @@ class Deployment:
         self._acceptance = acceptance
         self._answered: set[asyncio.Future[None]] = set()
         self._limits: set[asyncio.Timeout] = set()
-        self._deadline: float | None = None
+        self._stopping = False
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """Answer `POST /api/generate`."""
@@ -214,6 +217,8 @@ class Deployment:
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._answered.add(answered)
         try:
+            if self._stopping:
+                raise Failed(503, STOPPING)
             return await handler(request)
         except Refusal as refusal:
             return say(refusal.status, refusal.body)
@@ -223,6 +228,7 @@ class Deployment:
 
     async def end(self, grace: float) -> None:
         """Give the requests under way some seconds to finish, then end them; wait for that."""
+        self._stopping = True
         self._end_at(asyncio.get_running_loop().time() + grace)
         if self._answered:
             logger.info("stopping, %d requests under way", len(self._answered))
@@ -233,20 +239,19 @@ class Deployment:
         self._end_at(asyncio.get_running_loop().time())
 
     def _end_at(self, when: float) -> None:
-        self._deadline = when
         for limit in self._limits:
             if not limit.expired():
                 limit.reschedule(when)
 
     @asynccontextmanager
     async def _until_stopped(self) -> AsyncGenerator[None, None]:
-        limit = asyncio.timeout_at(self._deadline)
+        limit = asyncio.timeout(None)
         self._limits.add(limit)
         try:
             async with limit:
                 yield
         except TimeoutError:
-            raise Failed(503, "The service is stopping.") from None
+            raise Failed(503, STOPPING) from None
         finally:
             self._limits.discard(limit)
 

@@ -164,6 +164,15 @@ class TestTheRequest:
                 pass
         assert key not in str(caught.value)
 
+    async def test_a_conversation_of_megabytes_is_sent_as_it_is(self) -> None:
+        text = "да" * 1_000_000
+        with ScriptedPeer(replying(DONE)) as peer:
+            async with openai(peer.url, model="small") as answer:
+                await collect(answer, (Message("user", text),))
+        (request,) = peer.requests
+        assert len(request.body) < len(text.encode()) + 100
+        assert json.loads(request.body)["messages"][0]["content"] == text
+
     async def test_one_connection_serves_several_replies(self) -> None:
         script = [*replying(delta("a"), DONE), *replying(delta("b"), DONE)]
         with ScriptedPeer(script) as peer:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import io
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import aiohttp
+import anyio
 import pytest
 
 from gprochat_core import (
@@ -300,6 +302,14 @@ class TestARefusal:
             assert response.status == 413
             assert error_of(await response.read()) == {"message": "Request body too large."}
 
+    async def test_a_client_that_sends_far_too_much_is_told_all_the_same(
+        self, session: aiohttp.ClientSession
+    ) -> None:
+        async with serve() as server:
+            body = io.BytesIO(b"x" * (server_module.MAX_REQUEST_BYTES * 2))
+            async with session.post(server.service.endpoint, data=body) as response:
+                assert response.status == 413
+
     async def test_a_body_just_within_the_limit_is_taken(
         self, session: aiohttp.ClientSession
     ) -> None:
@@ -550,6 +560,23 @@ class TestAnEnd:
                 assert error_of(await response.read()) == message
             await in_time(ended)
 
+    async def test_a_new_request_on_an_open_connection_is_refused(
+        self, session: aiohttp.ClientSession
+    ) -> None:
+        answer = Watched("first ", rest="second")
+        async with serving(answer, grace=5) as (server, end):
+            async with post(session, server.service) as other:
+                # The first one's connection is free again, and stays open.
+                async with send(session, signed(server.service), sign="0") as response:
+                    await response.read()
+                ended = end()
+                await asyncio.sleep(0.05)
+                async with post(session, server.service) as response:
+                    assert response.status == 503
+                answer.proceed.set()
+                assert await other.read() == b"first second"
+            await in_time(ended)
+
     async def test_a_request_that_is_still_coming_is_refused(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -615,6 +642,45 @@ class TestAnEnd:
             with pytest.raises(asyncio.CancelledError):
                 await in_time(ended)
         assert answer.closed.is_set()
+
+    async def test_a_cancellation_that_comes_late_changes_nothing(
+        self, session: aiohttp.ClientSession
+    ) -> None:
+        closing, proceed = asyncio.Event(), asyncio.Event()
+
+        async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+            try:
+                yield "first"
+                await asyncio.Event().wait()
+            finally:
+                closing.set()
+                await proceed.wait()
+
+        async with serving(answer, grace=0.0) as (server, end):
+            async with post(session, server.service) as response:
+                ended = end()
+                await in_time(closing.wait())
+                ended.cancel()
+                await asyncio.sleep(0)
+                proceed.set()
+                assert await chunks(response) == [b"first", MARKER]
+            with pytest.raises(asyncio.CancelledError):
+                await in_time(ended)
+
+    async def test_a_cancelled_scope_of_anyio_ends_it_too(
+        self, session: aiohttp.ClientSession
+    ) -> None:
+        before = asyncio.all_tasks()
+        answer = Watched("first")
+        responses: list[aiohttp.ClientResponse] = []
+        with anyio.CancelScope() as scope:
+            async with serve(answer, grace=60) as server:
+                responses.append(await post(session, server.service))
+                scope.cancel()
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+        assert await chunks(responses[0]) == [b"first", MARKER]
+        assert asyncio.all_tasks() <= before
 
     async def test_an_exception_in_the_block_ends_it_too(self) -> None:
         port = 0
