@@ -13,4 +13,6 @@ def main() -> None:
         if error.name != "click":
             raise
         sys.exit("gprochat: the command line needs its own libraries: pip install 'gprochat[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
     gprochat(prog_name="gprochat")
