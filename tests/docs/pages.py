@@ -7,7 +7,8 @@ rendered page does not see:
 * `<!-- expect: TEXT -->`: what it prints contains this;
 * `<!-- until: TEXT -->`: it runs until it prints this, and is then interrupted;
 * `<!-- output -->`: it is what the block before it prints, but for lines left out and `...`;
-* `<!-- in: repository -->`: it runs in the root of the repository.
+* `<!-- in: repository -->`: it runs in the root of the repository;
+* `<!-- tree -->`: it lists folders and all Python files in them.
 """
 
 import re
@@ -23,7 +24,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 FENCE: Final = re.compile(r"(?P<indent> *)(?P<fence>```+|~~~+)(?P<language>.*)")
 COMMENT: Final = re.compile(r" *<!-- (?P<name>[a-z]+)(?:: (?P<value>.+))? -->")
-DIRECTIVES: Final = frozenset({"file", "expect", "until", "output", "in"})
+DIRECTIVES: Final = frozenset({"file", "expect", "until", "output", "in", "tree"})
 
 
 @dataclass(frozen=True)
