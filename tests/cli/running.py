@@ -7,7 +7,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from typing import Final
@@ -85,6 +85,7 @@ def run(
         input=stdin,
         capture_output=True,
         encoding="utf-8",
+        errors="backslashreplace",
         env={**environment(service), **(variables or {})},
         start_new_session=True,
         timeout=LIMIT,
@@ -94,7 +95,7 @@ def run(
 @contextmanager
 def background(
     *arguments: str, service: Service | None = None, variables: Mapping[str, str] | None = None
-) -> Iterator[subprocess.Popen[str]]:
+) -> Generator[subprocess.Popen[str], None, None]:
     """Start a command as a process without any terminal; it is gone when the block is left."""
     process = subprocess.Popen(
         [*COMMAND, *arguments],
@@ -159,7 +160,7 @@ class Terminal:
 @contextmanager
 def on_terminal(
     *arguments: str, service: Service | None = None, variables: Mapping[str, str] | None = None
-) -> Iterator[Terminal]:
+) -> Generator[Terminal, None, None]:
     """Start a command on a terminal of its own; it is gone when the block is left."""
     ours, theirs = pty.openpty()
     try:

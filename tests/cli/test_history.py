@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gprochat_core import Message, Service
-from gprochat_transports.cli import history as history_module
 from gprochat_transports.cli.failures import Failed, WrongUsage
 from gprochat_transports.cli.history import load, save
 from gprochat_transports.server import in_thread, serve
@@ -168,7 +167,7 @@ def test_whatever_fails_leaves_the_old_history_alone(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     save(history, SPOKEN[:1])
-    monkeypatch.setattr(history_module.os, step, fail)
+    monkeypatch.setattr(os, step, fail)
     with pytest.raises(Failed, match="No space left on device; it is as it was before"):
         save(history, SPOKEN)
     assert load(history) == SPOKEN[:1]
@@ -182,7 +181,7 @@ def test_ctrl_c_while_writing_leaves_the_old_history_alone(
         raise KeyboardInterrupt
 
     save(history, SPOKEN[:1])
-    monkeypatch.setattr(history_module.os, "replace", interrupt)
+    monkeypatch.setattr(os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         save(history, SPOKEN)
     assert load(history) == SPOKEN[:1]
@@ -209,7 +208,7 @@ def test_a_history_that_cannot_be_written_fails_after_the_answer(
     def fail(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(history_module.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     result = invoke("chat", "--history", str(history), "Hi", service=service)
     assert (result.exit_code, result.stdout) == (1, "Hi")
     assert result.stderr.startswith("gprochat: cannot write the history")
