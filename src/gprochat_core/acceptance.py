@@ -1,7 +1,8 @@
 """The service's half: what a service does with a request's body, and how it words its answers.
 
 It serves tests, the embedded service, and whoever hosts one. Checks and refusals come in the
-order of PROTOCOL.md's table: the conversation, the password, the signature with its time.
+order of the table in docs/protocol.md, "Errors": the conversation, the password, the signature with
+its time.
 """
 
 import hmac

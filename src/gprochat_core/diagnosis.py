@@ -1,7 +1,8 @@
 """Which error an answer is that is not a reply: status, headers and body to one typed error.
 
-The table is PROTOCOL.md's, "Errors". A status that gateways send with any body (408, 413, 429,
-5xx) speaks for itself; for all others an HTML page means that no service of this family is here.
+The table is in docs/protocol.md, "Errors". A status that gateways send with any body (408, 413,
+429, 5xx) speaks for itself; for all others an HTML page means that no service of this family is
+here.
 """
 
 import json

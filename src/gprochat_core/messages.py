@@ -1,7 +1,7 @@
 """Conversations: what a caller may pass, and how each dialect writes it on the wire.
 
 A caller's words become `Message` values first, checked once; an encoding then turns them into
-the JSON array of the request and the text that is signed. The rules are PROTOCOL.md's, "How
+the JSON array of the request and the text that is signed. The rules are in docs/protocol.md, "How
 conversations of other shapes become wire messages" and "The relatives' dialect".
 """
 

@@ -3,7 +3,7 @@
 The bytes are cut anywhere, inside characters too. Text is decoded as the WHATWG TextDecoder does,
 which is what the browser's client uses. The one thing that is not text is the service's failure
 marker at the very end; text that may still become it is held back until more is known, and no
-other text ever is. The rules are PROTOCOL.md's, "Reply".
+other text ever is. The rules are in docs/protocol.md, "Reply".
 """
 
 from codecs import utf_8_decode

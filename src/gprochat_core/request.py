@@ -2,7 +2,7 @@
 
 Of a call, all but the time and the signature stay the same from attempt to attempt, so a `Draft`
 is made once a call and gives a fresh `Request` for each attempt. Headers and body are those of
-PROTOCOL.md, "Request".
+docs/protocol.md, "Request".
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The signature: SHA-256 over the time, the last message's text and a secret key.
 
-Where the rule comes from: PROTOCOL.md, "Signature". Nothing else of the protocol is needed to
+Where the rule comes from: docs/protocol.md, "Signature". Nothing else of the protocol is needed to
 sign, so this file serves other clients too.
 """
 

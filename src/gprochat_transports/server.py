@@ -1,6 +1,6 @@
 """The embedded service: the core's acceptance behind aiohttp's server.
 
-What it says to a client is what a deployment of the family says (PROTOCOL.md, "Reply" and
+What it says to a client is what a deployment of the family says (docs/protocol.md, "Reply" and
 "Errors"); the text of its replies comes from an `Answer`. Each request runs under a time limit
 that is unlimited until the service stops, and that is all there is to stopping gracefully.
 """

@@ -349,7 +349,7 @@ def test_a_limited_history(said: list[Message], max_history: int, kept: list[Mes
 
 
 def oracle_native(said: Sequence[Message]) -> list[dict[str, object]]:
-    """PROTOCOL.md's rule, read aloud."""
+    """The rule of docs/protocol.md, read aloud."""
     system = [message.text for message in said if message.role == "system"]
     wire: list[dict[str, object]] = []
     spoken = [message for message in said if message.role != "system"]

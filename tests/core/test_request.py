@@ -33,7 +33,7 @@ def test_the_whole_request_of_the_protocols_example() -> None:
     request = Draft(SECRET, HELLO).sign(1700000000000)
     assert request.method == "POST"
     assert request.url == "https://gprochat.com/api/generate"
-    # accept-encoding is not in PROTOCOL.md's table: a reply is to be streamed uncompressed.
+    # accept-encoding is the client's own: a reply is to be streamed uncompressed.
     assert request.headers == (
         ("accept", "*/*"),
         ("origin", "https://gprochat.com"),

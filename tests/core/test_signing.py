@@ -14,7 +14,7 @@ from gprochat_core import ConfigurationError, InvalidMessages, Signer, generate_
 from .leaks import chain, told_by
 from .strategies import characters, keys, surrogates, texts, times
 
-# PROTOCOL.md, "Signature": computed by two independent implementations.
+# docs/protocol.md, "Signature": computed by two independent implementations.
 VECTORS = [
     pytest.param(
         1700000000000,

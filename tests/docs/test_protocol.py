@@ -23,6 +23,15 @@ def quoted(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
+def test_every_section_that_the_code_refers_to_is_there() -> None:
+    headings = re.findall(r"^## (.+)$", PAGE, re.MULTILINE)
+    code = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("src/**/*.py"))
+    references = re.findall(r"docs/protocol\.md, ([^.;)]+)", code)
+    named = [name for each in references for name in re.findall(r'"([^"]+)"', each)]
+    assert len(named) >= len(references) > 1
+    assert [name for name in named if " ".join(name.split()) not in headings] == []
+
+
 def test_every_vector_is_the_signature() -> None:
     vectors = rows("Signature")
     assert len(vectors) == 5
