@@ -58,7 +58,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "adapter" not in metafunc.fixturenames:
         return
     given: list[str] = metafunc.config.getoption("--adapter", None) or []
-    adapters = [load(name) for name in given] or ADAPTERS
+    adapters = [load(name) for name in given] or list(ADAPTERS)
     if "cancel" in metafunc.fixturenames:
         adapters = [adapter for adapter in adapters if not isinstance(adapter.loop, Blocking)]
     metafunc.parametrize("adapter", adapters, ids=lambda adapter: adapter.name)

@@ -87,7 +87,7 @@ async def test_an_exception_of_the_callers_passes_and_closes_the_connection(
     own = OwnError()
     with ScriptedPeer(ENDLESS, OK) as peer:
         async with make_client(peer.url) as client:
-            with pytest.raises(OwnError) as caught:
+            with pytest.raises(OwnError) as caught:  # noqa: PT012
                 async with client.stream("Hello") as reply:
                     async for _ in reply:
                         raise own
@@ -104,13 +104,16 @@ async def test_two_replies_at_once_do_not_mix(make_client: MakeClient) -> None:
         return [receive, send(begin), wait_for(go_on), send(chunk(second) + LAST_CHUNK)]
 
     with ScriptedPeer(script("раз", "два"), script("one", "two")) as peer:
-        async with make_client(peer.url) as client:
-            async with client.stream("Привет") as russian, client.stream("Hello") as english:
-                assert await anext(english) == "one"
-                assert await anext(russian) == "раз"
-                go_on.set()
-                assert [text async for text in english] == ["two"]
-                assert [text async for text in russian] == ["два"]
+        async with (
+            make_client(peer.url) as client,
+            client.stream("Привет") as russian,
+            client.stream("Hello") as english,
+        ):
+            assert await anext(english) == "one"
+            assert await anext(russian) == "раз"
+            go_on.set()
+            assert [text async for text in english] == ["two"]
+            assert [text async for text in russian] == ["два"]
     assert len(peer.connections) == 2
 
 
@@ -124,8 +127,7 @@ async def test_closing_the_client_ends_a_reply_that_streams(
             await client.aclose()
             assert await happens(peer.connections[0].client_closed)
             with pytest.raises((IncompleteReply, UsageError)):
-                while True:
-                    await anext(reply)
+                _ = [text async for text in reply]
             assert reply.text.startswith(begin)
 
 

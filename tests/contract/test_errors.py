@@ -245,12 +245,3 @@ async def test_an_endless_head_is_not_read_to_its_end(make_client: MakeClient) -
     error, peer = await fails(make_client, send(endless), close)
     assert type(error) is NotTheService
     assert peer.connections[0].sent < len(endless) / 2
-
-
-async def test_a_client_left_with_an_error_pending_shows_the_error_alone(
-    make_client: MakeClient,
-) -> None:
-    with ScriptedPeer([receive, send(CHUNKED + chunk("a")), reset]) as peer:
-        with pytest.raises(TruncatedReply):
-            async with make_client(peer.url) as client, client.stream("Hello") as reply:
-                assert [text async for text in reply] == ["a"]

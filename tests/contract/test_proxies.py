@@ -4,10 +4,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from gprochat_core import ConnectError, RetryPolicy
-from tests.contract.conftest import MakeClient
+from gprochat_core import ConnectError, ConnectTimeout, RetryPolicy, Timeouts
+from tests.contract.conftest import Happens, MakeClient
 from tests.peers.proxies import SECRET_HOST, ProxyServer
-from tests.peers.scripted import Script, ScriptedPeer, close, closed_port, receive, repeat, send
+from tests.peers.scripted import (
+    Script,
+    ScriptedPeer,
+    close,
+    closed_port,
+    receive,
+    receive_some,
+    repeat,
+    send,
+    until_client_closes,
+)
 from tests.peers.tls import Authority
 from tests.peers.wire import chunked
 
@@ -48,8 +58,9 @@ async def test_a_service_with_tls_through_a_proxy(
 ) -> None:
     with ScriptedPeer(OK, ssl_context=authority.server_context(SECRET_HOST)) as peer:
         url = f"https://{SECRET_HOST}:{peer.port}"
-        settings = {"proxy": open_proxy.url(kind), "ssl_context": authority.client_context()}
-        async with make_client(url, **settings) as client:
+        async with make_client(
+            url, proxy=open_proxy.url(kind), ssl_context=authority.client_context()
+        ) as client:
             assert await client.complete("Hello") == "fine"
             assert await client.complete("Hello") == "fine"
 
@@ -106,13 +117,26 @@ async def test_a_proxy_that_is_not_there_is_no_connection(
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5"])
+async def test_a_proxy_that_says_nothing_is_no_connection_in_time(
+    make_client: MakeClient, happens: Happens, kind: str
+) -> None:
+    with ScriptedPeer([until_client_closes]) as proxy:
+        timeouts = Timeouts(connect=0.2, first_byte=5.0)
+        url = f"{kind}://127.0.0.1:{proxy.port}"
+        async with make_client("https://x.invalid", proxy=url, timeouts=timeouts) as client:
+            with pytest.raises(ConnectTimeout):
+                await client.complete("Hello")
+            assert await happens(proxy.connections[0].client_closed)
+
+
+@pytest.mark.parametrize("kind", ["http", "socks5"])
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n", b"\x05\xff"]
 )
 async def test_a_proxy_that_does_not_connect_is_no_connection(
     make_client: MakeClient, kind: str, answer: bytes
 ) -> None:
-    with ScriptedPeer([lambda c: c._read(), send(answer), close]) as proxy:
+    with ScriptedPeer([receive_some, send(answer), close]) as proxy:
         url = f"https://{SECRET_HOST}"
         async with make_client(url, proxy=f"{kind}://127.0.0.1:{proxy.port}") as client:
             with pytest.raises(ConnectError):

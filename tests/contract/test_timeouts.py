@@ -144,8 +144,9 @@ async def test_waiting_for_a_free_connection_is_part_of_connecting(
     make_client: MakeClient,
 ) -> None:
     with ScriptedPeer([receive, send(CHUNKED + chunk("a")), until_client_closes], OK) as peer:
-        settings = {"limits": Limits(max_connections=1), "timeouts": Timeouts(connect=SHORT)}
-        async with make_client(peer.url, **settings) as client:
+        async with make_client(
+            peer.url, limits=Limits(max_connections=1), timeouts=Timeouts(connect=SHORT)
+        ) as client:
             async with client.stream("Hello") as reply:
                 assert await anext(reply) == "a"
                 with pytest.raises(ConnectTimeout):

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from ssl import SSLContext, SSLError, SSLSocket
 from time import monotonic, sleep
 from types import TracebackType
@@ -38,6 +39,7 @@ __all__ = [
     "deaf_port",
     "pause",
     "receive",
+    "receive_some",
     "repeat",
     "reset",
     "send",
@@ -123,6 +125,10 @@ class Connection:
         self.requests.append(request)
         self._peer.requests.append(request)
 
+    def receive_some(self) -> None:
+        """Read something, whatever it is."""
+        self._read()
+
     def send(self, data: bytes) -> None:
         """Send these bytes, at once: they are in no later packet than what follows."""
         view = memoryview(data)
@@ -190,6 +196,9 @@ class Connection:
             self.client_closed.set()
         except Stopped:
             pass
+        except Exception as error:
+            # Before the client learns of it, whose test may then be over.
+            self._peer.fail(error)
         finally:
             # Set only now, for who waits for it to find the connection closed.
             self.close()
@@ -221,6 +230,7 @@ Step: TypeAlias = Callable[[Connection], object]
 Script: TypeAlias = Sequence[Step]
 
 receive: Final = Connection.receive
+receive_some: Final = Connection.receive_some
 until_client_closes: Final = Connection.until_client_closes
 close_write: Final = Connection.close_write
 close: Final = Connection.close
@@ -335,15 +345,13 @@ class ScriptedPeer:
             sleep(0.002)
         return self.connections[index]
 
-    def _start(self, target: Callable[[], None]) -> None:
-        def run() -> None:
-            try:
-                target()
-            except Exception as error:
-                if not self.stopping.is_set():
-                    self._failures.append(error)
+    def fail(self, error: Exception) -> None:
+        """Keep an error to be raised when the block is left."""
+        if not self.stopping.is_set():
+            self._failures.append(error)
 
-        thread = threading.Thread(target=run, name=f"peer {self.port}", daemon=True)
+    def _start(self, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=f"peer {self.port}", daemon=True)
         self._threads.append(thread)
         thread.start()
 
@@ -356,7 +364,7 @@ class ScriptedPeer:
             connection = Connection(self, sock)
             script = self._scripts[min(len(self.connections), len(self._scripts) - 1)]
             self.connections.append(connection)
-            self._start(lambda c=connection, s=script: c.play(s, self._ssl_context))  # type: ignore[misc]
+            self._start(partial(connection.play, script, self._ssl_context))
 
 
 @contextmanager

@@ -86,9 +86,13 @@ def test_a_client_that_closes_ends_the_script_and_is_recorded() -> None:
 
 
 def test_leaving_the_block_stops_a_script_that_waits() -> None:
-    with ScriptedPeer([pause(60)], [receive], [wait_for(threading.Event())]) as peer:
-        with connection(peer), connection(peer), connection(peer):
-            peer.connection(2)
+    with (
+        ScriptedPeer([pause(60)], [receive], [wait_for(threading.Event())]) as peer,
+        connection(peer),
+        connection(peer),
+        connection(peer),
+    ):
+        peer.connection(2)
 
 
 def test_a_client_that_stays_silent_for_too_long_is_a_loud_failure() -> None:
