@@ -1,6 +1,7 @@
 """The caller's numbers: which are refused, and what pauses and second attempts follow from them."""
 
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 from typing import cast
 
 import pytest
@@ -103,6 +104,15 @@ def test_any_other_count_is_refused_by_name(build: Build, name: str, count: obje
 def test_numbers_are_given_by_name_only(build: Build) -> None:
     with pytest.raises(TypeError):
         build(1)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "name"),
+    [(Timeouts(), "idle"), (RetryPolicy(), "base_delay"), (Limits(), "max_head_bytes")],
+)
+def test_numbers_do_not_change_once_they_are_checked(numbers: object, name: str) -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(numbers, name, -1)
 
 
 # Pauses
