@@ -3,6 +3,7 @@
 import asyncio
 from base64 import b64encode
 from collections.abc import Iterable
+from contextlib import suppress
 from ssl import SSLContext, create_default_context
 from time import monotonic
 from types import SimpleNamespace
@@ -27,17 +28,16 @@ from ._client import Client as AnyClient
 from ._failures import FailureTable
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
 
-try:
+socks_failures: list[tuple[type[Exception], Failure]] = []
+with suppress(ImportError):
     from aiohttp_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
-except ImportError:
-    SOCKS_FAILURES: tuple[tuple[type[Exception], Failure], ...] = ()
-else:
-    SOCKS_FAILURES = (
+
+    socks_failures = [
         (ProxyTimeoutError, Failure.CONNECT_TIMEOUT),
         (ProxyConnectionError, Failure.CONNECT),
         (ProxyError, Failure.CONNECT),
         (asyncio.IncompleteReadError, Failure.CONNECT),
-    )
+    ]
 
 __all__ = ["Client"]
 
@@ -45,7 +45,7 @@ WRITE_SIZE: Final = 64 * 1024
 
 FAILURES: Final = FailureTable(
     [
-        *SOCKS_FAILURES,
+        *socks_failures,
         (aiohttp.ConnectionTimeoutError, Failure.CONNECT_TIMEOUT),
         (aiohttp.ServerTimeoutError, Failure.TIMEOUT),
         (aiohttp.ClientConnectorError, Failure.CONNECT),

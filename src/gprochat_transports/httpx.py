@@ -6,7 +6,7 @@ of them is installed, that one is used.
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from math import inf
@@ -45,12 +45,12 @@ else:
     except ImportError:
         import httpx2 as httpx
 
-try:
+socks_failures: list[tuple[type[Exception], Failure]] = []
+with suppress(ImportError):
     from socksio import SOCKSError
-except ImportError:
-    SOCKS_FAILURES: tuple[tuple[type[Exception], Failure], ...] = ()
-else:
-    SOCKS_FAILURES = ((SOCKSError, Failure.CONNECT), (AssertionError, Failure.CONNECT))
+
+    # The assertions are the library's, about what a proxy says.
+    socks_failures = [(SOCKSError, Failure.CONNECT), (AssertionError, Failure.CONNECT)]
 
 __all__ = ["Client", "SyncClient"]
 
@@ -88,9 +88,10 @@ class Library:
             self.module = found[0]
         rows = [(getattr(self.module, name), failure) for name, failure in FAILURES]
         # What anyio's time limit raises.
-        self.failures = FailureTable([*rows, *SOCKS_FAILURES, (TimeoutError, Failure.TIMEOUT)])
-        self.body: Callable[[bytes], httpx.AsyncByteStream] = type(
-            "Body", (Body, self.module.AsyncByteStream), {}
+        self.failures = FailureTable([*rows, *socks_failures, (TimeoutError, Failure.TIMEOUT)])
+        self.body = cast(
+            "Callable[[bytes], httpx.AsyncByteStream]",
+            type("Body", (Body, self.module.AsyncByteStream), {}),
         )
 
     def translate(self, error: Exception, progress: "Progress | None" = None) -> TransportError:
@@ -273,7 +274,7 @@ class Deadline(threading.local):
         self.at = None if seconds is None else monotonic() + seconds
 
     @contextmanager
-    def within(self, seconds: float | None) -> Iterator[None]:
+    def within(self, seconds: float | None) -> Generator[None, None, None]:
         """Count while a block lasts."""
         self.set(seconds)
         try:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from inspect import iscoroutinefunction
 from time import monotonic
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 import pytest
 
@@ -69,7 +69,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a test that is a coroutine function on its adapter's loop."""
     if not iscoroutinefunction(pyfuncitem.obj):
         return None
-    adapter: Adapter = pyfuncitem.funcargs["adapter"]
+    adapter = cast("Adapter", pyfuncitem.funcargs["adapter"])
     names = pyfuncitem._fixtureinfo.argnames
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
     adapter.loop.run(partial(pyfuncitem.obj, **arguments))

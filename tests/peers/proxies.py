@@ -106,7 +106,8 @@ async def serve(listen: str) -> None:
         # It would let in without a password who has given it before from the same address.
         "authtime": -1,
     }
-    server = await pproxy.Server(listen).start_server(options)
+    proxy: Any = pproxy.Server(listen)
+    server = await proxy.start_server(options)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.read)
     server.close()

@@ -18,7 +18,7 @@ such as a client that says nothing for `limit` seconds, raises when the peer's b
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -368,7 +368,7 @@ class ScriptedPeer:
 
 
 @contextmanager
-def closed_port() -> Iterator[int]:
+def closed_port() -> Generator[int, None, None]:
     """A port of 127.0.0.1 that refuses connections, and that nobody else gets meanwhile."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -376,7 +376,7 @@ def closed_port() -> Iterator[int]:
 
 
 @contextmanager
-def deaf_port() -> Iterator[int]:
+def deaf_port() -> Generator[int, None, None]:
     """A port of 127.0.0.1 that lets nobody in and refuses nobody: its backlog is full."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

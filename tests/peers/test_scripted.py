@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
@@ -25,7 +25,7 @@ REQUEST = b"POST /x HTTP/1.1\r\nHost: a\r\ncontent-length: 3\r\n\r\nabc"
 
 
 @contextmanager
-def connection(peer: ScriptedPeer) -> Iterator[socket.socket]:
+def connection(peer: ScriptedPeer) -> Generator[socket.socket, None, None]:
     with socket.create_connection(("127.0.0.1", peer.port), timeout=5) as sock:
         yield sock
 
