@@ -130,6 +130,12 @@ def test_a_setting_that_cannot_be_used_is_a_json_line_too() -> None:
     assert lines_of(result.stdout)[0]["error"] == "ConfigurationError"
 
 
+def test_system_text_that_cannot_be_sent_is_a_json_line_too(service: Service) -> None:
+    result = invoke("chat", "--json", "--system", "\udcff", "Hello", service=service)
+    assert result.exit_code == 1
+    assert lines_of(result.stdout)[0]["error"] == "InvalidMessages"
+
+
 def test_what_arrived_before_an_error_is_shown() -> None:
     with in_thread(serve(answer_of("half ", "an answer Int", error=ValueError()))) as server:
         text = invoke("chat", "Hello", service=server.service)

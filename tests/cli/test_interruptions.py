@@ -135,6 +135,30 @@ def test_a_full_disk_behind_the_output_is_one_line(service: Service) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("closed", "arguments", "status"),
+    [
+        ("<&-", ["Hello"], 0),
+        (">&-", ["Hello"], 0),
+        (">&-", ["--json", "Hello"], 0),
+        ("2>&-", ["Hello"], 0),
+        ("<&-", [], 2),
+    ],
+)
+def test_a_stream_that_is_closed_from_the_start_is_no_traceback(
+    service: Service, closed: str, arguments: list[str], status: int
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "chat", *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        env=environment(service),
+        timeout=LIMIT,
+    )
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
 def test_a_service_that_fails_half_way_leaves_the_history_what_arrived(tmp_path: Path) -> None:
     history = tmp_path / "history.json"
     with (

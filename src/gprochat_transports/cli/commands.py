@@ -27,7 +27,7 @@ from .options import (
     service_options,
     transport_option,
 )
-from .output import JSONOutput, TextOutput, abandon
+from .output import JSONOutput, TextOutput, abandon, is_terminal
 from .tools import check, curl, read_stdin, serve, sign
 
 __all__ = ["gprochat"]
@@ -130,8 +130,8 @@ def chat(
     """
     if local and (url or ask_password or ask_secret_key):
         raise click.UsageError("--local brings its own URL and secrets")
-    if prompt is None and sys.stdin.isatty():
-        if as_json or not sys.stdout.isatty():
+    if prompt is None and is_terminal(sys.stdin):
+        if as_json or not is_terminal(sys.stdout):
             raise click.UsageError("nothing to ask: give a PROMPT, or pipe it in")
     elif prompt is None:
         # Whoever writes a line ends it; that end is not part of the question.
@@ -156,10 +156,12 @@ def chat(
                     ask_secret_key=ask_secret_key,
                     encoding=encoding,
                 )
+            talk = Chat(
+                service, loop, proxy, output, messages=messages, system=system, history=history
+            )
         except GPROChatError as error:
             output.fail(error)
             raise
-        talk = Chat(service, loop, proxy, output, messages=messages, system=system, history=history)
         if prompt is None:
             converse(talk)
         else:

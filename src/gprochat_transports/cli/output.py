@@ -9,13 +9,13 @@ import json
 import os
 import re
 import sys
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
 from gprochat_core import IncompleteReply
 
-__all__ = ["JSONOutput", "Output", "TextOutput", "abandon", "one_line", "printable"]
+__all__ = ["JSONOutput", "Output", "TextOutput", "abandon", "is_terminal", "one_line", "printable"]
 
 CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -82,7 +82,7 @@ class TextOutput(Output):
 
     def __init__(self) -> None:
         super().__init__()
-        self._terminal = sys.stdout.isatty()
+        self._terminal = is_terminal(sys.stdout)
         set_encoding(None, "replace")
 
     def show(self, text: str) -> None:
@@ -126,6 +126,11 @@ class JSONOutput(Output):
     def _line(self, item: dict[str, str]) -> None:
         line = json.dumps(item, ensure_ascii=False)
         echo(SEPARATORS.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a person is at the other end; a stream that was closed from outside is None."""
+    return stream is not None and stream.isatty()
 
 
 def echo(text: str) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from time import monotonic, time, time_ns
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TextIO
 
 import click
 
@@ -47,13 +47,16 @@ TOLERATED_CLOCK_SKEW: Final = 30.0
 
 
 def read_stdin() -> str:
-    """Return all of standard input.
+    """Return all of standard input, "" where there is none.
 
     Raises:
         WrongUsage: it is not UTF-8.
     """
+    stream: TextIO | None = sys.stdin
+    if stream is None:
+        return ""
     try:
-        return sys.stdin.buffer.read().decode("utf-8-sig")
+        return stream.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise WrongUsage("standard input is not UTF-8 text") from None
 
