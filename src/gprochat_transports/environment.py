@@ -1,6 +1,6 @@
 """What the environment says: which service, and which proxy stands before it.
 
-The only file that reads environment variables. A caller's own argument always comes first.
+A caller's own argument always comes first.
 """
 
 import os
