@@ -1,0 +1,445 @@
+"""The client's loop over a transport without a network: its order, and its ways out."""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from time import time
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from gprochat_core import (
+    ConfigurationError,
+    ConnectError,
+    Failure,
+    GPROChatError,
+    InterruptedReply,
+    InvalidMessages,
+    NotTheService,
+    ReplyTimeout,
+    RetryPolicy,
+    Service,
+    ServiceFailed,
+    SignatureRejected,
+    Timeouts,
+    TransportError,
+    TruncatedReply,
+    UsageError,
+)
+from gprochat_transports import Client, _client
+from tests.transports.fake import Answer, FakeTransport
+
+pytestmark = pytest.mark.anyio
+
+SERVICE = Service("https://chat.example", secret_key="made-up-key")
+
+FINE = Answer(pieces=(b"fi", b"ne"))
+BUSY = Answer(503)
+
+
+class OwnError(Exception):
+    """What a caller's own code raises."""
+
+
+@pytest.fixture(autouse=True)
+def longest_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_client, "random", lambda: 1.0)
+
+
+def lost(cause: Exception | None = None, failure: Failure = Failure.LOST) -> TransportError:
+    error = TransportError(failure, "in the middle")
+    error.__cause__ = cause
+    return error
+
+
+def signed_at(transport: FakeTransport) -> list[float]:
+    return [json.loads(request.body)["time"] / 1000 for request in transport.requests]
+
+
+async def test_nothing_is_sent_before_a_reply_is_entered() -> None:
+    transport = FakeTransport([FINE])
+    reply = Client(SERVICE, transport).stream("Hello")
+    assert transport.events == []
+    assert (reply.status, reply.headers, reply.text, reply.attempts) == (None, {}, "", 0)
+
+
+async def test_entering_sends_and_waits_for_the_head_alone() -> None:
+    transport = FakeTransport([Answer(headers=((b"X-Thing", b"1"),), pieces=(b"fine",))])
+    async with Client(SERVICE, transport).stream("Hello") as reply:
+        assert transport.events == [("send", 0), ("open", 0)]
+        assert (reply.status, reply.headers, reply.attempts) == (200, {"x-thing": "1"}, 1)
+
+
+async def test_each_step_of_the_iteration_reads_until_there_is_text() -> None:
+    smile = "🙂".encode()
+    transport = FakeTransport([Answer(pieces=(smile[:2], smile[2:], b"ok"))])
+    async with Client(SERVICE, transport).stream("Hello") as reply:
+        assert await anext(reply) == "🙂"
+        assert transport.events[2:] == [("read", 0)] * 2
+        assert await anext(reply) == "ok"
+        assert transport.events[2:] == [("read", 0)] * 3
+        assert reply.text == "🙂ok"
+
+
+async def test_a_reply_read_to_its_end_releases_its_connection_once_and_at_once() -> None:
+    transport = FakeTransport([FINE])
+    async with Client(SERVICE, transport).stream("Hello") as reply:
+        assert [text async for text in reply] == ["fi", "ne"]
+        assert transport.events[-1] == ("close", 0)
+        assert [text async for text in reply] == []
+    assert transport.events.count(("close", 0)) == 1
+
+
+async def test_complete_returns_the_whole_reply_and_releases_its_connection() -> None:
+    transport = FakeTransport([FINE])
+    assert await Client(SERVICE, transport).complete("Hello") == "fine"
+    assert transport.open_responses == 0
+
+
+async def test_leaving_early_releases_the_connection() -> None:
+    transport = FakeTransport([FINE])
+    async with Client(SERVICE, transport).stream("Hello") as reply:
+        async for _ in reply:
+            break
+    assert transport.events[-1] == ("close", 0)
+
+
+async def test_an_exception_in_the_block_passes_and_releases_the_connection() -> None:
+    transport = FakeTransport([FINE])
+    own = OwnError()
+    with pytest.raises(OwnError) as caught:
+        async with Client(SERVICE, transport).stream("Hello"):
+            raise own
+    assert caught.value is own
+    assert transport.events[-1] == ("close", 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Answer(pieces=(b"fi", lost())), TruncatedReply),
+        (Answer(pieces=(b"fi", lost(failure=Failure.TIMEOUT))), ReplyTimeout),
+        (Answer(pieces=(b"fi", b"Internal server error")), InterruptedReply),
+        (Answer(500, pieces=(b"boom",)), ServiceFailed),
+        (Answer(500, pieces=(lost(),)), ServiceFailed),
+        (Answer(404), NotTheService),
+    ],
+)
+async def test_every_error_releases_the_connection(
+    answer: Answer, kind: type[GPROChatError]
+) -> None:
+    transport = FakeTransport([answer])
+    client = Client(SERVICE, transport, retry=RetryPolicy(max_attempts=1))
+    with pytest.raises(kind):
+        await client.complete("Hello")
+    assert transport.events[-1] == ("close", 0)
+    assert transport.open_responses == 0
+
+
+@pytest.mark.parametrize("failing", ["send", "read"])
+async def test_the_librarys_exception_is_the_cause_of_the_error(failing: str) -> None:
+    theirs = OSError("theirs")
+    answer = lost(theirs) if failing == "send" else Answer(pieces=(b"fi", lost(theirs)))
+    client = Client(SERVICE, FakeTransport([answer]), retry=RetryPolicy(max_attempts=1))
+    with pytest.raises(ConnectError if failing == "send" else TruncatedReply) as caught:
+        await client.complete("Hello")
+    assert caught.value.__cause__ is theirs
+    assert caught.value.__suppress_context__
+
+
+async def test_an_attempt_is_over_before_the_pause_and_the_pause_before_the_next() -> None:
+    transport = FakeTransport([BUSY, lost(), FINE])
+    client = Client(SERVICE, transport, retry=RetryPolicy(base_delay=0.5))
+    async with client.stream("Hello") as reply:
+        assert reply.attempts == 3
+        assert transport.events == [
+            *[("send", 0), ("open", 0), ("read", 0), ("close", 0), ("sleep", 0.5)],
+            *[("send", 1), ("sleep", 1.0)],
+            *[("send", 2), ("open", 2)],
+        ]
+
+
+async def test_a_service_is_given_the_time_that_it_asks_for() -> None:
+    transport = FakeTransport([Answer(429, ((b"retry-after", b"7"),)), FINE])
+    assert await Client(SERVICE, transport).complete("Hello") == "fine"
+    assert ("sleep", 7.0) in transport.events
+
+
+async def test_the_last_attempts_error_is_raised_without_a_pause() -> None:
+    transport = FakeTransport([BUSY, Answer(502)])
+    client = Client(SERVICE, transport, retry=RetryPolicy(max_attempts=2))
+    with pytest.raises(ServiceFailed) as caught:
+        await client.complete("Hello")
+    assert caught.value.status == 502
+    assert transport.events[-1] == ("close", 1)
+
+
+async def test_a_reply_that_breaks_off_after_its_first_text_is_not_asked_for_again() -> None:
+    transport = FakeTransport([Answer(pieces=(b"fi", lost())), FINE])
+    with pytest.raises(TruncatedReply) as caught:
+        await Client(SERVICE, transport).complete("Hello")
+    assert caught.value.text == "fi"
+    assert len(transport.requests) == 1
+
+
+async def test_a_kept_connection_that_was_lost_is_tried_again_at_once() -> None:
+    transport = FakeTransport([lost(failure=Failure.STALE), FINE])
+    client = Client(SERVICE, transport, retry=RetryPolicy(max_attempts=1))
+    assert await client.complete("Hello") == "fine"
+    assert ("sleep", 0.0) in transport.events
+
+
+async def test_a_transport_is_given_the_callers_time_limits() -> None:
+    transport = FakeTransport([FINE])
+    client = Client(SERVICE, transport, timeouts=Timeouts(connect=1.5, first_byte=2.5))
+    await client.complete("Hello")
+    assert transport.limits == [(1.5, 2.5)]
+
+
+async def test_a_clock_correction_is_kept_by_the_client() -> None:
+    date = formatdate(time() + 3600, usegmt=True).encode()
+    rejected = Answer(401, ((b"date", date),), (b'{"error":{"message":"Invalid signature."}}',))
+    transport = FakeTransport([rejected, FINE, FINE])
+    client = Client(SERVICE, transport)
+    await client.complete("Hello")
+    await client.complete("Hello")
+    ahead = [signed - time() for signed in signed_at(transport)]
+    assert ahead == pytest.approx([0, 3600, 3600], abs=30)
+    assert client.clock_correction_ms == pytest.approx(3_600_000, abs=30_000)
+
+
+async def test_a_clock_correction_is_kept_even_where_the_call_fails() -> None:
+    date = formatdate(time() - 3600, usegmt=True).encode()
+    rejected = Answer(401, ((b"date", date),), (b'{"error":{"message":"Invalid signature."}}',))
+    transport = FakeTransport([rejected, rejected, FINE])
+    client = Client(SERVICE, transport)
+    with pytest.raises(SignatureRejected):
+        await client.complete("Hello")
+    await client.complete("Hello")
+    assert signed_at(transport)[-1] - time() == pytest.approx(-3600, abs=30)
+
+
+async def test_a_reply_is_entered_once() -> None:
+    client = Client(SERVICE, FakeTransport([FINE, FINE]))
+    async with client.stream("Hello") as reply:
+        with pytest.raises(UsageError):
+            await reply.__aenter__()
+        assert [text async for text in reply] == ["fi", "ne"]
+
+
+async def test_a_reply_is_read_inside_its_block() -> None:
+    reply = Client(SERVICE, FakeTransport([FINE])).stream("Hello")
+    with pytest.raises(UsageError):
+        await anext(reply)
+    async with reply:
+        assert await anext(reply) == "fi"
+    with pytest.raises(UsageError):
+        await anext(reply)
+    assert reply.text == "fi"
+
+
+async def test_a_reply_that_failed_is_not_read_on() -> None:
+    client = Client(SERVICE, FakeTransport([Answer(pieces=(b"fi", lost(), b"ne"))]))
+    async with client.stream("Hello") as reply:
+        with pytest.raises(TruncatedReply):
+            _ = [text async for text in reply]
+        with pytest.raises(UsageError):
+            await anext(reply)
+        assert reply.text == "fi"
+
+
+async def test_a_reply_is_read_by_one_task_at_a_time() -> None:
+    reading = anyio.Event()
+    go_on = anyio.Event()
+
+    async def wait() -> None:
+        if transport.events[-1] == ("read", 0):
+            reading.set()
+            await go_on.wait()
+
+    transport = FakeTransport([FINE], wait)
+    async with (
+        Client(SERVICE, transport).stream("Hello") as reply,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(anext, reply)
+        await reading.wait()
+        with pytest.raises(UsageError, match="another task"):
+            await anext(reply)
+        go_on.set()
+    assert transport.open_responses == 0
+
+
+async def test_a_closed_client_refuses_whatever_is_asked_of_it() -> None:
+    transport = FakeTransport([FINE])
+    async with Client(SERVICE, transport) as client:
+        before = client.stream("Hello")
+    for refused in (client.__aenter__, before.__aenter__):
+        with pytest.raises(UsageError, match="closed"):
+            await refused()
+    with pytest.raises(UsageError, match="closed"):
+        client.stream("Hello")
+    assert transport.requests == []
+
+
+async def test_a_client_closed_between_two_attempts_makes_no_more() -> None:
+    async def close() -> None:
+        if transport.events[-1][0] == "sleep":
+            await client.aclose()
+
+    transport = FakeTransport([BUSY, FINE], close)
+    client = Client(SERVICE, transport)
+    with pytest.raises(UsageError, match="closed"):
+        await client.complete("Hello")
+    assert len(transport.requests) == 1
+
+
+async def test_closing_the_client_ends_its_replies_and_then_the_transport() -> None:
+    transport = FakeTransport([FINE, FINE])
+    client = Client(SERVICE, transport)
+    async with client.stream("Hello") as one, client.stream("Hello") as other:
+        await client.aclose()
+        assert transport.open_responses == 0
+        assert transport.events[-1] == ("close transport",)
+        for reply in (one, other):
+            with pytest.raises(UsageError):
+                await anext(reply)
+    assert transport.events[-1] == ("close transport",)
+
+
+async def test_a_transport_is_closed_even_where_ending_a_reply_fails() -> None:
+    async def fail() -> None:
+        if transport.events[-1] == ("close", 0):
+            raise OwnError
+
+    transport = FakeTransport([FINE], fail)
+    client = Client(SERVICE, transport)
+    await client.stream("Hello").__aenter__()
+    with pytest.raises(OwnError):
+        await client.aclose()
+    assert transport.events[-1] == ("close transport",)
+
+
+async def test_a_client_belongs_to_the_loop_that_it_was_first_used_on() -> None:
+    transport = FakeTransport([FINE, FINE, FINE])
+    client = Client(SERVICE, transport)
+    await client.complete("Hello")
+    transport.loop = "another loop"
+    with pytest.raises(UsageError, match="event loop"):
+        await client.complete("Hello")
+    transport.loop = "the loop"
+    assert await client.complete("Hello") == "fine"
+
+
+async def test_two_replies_at_once_have_each_their_own_text() -> None:
+    transport = FakeTransport([Answer(pieces=(b"a", b"b")), Answer(pieces=(b"c", b"d"))])
+    client = Client(SERVICE, transport)
+    async with client.stream("Hello") as one, client.stream("Hello") as other:
+        assert [await anext(one), await anext(other), await anext(one)] == ["a", "c", "b"]
+        assert (one.text, other.text) == ("ab", "c")
+    assert transport.open_responses == 0
+
+
+async def test_text_that_is_not_to_be_kept_is_forgotten() -> None:
+    client = Client(SERVICE, FakeTransport([FINE]))
+    async with client.stream("Hello", keep_text=False) as reply:
+        assert [text async for text in reply] == ["fi", "ne"]
+        assert reply.text == ""
+
+
+async def test_a_conversation_that_cannot_be_sent_is_refused_before_anything_happens() -> None:
+    transport = FakeTransport([FINE])
+    with pytest.raises(InvalidMessages):
+        await Client(SERVICE, transport).complete([])
+    assert transport.events == []
+
+
+def test_a_service_without_its_key_is_refused_when_the_client_is_made() -> None:
+    with pytest.raises(ConfigurationError):
+        Client(Service("https://chat.example"), FakeTransport([]))
+
+
+def test_a_password_over_plain_http_is_warned_of() -> None:
+    exposed = Service("http://chat.example", secret_key="k", password="made-up-word")
+    with pytest.warns(UserWarning, match="plain http") as caught:
+        Client(exposed, FakeTransport([]))
+    assert "made-up-word" not in str(caught[0].message)
+
+
+async def test_the_log_tells_what_is_decided_and_no_secret(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = Service("https://chat.example", secret_key="made-up-key", password="made-up-word")
+    caplog.set_level(logging.DEBUG, "gprochat")
+    await Client(service, FakeTransport([BUSY, FINE])).complete("a private prompt")
+    assert {record.name for record in caplog.records} == {"gprochat.client"}
+    assert "503" in caplog.text
+    for secret in ("made-up-key", "made-up-word", "private", "fine"):
+        assert secret not in caplog.text
+
+
+class CancelAt:
+    """A checkpoint that cancels a scope at its n-th call.
+
+    Attributes:
+        reached: whether the n-th call has come.
+    """
+
+    def __init__(self, number: int, scope: anyio.CancelScope) -> None:
+        self._left = number
+        self._scope = scope
+        self.reached = False
+
+    async def __call__(self) -> None:
+        if self._left == 0:
+            self.reached = True
+            self._scope.cancel()
+        self._left -= 1
+        await anyio.lowlevel.checkpoint()
+
+
+async def whole(client: Client) -> None:
+    assert await client.complete("Hello") == "fine"
+
+
+async def broken_off(client: Client) -> None:
+    async with client.stream("Hello") as reply:
+        assert await anext(reply) == "fi"
+
+
+async def closed(client: Client) -> None:
+    async with client, client.stream("Hello") as reply:
+        assert await anext(reply) == "fi"
+        await client.aclose()
+
+
+@pytest.mark.parametrize("call", [whole, broken_off, closed])
+async def test_a_call_cancelled_at_any_await_leaves_nothing_open(
+    call: Callable[[Client], Awaitable[None]],
+) -> None:
+    number = 0
+    while True:
+        scope = anyio.CancelScope()
+        checkpoint = CancelAt(number, scope)
+        transport = FakeTransport([Answer(503, pieces=(b"busy",)), lost(), FINE], checkpoint)
+        with scope:
+            await call(Client(SERVICE, transport))
+        assert transport.open_responses == 0
+        if not checkpoint.reached:
+            break
+        assert scope.cancelled_caught
+        number += 1
+    # send, read, read, close, sleep; send, sleep; send and at least one read and a close.
+    assert number >= 10
+
+
+async def test_after_a_cancelled_call_the_client_goes_on_working() -> None:
+    scope = anyio.CancelScope()
+    checkpoint = CancelAt(1, scope)
+    client = Client(SERVICE, FakeTransport([FINE, FINE], checkpoint))
+    with scope:
+        await client.complete("Hello")
+    assert checkpoint.reached
+    assert await client.complete("Hello") == "fine"
