@@ -117,6 +117,19 @@ def test_a_bomb_takes_no_more_memory_than_the_length_asked_for() -> None:
     assert peak < 4 << 20
 
 
+@pytest.mark.parametrize("before", [1000, 1 << 20])
+def test_a_bomb_behind_another_member_takes_no_more_memory_either(before: int) -> None:
+    data = gzip.compress(bytes(before)) + gzip.compress(bytes(50 << 20))
+    tracemalloc.start()
+    try:
+        plain = Inflater("gzip").decode(data, 1 << 20)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(plain) == 1 << 20
+    assert peak < 5 << 20
+
+
 @pytest.mark.parametrize("size", [1, 3, 1 << 20])
 @pytest.mark.parametrize(("coding", "compress"), COMPRESSIONS)
 def test_data_after_the_end_is_corrupt_and_costs_nothing_of_the_text(

@@ -15,6 +15,7 @@ from gprochat_core import (
     SignatureRejected,
 )
 from gprochat_core.diagnosis import (
+    MAX_ERROR_BODY,
     diagnose,
     is_html,
     is_settled_by_head,
@@ -258,7 +259,7 @@ def test_a_rejected_password_is_not_the_clocks_fault() -> None:
     assert type(error) is PasswordRejected
     assert error.clock_skew == THE_RFCS_MOMENT
     assert "clock" not in str(error)
-    assert "password" in str(error)
+    assert "set the deployment's password" in str(error)
 
 
 def test_a_rejection_that_names_neither_points_to_both() -> None:
@@ -278,11 +279,16 @@ def test_a_rejection_that_names_neither_points_to_both() -> None:
         (500, b"API key not valid. Pass another.", "trying again changes nothing"),
         (500, b"", "try again later"),
         (404, b"", "check the URL"),
-        (301, b"", "set the service's URL to where it is"),
+        (300, b"", "set the service's URL to where it is"),
+        (399, b"", "set the service's URL to where it is"),
     ],
 )
 def test_an_error_says_what_to_do(status: int, body: bytes, advice: str) -> None:
     assert advice in str(diagnose(status, {}, body))
+
+
+def test_of_an_error_64_kib_are_read() -> None:
+    assert MAX_ERROR_BODY == 65_536
 
 
 @pytest.mark.parametrize("status", [400, 401, 429, 500])
