@@ -2,7 +2,7 @@
 # Another interpreter than the first one found: make PYTHON=/path/to/python demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint coverage docs constraints clean
+.PHONY: help demo test lint coverage docs bench bench-quick constraints clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -19,6 +19,8 @@ help:
 	@echo 'make lint         lint and types only'
 	@echo 'make coverage     the tests on one Python, with the coverage that is asked for'
 	@echo 'make docs         the reference, from the docstrings, in build/docs'
+	@echo 'make bench        the speed, beside bare libraries and other clients; about ten minutes'
+	@echo 'make bench-quick  the same in a minute, for an impression'
 	@echo 'make constraints  refresh the pinned versions'
 	@echo 'make clean        remove what the above have made'
 
@@ -56,6 +58,12 @@ $(venv):
 	@echo 'Installing the development tools into .venv ...'
 	@$(install) --group dev
 	@touch $@
+
+bench: | $(venv)
+	@$(venv) -m benchmarks
+
+bench-quick: | $(venv)
+	@$(venv) -m benchmarks --quick
 
 constraints:
 	@test -n "$(PYTHON)" || { echo 'No Python of 3.11 or newer found; name one: make PYTHON=...' >&2; exit 1; }

@@ -1,0 +1,1 @@
+"""What the adapters cost, side by side with what a user would pick instead: see README.md."""

@@ -1,0 +1,97 @@
+"""The processes of a run: the peer, and one for each client, which wait for their turn."""
+
+import json
+import os
+import subprocess
+import urllib.request
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from .environments import HERE, python
+
+ENVIRONMENT = {
+    **os.environ,
+    # What is measured is this folder's code. A proxy would be measured too.
+    "PYTHONPATH": os.environ.get("BENCH_SOURCE", str(HERE.parent / "src")),
+    "NO_PROXY": "127.0.0.1",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A client as it is measured: what it is called, and which file, loop and environment."""
+
+    name: str
+    client: str
+    loop: str = "asyncio"
+    environment: str = "gprochat"
+
+
+class Process:
+    """A program of this folder, until the block is left."""
+
+    def __init__(self, environment: str, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [python(environment), "-m", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=HERE.parent,
+            env=ENVIRONMENT,
+        )
+
+    def line(self) -> str:
+        assert self._process.stdout
+        if line := self._process.stdout.readline():
+            return line
+        raise RuntimeError(f"{' '.join(map(str, self._process.args))} failed")  # type: ignore[arg-type]
+
+    def write(self, line: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Worker(Process):
+    """The process of one client."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject.environment, "benchmarks.worker", subject.client, subject.loop)
+
+    def ask(self, task: str, **arguments: object) -> dict[str, float]:
+        self.write(json.dumps({"task": task, **arguments}))
+        result: dict[str, float] = json.loads(self.line())
+        return result
+
+
+class Peer(Process):
+    """The streaming peer's process."""
+
+    def __init__(self) -> None:
+        super().__init__("gprochat", "benchmarks.peer")
+        self.url = f"http://127.0.0.1:{int(self.line())}"
+
+    def account(self) -> dict[str, float]:
+        """What it has done since it was last asked."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{self.url}/account") as answer:
+            result: dict[str, float] = json.load(answer)
+            return result

@@ -1,0 +1,178 @@
+"""The process that one client is measured in: takes tasks as lines of JSON, answers with results.
+
+Run as `python -m benchmarks.worker {client} {loop}`. It stays for all rounds, so that what is
+measured is a client at work and not its start, and is idle while others have their turn.
+"""
+
+import gc
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib import import_module
+from typing import TypeAlias
+
+from .clients import Client
+from .loops import LOOPS, Loop
+
+Result: TypeAlias = dict[str, float]
+
+CHARACTERS_A_PIECE = 6
+PAGE = resource.getpagesize()
+
+
+class Arrivals:
+    """Counts what arrives of one stream."""
+
+    __slots__ = ("characters",)
+
+    def __init__(self) -> None:
+        self.characters = 0
+
+    def __call__(self, text: str) -> None:
+        self.characters += len(text)
+
+
+def pieces(streams: list[Arrivals]) -> float:
+    return sum(stream.characters for stream in streams) / CHARACTERS_A_PIECE
+
+
+async def all_begun(loop: Loop, streams: list[Arrivals]) -> None:
+    limit = time.monotonic() + 60
+    while not all(stream.characters for stream in streams):
+        if time.monotonic() > limit:
+            raise TimeoutError("not all streams began within a minute")
+        await loop.sleep(0.05)
+
+
+async def live(
+    loop: Loop, make: type[Client], url: str, streams: int, pause: float, seconds: float
+) -> Result:
+    """Hold that many live streams; over some seconds of them, the processor time per piece."""
+    arrivals = [Arrivals() for _ in range(streams)]
+    async with (
+        make(url, streams) as client,
+        loop.background([partial(client.stream, each) for each in arrivals]),
+    ):
+        await all_begun(loop, arrivals)
+        await loop.sleep(pause)
+        cpu, wall, before = time.process_time(), time.monotonic(), pieces(arrivals)
+        await loop.sleep(seconds)
+        cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+        arrived = pieces(arrivals) - before
+    return {"us": cpu / arrived * 1e6, "load": cpu / wall, "rate": arrived / wall}
+
+
+async def whole(loop: Loop, make: type[Client], url: str, count: int) -> Result:
+    """Take that many whole replies one after the other; characters a second, by the clock."""
+    async with make(url, 1) as client:
+        await client.whole()
+        begin, length = time.perf_counter(), 0
+        for _ in range(count):
+            length += len(await client.whole())
+        return {"rate": length / (time.perf_counter() - begin)}
+
+
+async def first(loop: Loop, make: type[Client], url: str, streams: int, count: int) -> Result:
+    """Ask that often, by so many callers at once; the median of the seconds to the first text."""
+    waits: list[float] = []
+
+    async def ask(client: Client) -> None:
+        begin = time.perf_counter()
+        await client.stream(lambda text: waits.append(time.perf_counter() - begin))
+
+    async with make(url, streams) as client:
+        # The first round opens the connections.
+        await loop.all([partial(ask, client)] * streams)
+        waits.clear()
+        for _ in range(count):
+            await loop.all([partial(ask, client)] * streams)
+    return {"seconds": statistics.median(waits)}
+
+
+async def idle(loop: Loop, make: type[Client], url: str, streams: int) -> Result:
+    """Hold that many replies that have begun and stand still; resident bytes of each."""
+    arrivals = [Arrivals() for _ in range(streams)]
+    async with (
+        make(url, streams + 1) as client,
+        loop.background([partial(client.stream, Arrivals())]),
+    ):
+        await loop.sleep(0.2)
+        gc.collect()
+        before = resident()
+        async with loop.background([partial(client.stream, each) for each in arrivals]):
+            await all_begun(loop, arrivals)
+            gc.collect()
+            used = resident() - before
+    return {"bytes": used / streams}
+
+
+async def long(loop: Loop, make: type[Client], url: str, small: str) -> Result:
+    """Stream one very long reply through; by how much the peak of resident bytes rose."""
+    arrivals = Arrivals()
+    async with make(url, 1) as client:
+        await make(small, 1).__aenter__()
+        before = peak()
+        await client.stream(arrivals)
+    return {"rise": peak() - before, "characters": arrivals.characters}
+
+
+async def say(loop: Loop, make: type[Client], url: str, conversation: object) -> Result:
+    """Send a whole conversation, for the peer to take account of."""
+    async with make(url, 1) as client:
+        await client.say(conversation)  # type: ignore[attr-defined]
+    return {}
+
+
+TASKS: dict[str, Callable[..., Awaitable[Result]]] = {
+    task.__name__: task for task in (live, whole, first, idle, long, say)
+}
+
+
+def settle_malloc() -> None:
+    """Bring glibc's allocator to the state that it has in a process that has run for a while.
+
+    asyncio reads into a fresh 256 KiB each time. Until a program has once freed a block as large,
+    glibc maps and unmaps memory for each of these, which is a third of all time. Which libraries
+    free one when they are imported is luck, so everyone here begins with having done so.
+    """
+    bytes(1 << 20)
+
+
+def resident() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * PAGE
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    _, name, loop_name = sys.argv
+    # What a client prints must not get in between the results.
+    results = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    settle_malloc()
+    loop = LOOPS[loop_name]
+    make: type[Client] = import_module(f"benchmarks.clients.{name}").Client
+    for line in sys.stdin:
+        arguments = json.loads(line)
+        answer: Result = {}
+
+        async def run(arguments: dict[str, object] = arguments, answer: Result = answer) -> None:
+            task = TASKS[str(arguments.pop("task"))]
+            answer.update(await task(loop, make, **arguments))
+
+        loop.run(run)
+        print(json.dumps(answer), file=results, flush=True)
+
+
+if __name__ == "__main__":
+    main()
