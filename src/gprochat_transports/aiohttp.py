@@ -4,7 +4,7 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Iterable
 from contextlib import suppress
-from ssl import SSLContext, create_default_context
+from ssl import SSLContext
 from time import monotonic
 from types import SimpleNamespace
 from typing import Final, cast
@@ -247,7 +247,8 @@ class AiohttpTransport:
 
     def _make_session(self) -> aiohttp.ClientSession:
         if self._own_session is None:
-            ssl_context = self._ssl_context or create_default_context()
+            # True stands for a context of aiohttp's that verifies, and that all its sessions share.
+            ssl_context = self._ssl_context or True
             limit = self._limits.max_connections
             if self._socks_proxy is not None:
                 from aiohttp_socks import ProxyConnector

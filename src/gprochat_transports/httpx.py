@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from math import inf
 from ssl import SSLContext, create_default_context
@@ -437,6 +438,12 @@ class SyncClient(AnySyncClient):
         )
 
 
+@cache
+def system_context() -> SSLContext:
+    """The context that trusts the system's authorities; to make one takes longer than a call."""
+    return create_default_context()
+
+
 def client_settings(
     service: Service,
     limits: Limits,
@@ -451,7 +458,7 @@ def client_settings(
         return {}
     return {
         "proxy": find_proxy(service.url, proxy),
-        "verify": ssl_context or create_default_context(),
+        "verify": ssl_context or system_context(),
         "trust_env": False,
         # Each call stands for itself, whatever a service would like to remember.
         "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),

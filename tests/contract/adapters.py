@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import import_module
-from ssl import SSLContext, create_default_context
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeAlias
 
@@ -235,7 +235,7 @@ class Httpx2Client(gprochat_transports.httpx.Client):
     ) -> None:
         self._given = httpx2.AsyncClient(
             proxy=find_proxy(service.url, proxy),
-            verify=ssl_context or create_default_context(),
+            verify=ssl_context or True,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             limits=httpx2.Limits(max_connections=(limits or Limits()).max_connections),
             trust_env=False,
