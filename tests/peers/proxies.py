@@ -7,17 +7,12 @@ loopback. What reaches a peer under that name has come through the proxy, which 
 import asyncio
 import subprocess
 import sys
-import threading
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 __all__ = ["SECRET_HOST", "ProxyServer"]
 
 SECRET_HOST: Final = "only-the-proxy-knows.invalid"
-
-START_LIMIT: Final = 20.0
-"""Seconds that the proxy's process may take to say its port."""
 
 
 class ProxyServer:
@@ -28,34 +23,32 @@ class ProxyServer:
 
     Attributes:
         port: its port on 127.0.0.1.
-        log: its access log, one line a connection: `protocol client -> host:port`.
     """
 
     def __init__(self, user: str | None = None, password: str | None = None) -> None:
-        self._fragment = "" if user is None else f"#{user}:{password}"
+        self._asks_for = "" if user is None else f"#{user}:{password}"
         self._credentials = "" if user is None else f"{user}:{password}@"
-        self.log: list[str] = []
         self.port = 0
 
     def url(self, scheme: str, credentials: str | None = None) -> str:
-        """The proxy's URL for a client: with scheme http or socks5, `user:password@` if needed."""
+        """The proxy's URL for a client.
+
+        Args:
+            scheme: http, socks5 or socks5h.
+            credentials: `user:password@` instead of the right ones.
+        """
         given = self._credentials if credentials is None else credentials
         return f"{scheme}://{given}127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        listen = f"http+socks5://127.0.0.1:0{self._fragment}"
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), listen],
+            [sys.executable, __file__, f"http+socks5://127.0.0.1:0{self._asks_for}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._started = threading.Event()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        if not self._started.wait(START_LIMIT) or not self.port:
-            self.__exit__(None, None, None)
-            raise RuntimeError("the proxy server did not start")
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
         return self
 
     def __exit__(
@@ -64,27 +57,8 @@ class ProxyServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         # The end of its input ends the process, even where this one is killed.
-        self._process.stdin.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._reader.join()
-        self._process.stdout.close()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if self._started.is_set():
-                self.log.append(line.strip())
-            else:
-                self.port = int(line)
-                self._started.set()
-        self._started.set()
+        self._process.communicate(timeout=10)
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -100,12 +74,8 @@ async def serve(listen: str) -> None:
     """Serve until standard input ends, having said the port on standard output."""
     import pproxy
 
-    options = {
-        "rserver": [],
-        "verbose": lambda line: print(line, flush=True),
-        # It would let in without a password who has given it before from the same address.
-        "authtime": -1,
-    }
+    # It would let in without a password who has given it before from the same address.
+    options = {"rserver": [], "authtime": -1}
     proxy: Any = pproxy.Server(listen)
     server = await proxy.start_server(options)
     print(server.sockets[0].getsockname()[1], flush=True)
