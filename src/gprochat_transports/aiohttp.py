@@ -146,16 +146,24 @@ class AiohttpResponse:
     async def aclose(self) -> None:
         if self._closed is not None:
             self._closed.remove_done_callback(self._end)
+            # Once on a connection, however many responses come over it.
+            self._closed.remove_done_callback(retrieve)
+            self._closed.add_done_callback(retrieve)
         # Once read to its end, the response has given back its connection itself.
         self._response.close()
 
     def _end(self, closed: "asyncio.Future[None]") -> None:
         # aiohttp forgets a body whose framing is broken, and would wait for the rest of it.
-        error = closed.exception()
+        error = retrieve(closed)
         if not self._content.is_eof() and self._content.exception() is None:
             lost = aiohttp.ClientPayloadError("the connection was closed within the body")
             lost.__cause__ = error
             self._content.set_exception(lost)
+
+
+def retrieve(closed: "asyncio.Future[None]") -> BaseException | None:
+    """How a connection ended; asyncio reports an exception that nobody has asked for."""
+    return None if closed.cancelled() else closed.exception()
 
 
 class AiohttpTransport:
@@ -227,12 +235,10 @@ class AiohttpTransport:
                 trace_request_ctx=body,
             )
         except FAILURES.kinds as error:
-            failed = FAILURES.translate(error)
-            if not body.begun and failed.failure is not Failure.CONNECT_TIMEOUT:
+            failed = FAILURES.translate(error, reused=body.reused)
+            if not (body.begun or body.reused) and failed.failure is not Failure.CONNECT_TIMEOUT:
                 # A proxy breaks the rules of HTTP, or off.
                 failed.failure = Failure.CONNECT
-            elif failed.failure is Failure.LOST and body.reused:
-                failed.failure = Failure.STALE
             raise failed from error
 
     def current_loop(self) -> object:

@@ -1,0 +1,84 @@
+"""What a call that is over must not have left behind: files, tasks, and complaints."""
+
+import gc
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from tests.faults.cancel_loops import Interruptible
+
+__all__ = ["Residue", "no_complaints"]
+
+SOON = 1.0
+"""Seconds within which everything must be gone."""
+
+
+class Residue:
+    """The files and tasks that were there before, to be compared with those that are there later.
+
+    Args:
+        loop: whose tasks to look at.
+    """
+
+    def __init__(self, loop: Interruptible) -> None:
+        self._loop = loop
+        self._files = open_files()
+        self._tasks = loop.tasks()
+
+    async def check(self) -> None:
+        """Raise AssertionError unless what has come is gone again soon."""
+        assert self._loop.complaints == []
+        deadline = monotonic() + SOON
+        while left := self._left():
+            assert monotonic() < deadline, f"left behind: {left}"
+            await self._loop.sleep(0.001)
+
+    def _left(self) -> list[object]:
+        tasks = self._loop.tasks() - self._tasks
+        files = open_files()
+        return [*tasks, *(f"{files[one]}" for one in files.keys() - self._files.keys())]
+
+
+def open_files() -> dict[int, str]:
+    """The open file descriptors, and what they are."""
+    found: dict[int, str] = {}
+    for name in os.listdir("/dev/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/dev/fd/{name}")
+        except OSError:
+            # The one that listed them.
+            continue
+    return found
+
+
+@contextmanager
+def no_complaints() -> Iterator[None]:
+    """Raise AssertionError if what is done here lets Python complain, now or when collected."""
+    complaints: list[str] = []
+    unraisable = sys.unraisablehook
+    sys.unraisablehook = lambda args: complaints.append(
+        f"{args.err_msg} {args.object!r}: {args.exc_value!r}"
+    )
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            yield
+            gc.collect()
+    finally:
+        sys.unraisablehook = unraisable
+    complaints += [f"{each.category.__name__}: {each.message}" for each in warned]
+    assert complaints == []
+
+
+@contextmanager
+def quick_collection() -> Iterator[None]:
+    """Let the garbage collector look only at what is made from here on."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
