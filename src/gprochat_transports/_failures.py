@@ -21,9 +21,17 @@ class FailureTable:
         self._rows = tuple(rows)
         self.kinds = tuple(kind for kind, _ in self._rows)
 
-    def translate(self, error: Exception) -> TransportError:
-        """Return one of the exceptions as a TransportError, to be raised from it."""
+    def translate(self, error: Exception, *, reused: bool = False) -> TransportError:
+        """Return one of the exceptions as a TransportError, to be raised from it.
+
+        Args:
+            error: an exception of the table.
+            reused: whether it came instead of a response's head, on a connection that has served
+                before: what makes no sense there may be left over from then.
+        """
         failure = next(failure for kind, failure in self._rows if isinstance(error, kind))
+        if reused and failure in (Failure.LOST, Failure.MALFORMED):
+            failure = Failure.STALE
         return TransportError(failure, words(error))
 
 

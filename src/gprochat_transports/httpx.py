@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from math import inf
-from ssl import SSLContext, create_default_context
+from ssl import SSLContext, SSLError, create_default_context
 from time import monotonic, sleep
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, Self, cast
@@ -88,8 +88,15 @@ class Library:
                 )
             self.module = found[0]
         rows = [(getattr(self.module, name), failure) for name, failure in FAILURES]
-        # What anyio's time limit raises.
-        self.failures = FailureTable([*rows, *socks_failures, (TimeoutError, Failure.TIMEOUT)])
+        self.failures = FailureTable(
+            [
+                *rows,
+                *socks_failures,
+                # What anyio's time limit raises, and what its TLS lets through.
+                (TimeoutError, Failure.TIMEOUT),
+                (SSLError, Failure.LOST),
+            ]
+        )
         self.body = cast(
             "Callable[[bytes], httpx.AsyncByteStream]",
             type("Body", (Body, self.module.AsyncByteStream), {}),
@@ -97,7 +104,8 @@ class Library:
 
     def translate(self, error: Exception, progress: "Progress | None" = None) -> TransportError:
         """Return an exception of the library's as a TransportError."""
-        failed = self.failures.translate(error)
+        reused = progress is not None and progress.reused
+        failed = self.failures.translate(error, reused=reused)
         if failed.failure is Failure.MALFORMED and "disconnected" in failed.detail:
             # The one thing it calls a protocol error that is none.
             failed.failure = Failure.LOST
@@ -105,8 +113,6 @@ class Library:
             # What a proxy does, too, is no more than part of connecting.
             in_time = failed.failure not in (Failure.TIMEOUT, Failure.CONNECT_TIMEOUT)
             failed.failure = Failure.CONNECT if in_time else Failure.CONNECT_TIMEOUT
-        elif progress is not None and progress.reused and failed.failure is Failure.LOST:
-            failed.failure = Failure.STALE
         return failed
 
 
@@ -219,7 +225,8 @@ class HttpxTransport:
         finally:
             if progress.stream is not None:
                 with anyio.CancelScope(shield=True):
-                    await cast("httpcore.AsyncNetworkStream", progress.stream).aclose()
+                    for lost in (*lost_connections(self._client, built), progress.stream):
+                        await cast("httpcore.AsyncNetworkStream", lost).aclose()
         raise TransportError(Failure.CONNECT_TIMEOUT if progress.connecting else Failure.TIMEOUT)
 
     def current_loop(self) -> object:
@@ -252,6 +259,13 @@ class HttpxResponse:
             raise self._library.translate(error) from error
 
     async def aclose(self) -> None:
+        # In a task of its own: the library relies on anyio's shields, and asyncio's cancellation
+        # knows none.
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._close)
+
+    @shielded
+    async def _close(self) -> None:
         await self._response.aclose()
         # The body is several asynchronous generators in each other, and closing the outermost
         # would leave the rest to the garbage collector. On a closed connection the innermost
@@ -322,7 +336,8 @@ class BlockingTransport:
             raise self._library.translate(error, progress) from error
         finally:
             if progress.stream is not None:
-                cast("httpcore.NetworkStream", progress.stream).close()
+                for lost in (*lost_connections(self._client, built), progress.stream):
+                    cast("httpcore.NetworkStream", lost).close()
         return BlockingResponse(response, self._library, progress, self._deadline)
 
     def current_loop(self) -> object:

@@ -134,10 +134,7 @@ class TrioTransport:
         except BaseException as error:
             await response.aclose()
             if isinstance(error, FAILURES.kinds):
-                failed = FAILURES.translate(error)
-                if failed.failure is Failure.LOST and connection.reused:
-                    failed.failure = Failure.STALE
-                raise failed from error
+                raise FAILURES.translate(error, reused=connection.reused) from error
             raise
         response.status = head.status_code
         response.headers = head.headers
