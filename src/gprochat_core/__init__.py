@@ -29,7 +29,7 @@ from .errors import (
     UsageError,
 )
 from .exchange import Exchange, State
-from .messages import Conversation, Encoding, Message, Role, format_prompt
+from .messages import Conversation, Encoding, Message, Role, format_prompt, read_messages
 from .policy import Limits, RetryPolicy, Timeouts
 from .reply import ReplyParser
 from .request import Draft, Request
@@ -80,4 +80,5 @@ __all__ = [
     "format_prompt",
     "generate_signature",
     "get_model",
+    "read_messages",
 ]

@@ -41,6 +41,9 @@ __all__ = ["Exchange", "SendLimits", "State"]
 TOLERATED_CLOCK_SKEW: Final = 30.0
 """Seconds that a clock may be off before a rejected signature is blamed on it."""
 
+PROXY_AUTHENTICATION_REQUIRED: Final = 407
+"""The one status that only a proxy sends (RFC 9110, 15.5.8): the service was never reached."""
+
 MAX_STALE_CONNECTIONS: Final = 100
 """How many kept connections may turn out to be closed, one after the other, at no cost."""
 
@@ -180,9 +183,13 @@ class Exchange:
 
         Raises:
             ResponseError: that is all of the answer that matters.
+            ConnectError: it is not the service's but a proxy's.
         """
         self._expect(State.SENT)
         self._sent = sent
+        if status == PROXY_AUTHENTICATION_REQUIRED:
+            refused = TransportError(Failure.CONNECT, "the proxy asks for a user and password")
+            raise self.fail(refused, sent)
         try:
             lines = tuple(headers)
             check_head(status, lines, self._limits.max_head_bytes)

@@ -2,17 +2,22 @@
 
 Pick one by your event loop and the library you already have: `gprochat_transports.aiohttp`,
 `.httpx` or `.trio`, each with a `Client` of the same shape. What is here needs none of them:
-the client for a transport of your own, and the settings that the environment makes.
+the clients for a transport of your own, and the settings that the environment makes.
 """
 
 from ._client import Client, Reply, Response, Transport
+from ._failures import FailureTable
+from ._sync import SyncClient, SyncReply
 from .environment import FROM_ENVIRONMENT, service_from_environment
 
 __all__ = [
     "FROM_ENVIRONMENT",
     "Client",
+    "FailureTable",
     "Reply",
     "Response",
+    "SyncClient",
+    "SyncReply",
     "Transport",
     "service_from_environment",
 ]

@@ -69,6 +69,10 @@ class SyncReply:
     ) -> None:
         run(self._reply.__aexit__(exc_type, exc, traceback))
 
+    def close(self) -> None:
+        """End the reply and release its connection; leaving the block does it."""
+        run(self._reply.aclose())
+
     def __iter__(self) -> Self:
         return self
 

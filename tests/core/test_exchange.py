@@ -658,3 +658,11 @@ def test_not_even_an_attempt_at_once_is_made_after_the_total() -> None:
     assert call.clock_correction_ms == 90_000
     call = exchange(timeouts=Timeouts(total=20))
     assert call.retry(broken(call, Failure.STALE), 20.0, 0.0) is None
+
+
+def test_a_proxy_that_asks_for_a_password_is_no_connection() -> None:
+    call = exchange()
+    call.attempt(NOW_MS)
+    with pytest.raises(ConnectError, match="the proxy asks for a user and password"):
+        call.receive_head(407, [], sent=0.0, now_ms=NOW_MS)
+    assert call.state is State.FAILED

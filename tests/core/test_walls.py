@@ -78,6 +78,7 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
     "gprochat_transports.answers": [["gprochat[server]"]],
     # The command itself says what to install where nothing is.
     "gprochat_transports.cli.*": [["gprochat[cli]"]],
+    "gprochat_transports.demo": [["gprochat[server]"]],
     "gprochat_transports.httpx": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
     "gprochat_transports.provider": [["gprochat[aiohttp]"]],
     # pytest loads it wherever the project is installed, with whichever extra.
