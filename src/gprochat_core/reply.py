@@ -134,10 +134,12 @@ class ReplyParser:
         if inflater is not None:
             room = self._max_bytes - self._size + 1 if self.is_reply else MAX_ERROR_BODY
             data = inflater.decode(data, room)
-        text = self._feed_plain(data)
-        if inflater is not None and inflater.corrupt:
-            raise self.cut("its compressed data is corrupt")
-        return text
+            if inflater.corrupt:
+                # What it brings is not returned any more, so the error has to have it.
+                self._keep_text = True
+                self._feed_plain(data)
+                raise self.cut("its compressed data is corrupt")
+        return self._feed_plain(data)
 
     def finish(self) -> str:
         """Return the last of the text, now that the body has ended as it should.
@@ -192,6 +194,7 @@ class ReplyParser:
             return ""
         self._size += len(data)
         if self._size > self._max_bytes:
+            self._keep_text = True
             self._feed_text(data[: self._max_bytes - self._size])
             # Something followed what was held back, so that it was no marker.
             self._pieces.append(self._held)

@@ -138,6 +138,16 @@ def test_a_service_without_a_key_cannot_be_asked() -> None:
         Exchange(Service("https://chat.example"), "Hello")
 
 
+def test_a_call_need_not_keep_its_text() -> None:
+    call = Exchange(SERVICE, "Hello", keep_text=False)
+    call.attempt(NOW_MS)
+    call.receive_head(200, [], sent=0.0, now_ms=NOW_MS)
+    assert call.receive(b"Hi, I") == "Hi, "
+    error = call.fail(TransportError(Failure.LOST), 0.0)
+    assert isinstance(error, TruncatedReply)
+    assert error.text == call.text == "I"
+
+
 # Calls in a wrong order
 
 CALLS: dict[str, tuple[Callable[[Exchange], object], set[State]]] = {

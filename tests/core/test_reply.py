@@ -100,27 +100,30 @@ def outcome(
     headers: Headers = (),
     max_bytes: int = 1 << 24,
     complete: bool = True,
+    keep_text: bool = True,
 ) -> Outcome:
     """Parse an answer; what was handed over must be what the parser and its error call the text."""
     handed_over = ""
     failure: GPROChatError | None = None
     try:
-        parser = ReplyParser(status, headers, max_bytes=max_bytes, now=0.0)
+        parser = ReplyParser(status, headers, max_bytes=max_bytes, now=0.0, keep_text=keep_text)
     except ResponseError as error:
         return Outcome("", type(error), str(error))
     try:
         for piece in pieces:
             handed_over += parser.feed(piece)
-            assert parser.text == handed_over
+            assert parser.text == (handed_over if keep_text else "")
         if not complete:
             raise parser.cut("the test ended it")
         handed_over += parser.finish()
     except (IncompleteReply, ResponseError) as error:
         failure = error
     if failure is None:
-        assert parser.text == handed_over
+        assert parser.text == (handed_over if keep_text else "")
         return Outcome(handed_over)
     assert parser.text == getattr(failure, "text", "")
+    if not keep_text:
+        return Outcome(handed_over + parser.text, type(failure), str(failure))
     # An error may bring text that came too late to be handed over; it never takes any back.
     assert parser.text.startswith(handed_over)
     return Outcome(parser.text, type(failure), str(failure))
@@ -728,6 +731,32 @@ def test_any_answer_ends_the_same_however_it_is_cut_and_never_but_in_our_own_err
         )
 
     assert parse(cut_at(body, places)) == parse([body]) == parse(single_bytes(body))
+
+
+@given(
+    coding=st.sampled_from([b"identity", b"gzip", b"deflate"]),
+    body=bodies,
+    places=cut_places,
+    max_bytes=st.one_of(st.integers(1, 60), st.just(1 << 20)),
+    complete=st.booleans(),
+)
+@example(b"gzip", gzip.compress(b"Hello") + b"!", [], 1 << 20, True)
+@example(b"identity", b"Hello", [2], 4, True)
+@example(b"identity", b"Hello Int", [], 1 << 20, True)
+def test_who_keeps_no_text_loses_none(
+    coding: bytes, body: bytes, places: list[int], max_bytes: int, complete: bool
+) -> None:
+    kept, not_kept = (
+        outcome(
+            cut_at(body, places),
+            headers=coded(coding),
+            max_bytes=max_bytes,
+            complete=complete,
+            keep_text=keep_text,
+        )
+        for keep_text in (True, False)
+    )
+    assert kept[:2] == not_kept[:2]
 
 
 @given(delicate_text)
