@@ -14,7 +14,7 @@ from math import inf
 from ssl import SSLContext, SSLError, create_default_context
 from time import monotonic, sleep
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import anyio
 import anyio.lowlevel
@@ -149,6 +149,7 @@ class Progress:
         limits: the time limits, as the library takes them.
         connecting: whether a connection is being made, with all that a proxy and TLS ask for.
         stream: what is connected as long as that lasts; the library does not always close it.
+        sending: whether the request itself is under way, or has been.
         reused: whether the request goes over a connection that has served before.
         sent_at: when its last byte was sent, by `time.monotonic`.
     """
@@ -162,6 +163,7 @@ class Progress:
         self.limits = {"connect": connect, "pool": connect, "write": reply, "read": reply}
         self.connecting = False
         self.stream: object = None
+        self.sending = False
         self.reused = False
         self.sent_at = monotonic()
         self._limit = limit
@@ -181,6 +183,7 @@ class Progress:
             self.reused = not self.connecting
             self.connecting = False
             self.stream = None
+            self.sending = True
             self._limit(None)
         elif step == "send_request_body.complete" and not self.connecting:
             self.sent_at = monotonic()
@@ -223,10 +226,12 @@ class HttpxTransport:
         except self._library.failures.kinds as error:
             raise self._library.translate(error, progress) from error
         finally:
-            if progress.stream is not None:
+            if not progress.sending:
                 with anyio.CancelScope(shield=True):
-                    for lost in (*lost_connections(self._client, built), progress.stream):
-                        await cast("httpcore.AsyncNetworkStream", lost).aclose()
+                    for lost in take_lost_connections(self._client, built):
+                        await lost.aclose()
+                    if progress.stream is not None:
+                        await cast("httpcore.AsyncNetworkStream", progress.stream).aclose()
         raise TransportError(Failure.CONNECT_TIMEOUT if progress.connecting else Failure.TIMEOUT)
 
     def current_loop(self) -> object:
@@ -264,15 +269,15 @@ class HttpxResponse:
         async with anyio.create_task_group() as group:
             group.start_soon(self._close)
 
-    @shielded
     async def _close(self) -> None:
-        await self._response.aclose()
-        # The body is several asynchronous generators in each other, and closing the outermost
-        # would leave the rest to the garbage collector. On a closed connection the innermost
-        # fails, and all of them end.
-        with suppress(*self._library.failures.kinds):
-            while await anext(self._body, b""):
-                pass
+        with anyio.CancelScope(shield=True):
+            await self._response.aclose()
+            # The body is several asynchronous generators in each other, and closing the outermost
+            # would leave the rest to the garbage collector. On a closed connection the innermost
+            # fails, and all of them end.
+            with suppress(*self._library.failures.kinds):
+                while await anext(self._body, b""):
+                    pass
 
 
 class Deadline(threading.local):
@@ -335,9 +340,11 @@ class BlockingTransport:
         except self._library.failures.kinds as error:
             raise self._library.translate(error, progress) from error
         finally:
-            if progress.stream is not None:
-                for lost in (*lost_connections(self._client, built), progress.stream):
-                    cast("httpcore.NetworkStream", lost).close()
+            if not progress.sending:
+                for lost in take_lost_connections(self._client, built):
+                    lost.close()
+                if progress.stream is not None:
+                    cast("httpcore.NetworkStream", progress.stream).close()
         return BlockingResponse(response, self._library, progress, self._deadline)
 
     def current_loop(self) -> object:
@@ -374,6 +381,25 @@ class BlockingResponse:
 
     async def aclose(self) -> None:
         self._response.close()
+
+
+def take_lost_connections(
+    client: httpx.Client | httpx.AsyncClient, request: httpx.Request
+) -> list[Any]:
+    """Take out of a request's pool what no request will ever get; what is returned is to be closed.
+
+    httpcore keeps a place for a connection whose request ended before it was sent, and for a
+    tunnel through a proxy in which TLS failed. It has no public way to give such a place back;
+    should what is used here change, the places stay lost.
+    """
+    with suppress(AttributeError):
+        pool = cast("Any", client)._transport_for_url(request.url)._pool
+        with pool._optional_thread_lock:
+            used = [one.connection for one in pool._requests]
+            lost = [one for one in pool._connections if one not in used and not one.is_idle()]
+            pool._connections = [one for one in pool._connections if one not in lost]
+            return [*lost, *pool._assign_requests_to_connections()]
+    return []
 
 
 def build_request(

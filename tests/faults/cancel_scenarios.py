@@ -5,12 +5,11 @@ Every peer pauses between what it sends, so that a client waits wherever it can 
 
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from ssl import SSLError
 from typing import Any, Final, Literal, TypeAlias
 
-from gprochat_core import ConnectTimeout, GPROChatError, Limits, RetryPolicy, Timeouts
+from gprochat_core import GPROChatError, Limits, RetryPolicy, Timeouts
 from tests.faults.certificates import CERTIFICATES, client_context
 from tests.peers.scripted import (
     ClientClosed,
@@ -18,8 +17,6 @@ from tests.peers.scripted import (
     ScriptedPeer,
     Step,
     close_write,
-    deaf_port,
-    pause,
     repeat,
     send,
     until_client_closes,
@@ -168,8 +165,6 @@ class Scenario:
         else:
             connection.pause(PAUSE)
             self.answer(connection)
-
-
 
 
 SCENARIOS: Final[Sequence[Scenario]] = (

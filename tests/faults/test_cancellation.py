@@ -5,10 +5,9 @@ over before it can be interrupted (`cancel_loops`).
 """
 
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from itertools import count
 from time import monotonic
-from typing import Any
 
 import pytest
 
