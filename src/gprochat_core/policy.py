@@ -1,7 +1,6 @@
 """The numbers a caller may set, and what follows from them: time limits, retries, size limits."""
 
 from dataclasses import dataclass, fields
-from math import isfinite
 from typing import Final
 
 from .diagnosis import MISCONFIGURED
@@ -10,7 +9,10 @@ from .reply import MAX_REPLY_BYTES
 
 __all__ = ["Limits", "RetryPolicy", "Timeouts", "is_transient"]
 
-TRANSIENT_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504, *range(520, 530)})
+TRANSIENT_STATUSES: Final = frozenset({408, 500, 502, 503, 504, *range(520, 530)})
+
+LONGEST: Final = 10**9
+"""Seconds that every event loop and socket can still count: thirty years."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +118,9 @@ def is_transient(error: GPROChatError) -> bool:
 
 
 def check_number(kind: str, name: str, value: object, *, zero: bool = True) -> None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         least_is_met = value >= 0 if zero else value > 0
-        if least_is_met:
+        if least_is_met and value <= LONGEST:
             return
     least = "" if zero else " above 0"
     raise ConfigurationError(f"{kind} {name}={value!r}: give a number of seconds{least}")

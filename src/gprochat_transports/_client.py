@@ -203,7 +203,10 @@ class Reply:
         self._reading = True
         try:
             while exchange.state is State.REPLY:
-                data = await response.read(exchange.read_limit(monotonic()))
+                try:
+                    data = await response.read(exchange.read_limit(monotonic()))
+                except TransportError as error:
+                    raise exchange.fail(error, monotonic()) from error.__cause__
                 if data:
                     text = exchange.receive(data)
                 else:
@@ -212,8 +215,6 @@ class Reply:
                     await self.aclose()
                 if text:
                     return text
-        except TransportError as error:
-            raise exchange.fail(error, monotonic()) from error.__cause__
         finally:
             self._reading = False
         if exchange.state is State.DONE:

@@ -33,7 +33,7 @@ from gprochat_core import (
 from gprochat_core.diagnosis import diagnose
 from gprochat_core.policy import is_transient
 
-NO_NUMBERS = [float("nan"), float("inf"), float("-inf"), "1", True, b"1", [1], 1j]
+NO_NUMBERS = [10**10, 10**400, float("nan"), float("inf"), float("-inf"), "1", True, b"1", [1], 1j]
 
 # Called with a wrong value on purpose, and so with any name and any type.
 Build = Callable[..., object]
