@@ -11,6 +11,8 @@ from typing import Final, cast
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import StreamWriter
 from yarl import URL
 
 from gprochat_core import (
@@ -43,6 +45,8 @@ __all__ = ["Client"]
 
 WRITE_SIZE: Final = 64 * 1024
 
+OUT_OF_STEP: Final = "an answer has come that nobody asked for"
+
 FAILURES: Final = FailureTable(
     [
         *socks_failures,
@@ -71,6 +75,7 @@ class Body(aiohttp.Payload):
         begun: whether there is a connection to the service, and sending has begun.
         sent_at: when its last byte was sent, by `time.monotonic`.
         reused: whether it goes over a connection that has served before, where that is known.
+        in_step: whether nothing had come on that connection when sending began.
     """
 
     def __init__(self, body: bytes, limit: asyncio.Timeout, seconds: float | None) -> None:
@@ -81,12 +86,17 @@ class Body(aiohttp.Payload):
         self.begun = False
         self.sent_at = monotonic()
         self.reused = False
+        self.in_step = False
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return cast("bytes", self._value).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         self.begun = True
+        protocol = cast("ResponseHandler", cast("StreamWriter", writer).protocol)
+        self.in_step = not protocol.should_close
+        if self.reused and not self.in_step:
+            raise aiohttp.ClientConnectionError(OUT_OF_STEP)
         body = memoryview(cast("bytes", self._value))
         for start in range(0, len(body), WRITE_SIZE):
             self._progress()
@@ -111,8 +121,10 @@ class AiohttpResponse:
         connection = response.connection
         protocol = None if connection is None else connection.protocol
         self._closed = None if protocol is None else protocol.closed
+        self._lost = False
         if self._closed is not None:
             self._closed.add_done_callback(self._end)
+            self._content.on_eof(self._note_loss)
         self.sent_at = sent_at
         self.status = response.status
         self.headers: Iterable[tuple[bytes, bytes]] = response.raw_headers
@@ -136,7 +148,10 @@ class AiohttpResponse:
             silence = aiohttp.SocketTimeoutError("silence")
             watch = self._loop.call_later(timeout, content.set_exception, silence)
         try:
-            return await content.readany()
+            data = await content.readany()
+            if self._lost and not data:
+                raise aiohttp.ClientPayloadError("the connection was lost within the body")
+            return data
         except FAILURES.kinds as failure:
             raise FAILURES.translate(failure) from failure
         finally:
@@ -151,6 +166,14 @@ class AiohttpResponse:
             self._closed.add_done_callback(retrieve)
         # Once read to its end, the response has given back its connection itself.
         self._response.close()
+
+    def _note_loss(self) -> None:
+        # aiohttp takes a reset for the end of a body that has no other end than closing.
+        self._lost = (
+            self._closed is not None
+            and self._closed.done()
+            and self._closed.exception() is not None
+        )
 
     def _end(self, closed: "asyncio.Future[None]") -> None:
         # aiohttp forgets a body whose framing is broken, and would wait for the rest of it.
@@ -203,6 +226,10 @@ class AiohttpTransport:
                 response = await self._request(session, request, body, connect_timeout)
         except TimeoutError as error:
             raise TransportError(Failure.TIMEOUT) from error
+        if body.reused and not body.in_step:
+            # aiohttp would take it for the answer to this request.
+            response.close()
+            raise TransportError(Failure.STALE, OUT_OF_STEP)
         return AiohttpResponse(response, body.sent_at, decompressed=session.auto_decompress)
 
     async def _request(

@@ -1,0 +1,5 @@
+"""The fault table: what every transport makes of each thing that can go wrong, over real sockets.
+
+`table` is the data, `play` plays one row over one transport, and `report` plays all of them and
+writes the outcome down in `docs/faults.md`.
+"""

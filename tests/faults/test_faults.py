@@ -1,0 +1,20 @@
+"""Each row of the fault table comes to the same on every transport."""
+
+import pytest
+
+from tests.contract.adapters import ADAPTERS, Adapter
+from tests.faults.fault import Fault
+from tests.faults.play import play
+from tests.faults.table import TABLE
+
+ROWS = [
+    pytest.param(fault, id=f"{group}: {fault.what}")
+    for group, faults in TABLE.items()
+    for fault in faults
+]
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.name)
+@pytest.mark.parametrize("fault", ROWS)
+def test_a_fault(fault: Fault, adapter: Adapter) -> None:
+    play(fault, adapter)
