@@ -142,9 +142,19 @@ def public_url(scheme: str, host: str, port: int) -> str:
 async def stop(runner: web.AppRunner, deployment: "Deployment", grace: float) -> None:
     for site in runner.sites:
         await site.stop()
+    connections = runner.server.connections if runner.server else []
+    transports = [each.transport for each in connections if each.transport is not None]
     await deployment.end(grace)
-    # What is left are connections without a request, and those whose client takes nothing.
     await runner.cleanup()
+    # A closed connection stays until its client has taken what was sent, which may be never.
+    for _ in range(100):
+        await asyncio.sleep(0)
+        if all(each.get_extra_info("socket").fileno() == -1 for each in transports):
+            return
+        await asyncio.sleep(FAREWELL / 100)
+    for transport in transports:
+        transport.abort()
+    await asyncio.sleep(0)
 
 
 async def insist(work: Coroutine[Any, Any, None], hurry: Callable[[], None]) -> None:

@@ -29,6 +29,7 @@ from tests.peers.scripted import (
     Script,
     ScriptedPeer,
     closed_port,
+    pause,
     receive,
     send,
     until_client_closes,
@@ -174,8 +175,14 @@ class TestTheRequest:
         assert json.loads(request.body)["messages"][0]["content"] == text
 
     async def test_one_connection_serves_several_replies(self) -> None:
-        script = [*replying(delta("a"), DONE), *replying(delta("b"), DONE)]
-        with ScriptedPeer(script) as peer:
+        # The end comes a little after its announcement, as it does from real ones.
+        reply = [
+            receive,
+            send(EVENT_STREAM + chunk(delta("a")) + chunk(DONE)),
+            pause(0.02),
+            send(LAST_CHUNK),
+        ]
+        with ScriptedPeer([*reply, *replying(delta("b"), DONE)]) as peer:
             async with openai(peer.url, model="small") as answer:
                 assert await collect(answer) == ["a"]
                 assert await collect(answer) == ["b"]

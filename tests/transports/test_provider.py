@@ -52,16 +52,13 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-async def ask(
-    server: Server, *, password: str | None = None, session: aiohttp.ClientSession | None = None
-) -> str:
+async def ask(server: Server, *, password: str | None = None) -> str:
     texts = GPROChat.create_async_generator(
         "gemini-1.5-pro",
         HI,
         url=server.url,
         secret_key=server.service.secret_key,
         password=password,
-        session=session,
     )
     return "".join([text async for text in texts])
 
@@ -240,11 +237,17 @@ class TestTheWay:
             with pytest.raises(ReplyTimeout):
                 await anext(texts)
 
-    async def test_a_session_is_used_and_left_open(self) -> None:
-        async with serve() as server, aiohttp.ClientSession() as session:
-            assert await ask(server, session=session) == "Hi"
-            assert await ask(server, session=session) == "Hi"
-            assert open_sessions() == [session]
+    async def test_a_session_is_used_and_left_open(self, environment: pytest.MonkeyPatch) -> None:
+        reply: Script = [receive, send(chunked("Hi"))]
+        with ScriptedPeer([*reply, *reply]) as peer:
+            async with aiohttp.ClientSession() as session:
+                for _ in range(2):
+                    texts = GPROChat.create_async_generator(
+                        "any", HI, url=peer.url, session=session
+                    )
+                    assert [text async for text in texts] == ["Hi"]
+                assert open_sessions() == [session]
+        assert len(peer.connections) == 1
 
 
 class TestTheEnd:

@@ -201,6 +201,29 @@ class TestAReply:
         ):
             assert await chunks(response) == [b"a", b"b"]
 
+    async def test_an_answer_that_never_waits_lets_others_have_their_turn(
+        self, session: aiohttp.ClientSession
+    ) -> None:
+        turn = 0
+        turns: list[int] = []
+
+        async def take_turns() -> None:
+            nonlocal turn
+            while True:
+                turn += 1
+                await asyncio.sleep(0)
+
+        async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+            for _ in range(10):
+                turns.append(turn)
+                yield "x"
+
+        other = asyncio.create_task(take_turns())
+        async with serve(answer) as server, post(session, server.service) as response:
+            await response.read()
+        other.cancel()
+        assert len(set(turns)) == 10
+
     async def test_lone_surrogates_become_replacement_characters(self) -> None:
         async with (
             serve(answer_of("a\ud83d", "\udc00b\udfff\ud800")) as server,
@@ -618,16 +641,51 @@ class TestAnEnd:
         monkeypatch.setattr(server_module, "FAREWELL", 0.1)
         answer = Watched(*["x" * 1_000_000] * 50)
         async with serving(answer, grace=0.0) as (server, end):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server), limit=1000)
-            body = signed(server.service).body
-            writer.write(
-                b"POST /api/generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b"
-                % (len(body), body)
-            )
+            reader, writer = await ask_reading_little(server)
             await reader.readline()
+            files = open_files()
             await in_time(end())
             assert answer.closed.is_set()
+            # The listening socket, and that of the connection.
+            assert len(files - open_files()) == 2
             writer.transport.abort()
+
+    async def test_an_answer_that_does_not_close_does_not_hold_it_up(
+        self, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server_module, "FAREWELL", 0.1)
+        closed = asyncio.Event()
+
+        async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+            try:
+                yield "first"
+                await asyncio.Event().wait()
+            finally:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    closed.set()
+
+        before = asyncio.all_tasks()
+        async with (
+            serving(answer, grace=0.0) as (server, end),
+            post(session, server.service),
+        ):
+            await in_time(end())
+        assert closed.is_set()
+        assert asyncio.all_tasks() <= before
+
+    async def test_a_client_that_reads_late_has_the_marker_too(self) -> None:
+        answer = Watched(*["x" * 1_000_000] * 50)
+        async with serving(answer, grace=0.0) as (server, end):
+            reader, writer = await ask_reading_little(server)
+            await reader.readline()
+            ended = end()
+            await in_time(answer.closed.wait())
+            assert (await reader.read()).endswith(b"\r\n15\r\n%b\r\n0\r\n\r\n" % MARKER)
+            await in_time(ended)
+            writer.close()
+            await writer.wait_closed()
 
     async def test_a_cancellation_takes_the_grace_away(
         self, session: aiohttp.ClientSession
@@ -907,6 +965,18 @@ async def serving(
     finally:
         leave.set()
         await asyncio.wait([task])
+
+
+async def ask_reading_little(
+    server: Server,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server), limit=1000)
+    body = signed(server.service).body
+    writer.write(
+        b"POST /api/generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b"
+        % (len(body), body)
+    )
+    return reader, writer
 
 
 def port_of(server: Server) -> int:
