@@ -8,6 +8,7 @@ await the transport, hand over the text.
 import logging
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
 from random import random
 from time import monotonic, time_ns
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import Protocol, Self
 from gprochat_core import (
     Conversation,
     Exchange,
+    Failure,
     GPROChatError,
     Limits,
     Request,
@@ -121,6 +123,7 @@ class Reply:
         self._client = client
         self._response: Response | None = None
         self._reading = False
+        self._closed = False
 
     @property
     def text(self) -> str:
@@ -147,11 +150,15 @@ class Reply:
         if exchange.attempts:
             raise UsageError("a reply is entered once; ask again with client.stream(...)")
         while True:
+            if self._closed:
+                raise UsageError("this reply was closed before it began")
             self._client.enter(self)
             try:
                 await self._attempt()
             except GPROChatError as error:
-                await self.aclose()
+                await self._release()
+                if self._closed:
+                    continue
                 delay = exchange.retry(error, monotonic(), random())
                 if delay is None:
                     logger.debug("attempt %d: %s", exchange.attempts, type(error).__name__)
@@ -181,6 +188,10 @@ class Reply:
 
     async def aclose(self) -> None:
         """End the reply and release its connection; leaving the block does it."""
+        self._closed = True
+        await self._release()
+
+    async def _release(self) -> None:
         self._client.leave(self)
         response, self._response = self._response, None
         if response is not None:
@@ -212,7 +223,7 @@ class Reply:
                 else:
                     text = exchange.finish()
                     logger.debug("reply complete")
-                    await self.aclose()
+                    await self._release()
                 if text:
                     return text
         finally:
@@ -233,6 +244,8 @@ class Reply:
                 request, *exchange.send_limits(monotonic())
             )
             logger.debug("attempt %d: status %d", exchange.attempts, response.status)
+            if self._closed:
+                raise TransportError(Failure.LOST, "it was closed here")
             exchange.receive_head(
                 response.status, response.headers, sent=response.sent_at, now_ms=unix_time_ms()
             )
@@ -303,11 +316,11 @@ class Client:
     async def aclose(self) -> None:
         """Close the client and end the replies that still stream; closing twice does nothing."""
         self._closed = True
-        try:
-            for reply in tuple(self._replies):
-                await reply.aclose()
-        finally:
-            await self._transport.aclose()
+        # All of it is closed even where closing one fails or is cancelled.
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._transport.aclose)
+            for reply in self._replies:
+                stack.push_async_callback(reply.aclose)
 
     def check_open(self) -> None:
         """Raise UsageError if the client has been closed."""

@@ -6,7 +6,7 @@ of them is installed, that one is used.
 
 import sys
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -54,6 +54,8 @@ with suppress(ImportError):
     socks_failures = [(SOCKSError, Failure.CONNECT), (AssertionError, Failure.CONNECT)]
 
 __all__ = ["Client", "SyncClient"]
+
+OUT_OF_STEP: Final = "an answer has come that nobody asked for"
 
 FAILURES: Final[tuple[tuple[str, Failure], ...]] = (
     ("ConnectTimeout", Failure.CONNECT_TIMEOUT),
@@ -151,6 +153,7 @@ class Progress:
         stream: what is connected as long as that lasts; the library does not always close it.
         sending: whether the request itself is under way, or has been.
         reused: whether the request goes over a connection that has served before.
+        asked_at: when its first byte was about to be sent, by `time.monotonic`.
         sent_at: when its last byte was sent, by `time.monotonic`.
     """
 
@@ -165,7 +168,7 @@ class Progress:
         self.stream: object = None
         self.sending = False
         self.reused = False
-        self.sent_at = monotonic()
+        self.asked_at = self.sent_at = monotonic()
         self._limit = limit
         self._reply = reply
         self._connect_by = None if connect is None else self.sent_at + connect
@@ -184,10 +187,37 @@ class Progress:
             self.connecting = False
             self.stream = None
             self.sending = True
+            self.asked_at = monotonic()
             self._limit(None)
         elif step == "send_request_body.complete" and not self.connecting:
             self.sent_at = monotonic()
             self._limit(self._reply)
+
+    def is_in_step(self, response: httpx.Response) -> bool:
+        """Whether a response has come since its request.
+
+        If not, it came behind an earlier one: the library keeps it in its parser, where it cannot
+        be seen, and takes it for the answer to the next request.
+        """
+        heard_at: float = getattr(response.extensions.get("network_stream"), "heard_at", inf)
+        return not self.reused or heard_at >= self.asked_at
+
+
+def note_reads(stream: Any) -> None:
+    """Have a stream of the library's know when it was last read from, as `heard_at`."""
+    read = stream.read
+
+    async def read_and_note(max_bytes: int, timeout: float | None = None) -> bytes:
+        data: bytes = await read(max_bytes, timeout)
+        stream.heard_at = monotonic()
+        return data
+
+    stream.read = read_and_note
+
+
+def is_new_stream(event: str) -> bool:
+    """Whether an event gives a stream that HTTP will be spoken over, or TLS first."""
+    return event.endswith(("connect_tcp.complete", "start_tls.complete"))
 
 
 def is_for_a_proxy(request: object) -> bool:
@@ -213,6 +243,8 @@ class HttpxTransport:
 
         async def trace(event: str, info: Mapping[str, object]) -> None:
             progress.note(event, info)
+            if is_new_stream(event):
+                note_reads(info["return_value"])
 
         progress = Progress(connect_timeout, reply_timeout, limit)
         built = build_request(self._client, request, progress, trace)
@@ -222,7 +254,11 @@ class HttpxTransport:
                 response = await self._client.send(built, stream=True, follow_redirects=False)
                 # From here on the limit comes with each read.
                 progress.limits["read"] = None
-                return HttpxResponse(response, self._library, progress)
+                received = HttpxResponse(response, self._library, progress)
+                if progress.is_in_step(response):
+                    return received
+                await received.aclose()
+                raise TransportError(Failure.STALE, OUT_OF_STEP)
         except self._library.failures.kinds as error:
             raise self._library.translate(error, progress) from error
         finally:
@@ -242,7 +278,7 @@ class HttpxTransport:
 
     async def aclose(self) -> None:
         if self._own:
-            await self._client.aclose()
+            await in_a_task_of_its_own(self._client.aclose)
 
 
 class HttpxResponse:
@@ -252,32 +288,48 @@ class HttpxResponse:
         self._response = response
         self._body = aiter(cast("httpx.AsyncByteStream", response.stream))
         self._library = library
+        self._reading = False
         self.sent_at = progress.sent_at
         self.status = response.status_code
         self.headers = response.headers.raw
 
     async def read(self, timeout: float | None) -> bytes:
+        self._reading = True
         try:
             with anyio.fail_after(timeout):
                 return await anext(self._body, b"")
         except self._library.failures.kinds as error:
             raise self._library.translate(error) from error
+        finally:
+            self._reading = False
 
     async def aclose(self) -> None:
-        # In a task of its own: the library relies on anyio's shields, and asyncio's cancellation
-        # knows none.
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._close)
+        await in_a_task_of_its_own(self._close)
 
     async def _close(self) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._response.aclose()
-            # The body is several asynchronous generators in each other, and closing the outermost
-            # would leave the rest to the garbage collector. On a closed connection the innermost
-            # fails, and all of them end.
+        await self._response.aclose()
+        # The body is several asynchronous generators in each other, and closing the outermost
+        # would leave the rest to the garbage collector. On a closed connection the innermost
+        # fails, and all of them end: if another task is reading, before its eyes.
+        if not self._reading:
             with suppress(*self._library.failures.kinds):
                 while await anext(self._body, b""):
                     pass
+
+
+async def in_a_task_of_its_own(close: Callable[[], Awaitable[None]]) -> None:
+    """Close something to its end, cancelled or not.
+
+    The library relies on anyio's shields, and asyncio's own cancellation goes through them but
+    for those in another task.
+    """
+
+    async def shielded() -> None:
+        with anyio.CancelScope(shield=True):
+            await close()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(shielded)
 
 
 class Deadline(threading.local):
@@ -310,7 +362,9 @@ class Deadline(threading.local):
             if self.at is not None:
                 # Not 0, which means something else to a socket.
                 timeout = max(self.at - monotonic(), 0.001)
-            return read(max_bytes, timeout)
+            data = read(max_bytes, timeout)
+            cast("Any", stream).heard_at = monotonic()
+            return data
 
         stream.read = read_in_time  # type: ignore[method-assign]
 
@@ -329,7 +383,7 @@ class BlockingTransport:
     ) -> "BlockingResponse":
         def trace(event: str, info: Mapping[str, object]) -> None:
             progress.note(event, info)
-            if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            if is_new_stream(event):
                 self._deadline.hold(cast("httpcore.NetworkStream", info["return_value"]))
 
         progress = Progress(connect_timeout, reply_timeout, self._deadline.set)
@@ -345,7 +399,11 @@ class BlockingTransport:
                     lost.close()
                 if progress.stream is not None:
                     cast("httpcore.NetworkStream", progress.stream).close()
-        return BlockingResponse(response, self._library, progress, self._deadline)
+        received = BlockingResponse(response, self._library, progress, self._deadline)
+        if not progress.is_in_step(response):
+            await received.aclose()
+            raise TransportError(Failure.STALE, OUT_OF_STEP)
+        return received
 
     def current_loop(self) -> object:
         return self

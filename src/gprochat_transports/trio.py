@@ -149,8 +149,10 @@ class TrioTransport:
     async def aclose(self) -> None:
         connections = [*self._idle, *self._busy]
         self._idle.clear()
-        for connection in connections:
-            await trio.aclose_forcefully(connection.stream)
+        # This waits for nothing, but a cancellation would end it after the first.
+        with trio.CancelScope(shield=True):
+            for connection in connections:
+                await trio.aclose_forcefully(connection.stream)
 
     async def release(self, connection: Connection) -> None:
         """Keep a connection for the next request if it is fit for that, else close it."""

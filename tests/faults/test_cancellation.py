@@ -42,18 +42,19 @@ class Trial:
 
     async def run(self, how: str, turn: int) -> bool:
         """Return whether the call was interrupted at all."""
-        async with self._client as client:
-            if self._scenario.kept:
-                assert await client.complete(self._scenario.quick) == WELL
-            outcome = await self._interrupt(how, turn)
-            over = monotonic()
-            self._check(how, outcome)
-            if how == "close the client" and outcome.interrupted:
-                with pytest.raises(UsageError):
-                    await client.complete(self._scenario.quick)
-            else:
-                assert await client.complete(self._scenario.quick) == WELL
-                await self._closed(self._peer.connections[self._first : -1], over)
+        client = self._client
+        if self._scenario.kept:
+            assert await client.complete(self._scenario.quick) == WELL
+        outcome = await self._interrupt(how, turn)
+        over = monotonic()
+        self._check(how, outcome)
+        if how == "close the client" and outcome.interrupted:
+            with pytest.raises(UsageError):
+                await client.complete(self._scenario.quick)
+        else:
+            assert await client.complete(self._scenario.quick) == WELL
+            await self._closed(self._peer.connections[self._first : -1], over)
+            await client.aclose()
         await self._closed(self._peer.connections[self._first :], monotonic())
         return outcome.interrupted
 
