@@ -33,7 +33,7 @@ from gprochat_core import (
 from gprochat_core.diagnosis import diagnose
 from gprochat_core.policy import is_transient
 
-NO_NUMBERS = [10**10, 10**400, float("nan"), float("inf"), float("-inf"), "1", True, b"1", [1], 1j]
+NO_NUMBERS = [float("nan"), float("inf"), float("-inf"), "1", True, b"1", [1], 1j]
 
 # Called with a wrong value on purpose, and so with any name and any type.
 Build = Callable[..., object]
@@ -57,7 +57,7 @@ def test_a_time_limit_is_none_or_a_positive_number(name: str, seconds: float | N
 
 
 @pytest.mark.parametrize("name", ["connect", "first_byte", "idle", "total"])
-@pytest.mark.parametrize("seconds", [0, -1, -0.5, *NO_NUMBERS])
+@pytest.mark.parametrize("seconds", [0, -1, -0.5, 10**10, 10**400, *NO_NUMBERS])
 def test_any_other_time_limit_is_refused_by_name(name: str, seconds: object) -> None:
     build = cast("Build", Timeouts)
     with pytest.raises(ConfigurationError, match=f"timeout {name}=.*number of seconds above 0"):
@@ -72,7 +72,7 @@ def test_a_pause_is_a_number_that_may_be_nought(name: str, seconds: float) -> No
 
 
 @pytest.mark.parametrize("name", ["base_delay", "max_delay", "max_retry_after"])
-@pytest.mark.parametrize("seconds", [None, -0.001, *NO_NUMBERS])
+@pytest.mark.parametrize("seconds", [None, -0.001, 10**10, *NO_NUMBERS])
 def test_any_other_pause_is_refused_by_name(name: str, seconds: object) -> None:
     build = cast("Build", RetryPolicy)
     with pytest.raises(ConfigurationError, match=f"retry {name}=.*number of seconds$"):
