@@ -559,7 +559,6 @@ def test_format_prompt_refuses_what_a_client_refuses() -> None:
         ("\x1b", r"\u001b"),
         ("\x1f", r"\u001f"),
     ],
-    ids=ascii,
 )
 def test_a_character_that_json_cannot_hold_is_escaped_as_browsers_do(
     character: str, written: str

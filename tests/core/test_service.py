@@ -184,7 +184,6 @@ def test_a_url_that_is_not_a_string_is_refused(url: object) -> None:
         "https://chat.example:correct-horse",
         "correct-horse",
     ],
-    ids=ascii,
 )
 def test_a_refused_url_is_never_shown_for_it_may_hold_a_password(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
