@@ -28,7 +28,7 @@ from .errors import (
     TruncatedReply,
     UsageError,
 )
-from .exchange import Exchange, State
+from .exchange import Exchange, SendLimits, State
 from .messages import Conversation, Encoding, Message, Role, format_prompt, read_messages
 from .policy import Limits, RetryPolicy, Timeouts
 from .reply import ReplyParser
@@ -68,6 +68,7 @@ __all__ = [
     "ResponseError",
     "RetryPolicy",
     "Role",
+    "SendLimits",
     "Service",
     "ServiceFailed",
     "SignatureRejected",

@@ -41,6 +41,9 @@ __all__ = ["Exchange", "SendLimits", "State"]
 TOLERATED_CLOCK_SKEW: Final = 30.0
 """Seconds that a clock may be off before a rejected signature is blamed on it."""
 
+TIMER_SLACK: Final = 0.01
+"""Seconds that an event loop's timer may be early by another clock."""
+
 PROXY_AUTHENTICATION_REQUIRED: Final = 407
 """The one status that only a proxy sends (RFC 9110, 15.5.8): the service was never reached."""
 
@@ -61,10 +64,25 @@ class State(Enum):
 
 
 class SendLimits(NamedTuple):
-    """Seconds within which an attempt must come to a connection, and from sending to a head."""
+    """How long an attempt may take until its response begins.
+
+    Attributes:
+        connect: seconds to come to a connection; None for as long as it takes.
+        first_byte: seconds from the last byte sent to the response's head, and for sending to
+            make progress; None likewise.
+        deadline: when the whole call must be over, on the clock of `now`; None for never.
+    """
 
     connect: float | None
     first_byte: float | None
+    deadline: float | None = None
+
+    def reply(self, now: float) -> float | None:
+        """Return how many seconds there are, from now on, for `first_byte` within the whole."""
+        if self.deadline is None:
+            return self.first_byte
+        left = max(0.0, self.deadline - now)
+        return left if self.first_byte is None else min(left, self.first_byte)
 
 
 class Exchange:
@@ -146,7 +164,8 @@ class Exchange:
         """Return how long the attempt that begins now may take to its response's head."""
         return SendLimits(
             self._within_total(self._timeouts.connect, now),
-            self._within_total(self._timeouts.first_byte, now),
+            self._timeouts.first_byte,
+            self._deadline,
         )
 
     def read_limit(self, now: float) -> float | None:
@@ -316,7 +335,7 @@ class Exchange:
         return left if seconds is None else min(left, seconds)
 
     def _total_ran_out(self, now: float) -> bool:
-        return self._deadline is not None and now >= self._deadline
+        return self._deadline is not None and now + TIMER_SLACK >= self._deadline
 
     def _timed_out(self, limit: Literal["first_byte", "idle", "total"]) -> GPROChatError:
         self.state = State.FAILED

@@ -22,6 +22,7 @@ from gprochat_core import (
     Limits,
     Request,
     RetryPolicy,
+    SendLimits,
     Service,
     State,
     Timeouts,
@@ -75,9 +76,7 @@ class Response(Protocol):
 class Transport(Protocol):
     """What a client needs of an HTTP library."""
 
-    async def send(
-        self, request: Request, connect_timeout: float | None, reply_timeout: float | None
-    ) -> Response:
+    async def send(self, request: Request, limits: SendLimits) -> Response:
         """Send a request and return its response as soon as the head is there.
 
         A redirect is a response like any other. On any exception, cancellation too, the
@@ -85,10 +84,9 @@ class Transport(Protocol):
 
         Args:
             request: what to send; only `host` and the body's length are for the transport to add.
-            connect_timeout: seconds to get a connection, waiting for a free one and the TLS
-                handshake included; None for as long as it takes.
-            reply_timeout: seconds from the last byte sent to the end of the head, and for sending
-                to make progress.
+            limits: `connect` is for getting a connection, waiting for a free one and the TLS
+                handshake included; then, asked anew each time, `reply(time.monotonic())` for
+                sending to make progress, and from the last byte sent to the end of the head.
 
         Raises:
             TransportError: any failure; the library's own exception is its cause. STALE where a
@@ -241,7 +239,7 @@ class Reply:
         )
         try:
             response = self._response = await self._transport.send(
-                request, *exchange.send_limits(monotonic())
+                request, exchange.send_limits(monotonic())
             )
             logger.debug("attempt %d: status %d", exchange.attempts, response.status)
             if self._closed:

@@ -21,6 +21,7 @@ from gprochat_core import (
     Limits,
     Request,
     RetryPolicy,
+    SendLimits,
     Service,
     Timeouts,
     TransportError,
@@ -78,11 +79,11 @@ class Body(aiohttp.Payload):
         in_step: whether nothing had come on that connection when sending began.
     """
 
-    def __init__(self, body: bytes, limit: asyncio.Timeout, seconds: float | None) -> None:
+    def __init__(self, body: bytes, limits: SendLimits, timeout: asyncio.Timeout) -> None:
         super().__init__(body)
         self._size = len(body)
-        self._limit = limit
-        self._seconds = seconds
+        self._limits = limits
+        self._timeout = timeout
         self.begun = False
         self.sent_at = monotonic()
         self.reused = False
@@ -105,8 +106,9 @@ class Body(aiohttp.Payload):
 
     def _progress(self) -> None:
         self.sent_at = monotonic()
-        if self._seconds is not None and not self._limit.expired():
-            self._limit.reschedule(asyncio.get_running_loop().time() + self._seconds)
+        seconds = self._limits.reply(self.sent_at)
+        if seconds is not None and not self._timeout.expired():
+            self._timeout.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 class AiohttpResponse:
@@ -216,14 +218,12 @@ class AiohttpTransport:
                 self._proxy_headers["Proxy-Authorization"] = f"Basic {credentials}"
         self._ssl_context = ssl_context
 
-    async def send(
-        self, request: Request, connect_timeout: float | None, reply_timeout: float | None
-    ) -> AiohttpResponse:
+    async def send(self, request: Request, limits: SendLimits) -> AiohttpResponse:
         session = self._session or self._make_session()
         try:
-            async with asyncio.timeout(None) as limit:
-                body = Body(request.body, limit, reply_timeout)
-                response = await self._request(session, request, body, connect_timeout)
+            async with asyncio.timeout(None) as timeout:
+                body = Body(request.body, limits, timeout)
+                response = await self._request(session, request, body, limits.connect)
         except TimeoutError as error:
             raise TransportError(Failure.TIMEOUT) from error
         if body.reused and not body.in_step:

@@ -25,6 +25,7 @@ from gprochat_core import (
     Limits,
     Request,
     RetryPolicy,
+    SendLimits,
     Service,
     Timeouts,
     TransportError,
@@ -90,13 +91,16 @@ class Library:
                 )
             self.module = found[0]
         rows = [(getattr(self.module, name), failure) for name, failure in FAILURES]
+        if trio := sys.modules.get("trio"):
+            rows.append((trio.ClosedResourceError, Failure.LOST))
         self.failures = FailureTable(
             [
                 *rows,
                 *socks_failures,
-                # What anyio's time limit raises, and what its TLS lets through.
+                # What anyio's time limit raises, and what its TLS lets through; trio's the same.
                 (TimeoutError, Failure.TIMEOUT),
                 (SSLError, Failure.LOST),
+                (anyio.ClosedResourceError, Failure.LOST),
             ]
         )
         self.body = cast(
@@ -143,12 +147,11 @@ class Progress:
     """How far one request has come, told by the library's trace events.
 
     Args:
-        connect: seconds for connecting, None for no limit.
-        reply: seconds from the last byte sent to the end of the head, None for no limit.
+        limits: how long it may take.
         limit: sets in how many seconds to give up, None for never; called at each new stage.
 
     Attributes:
-        limits: the time limits, as the library takes them.
+        timeouts: the time limits, as the library takes them.
         connecting: whether a connection is being made, with all that a proxy and TLS ask for.
         stream: what is connected as long as that lasts; the library does not always close it.
         sending: whether the request itself is under way, or has been.
@@ -157,20 +160,17 @@ class Progress:
         sent_at: when its last byte was sent, by `time.monotonic`.
     """
 
-    def __init__(
-        self,
-        connect: float | None,
-        reply: float | None,
-        limit: Callable[[float | None], None],
-    ) -> None:
-        self.limits = {"connect": connect, "pool": connect, "write": reply, "read": reply}
+    def __init__(self, limits: SendLimits, limit: Callable[[float | None], None]) -> None:
+        connect = limits.connect
+        reply = limits.reply(monotonic())
+        self.timeouts = {"connect": connect, "pool": connect, "write": reply, "read": reply}
         self.connecting = False
         self.stream: object = None
         self.sending = False
         self.reused = False
         self.asked_at = self.sent_at = monotonic()
         self._limit = limit
-        self._reply = reply
+        self._limits = limits
         self._connect_by = None if connect is None else self.sent_at + connect
 
     def note(self, event: str, info: Mapping[str, object]) -> None:
@@ -191,7 +191,7 @@ class Progress:
             self._limit(None)
         elif step == "send_request_body.complete" and not self.connecting:
             self.sent_at = monotonic()
-            self._limit(self._reply)
+            self._limit(self._limits.reply(self.sent_at))
 
     def is_in_step(self, response: httpx.Response) -> bool:
         """Whether a response has come since its request.
@@ -232,9 +232,7 @@ class HttpxTransport:
         self._library = library
         self._own = own
 
-    async def send(
-        self, request: Request, connect_timeout: float | None, reply_timeout: float | None
-    ) -> "HttpxResponse":
+    async def send(self, request: Request, limits: SendLimits) -> "HttpxResponse":
         # The library's own limits start anew with every byte, and some it forgets.
         scope = anyio.CancelScope()
 
@@ -246,14 +244,14 @@ class HttpxTransport:
             if is_new_stream(event):
                 note_reads(info["return_value"])
 
-        progress = Progress(connect_timeout, reply_timeout, limit)
+        progress = Progress(limits, limit)
         built = build_request(self._client, request, progress, trace)
         built.stream = self._library.body(request.body)
         try:
             with scope:
                 response = await self._client.send(built, stream=True, follow_redirects=False)
                 # From here on the limit comes with each read.
-                progress.limits["read"] = None
+                progress.timeouts["read"] = None
                 received = HttpxResponse(response, self._library, progress)
                 if progress.is_in_step(response):
                     return received
@@ -378,15 +376,13 @@ class BlockingTransport:
         self._own = own
         self._deadline = Deadline()
 
-    async def send(
-        self, request: Request, connect_timeout: float | None, reply_timeout: float | None
-    ) -> "BlockingResponse":
+    async def send(self, request: Request, limits: SendLimits) -> "BlockingResponse":
         def trace(event: str, info: Mapping[str, object]) -> None:
             progress.note(event, info)
             if is_new_stream(event):
                 self._deadline.hold(cast("httpcore.NetworkStream", info["return_value"]))
 
-        progress = Progress(connect_timeout, reply_timeout, self._deadline.set)
+        progress = Progress(limits, self._deadline.set)
         built = build_request(self._client, request, progress, trace)
         try:
             with self._deadline.within(None):
@@ -472,7 +468,7 @@ def build_request(
         request.url,
         headers=request.headers,
         content=request.body,
-        extensions={"timeout": progress.limits, "trace": trace},
+        extensions={"timeout": progress.timeouts, "trace": trace},
     )
 
 

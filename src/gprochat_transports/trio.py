@@ -14,6 +14,7 @@ from gprochat_core import (
     Limits,
     Request,
     RetryPolicy,
+    SendLimits,
     Service,
     Timeouts,
     TransportError,
@@ -58,8 +59,8 @@ class Connection:
         self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
         self.reused = False
 
-    async def send(self, request: Request, timeout: float | None) -> None:
-        """Send a whole request; `timeout` is in seconds and for making progress."""
+    async def send(self, request: Request, limits: SendLimits) -> None:
+        """Send a whole request."""
         parts = urlsplit(request.url)
         head = h11.Request(
             method=request.method,
@@ -74,7 +75,7 @@ class Connection:
         data += self.http.send(h11.Data(data=request.body)) or b""
         self.http.send(h11.EndOfMessage())
         for start in range(0, len(data), WRITE_SIZE):
-            with trio.fail_after(seconds(timeout)):
+            with trio.fail_after(seconds(limits.reply(monotonic()))):
                 await self.stream.send_all(data[start : start + WRITE_SIZE])
 
     async def receive_head(self) -> h11.Response:
@@ -117,19 +118,17 @@ class TrioTransport:
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
 
-    async def send(
-        self, request: Request, connect_timeout: float | None, reply_timeout: float | None
-    ) -> "TrioResponse":
+    async def send(self, request: Request, limits: SendLimits) -> "TrioResponse":
         try:
-            with trio.fail_after(seconds(connect_timeout)):
+            with trio.fail_after(seconds(limits.connect)):
                 connection = await self._acquire(request.url)
         except CONNECT_FAILURES.kinds as error:
             raise CONNECT_FAILURES.translate(error) from error
         response = TrioResponse(self, connection)
         try:
-            await connection.send(request, reply_timeout)
+            await connection.send(request, limits)
             response.sent_at = monotonic()
-            with trio.fail_after(seconds(reply_timeout)):
+            with trio.fail_after(seconds(limits.reply(response.sent_at))):
                 head = await connection.receive_head()
         except BaseException as error:
             await response.aclose()

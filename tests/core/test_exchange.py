@@ -584,9 +584,9 @@ def test_without_limits_there_are_none() -> None:
 
 def test_the_total_cuts_every_limit_short() -> None:
     call = exchange(timeouts=Timeouts(connect=10, first_byte=60, idle=30, total=20), now=100.0)
-    assert call.send_limits(100.0) == SendLimits(connect=10, first_byte=20)
-    assert call.send_limits(115.0) == SendLimits(connect=5, first_byte=5)
-    assert call.send_limits(121.0) == SendLimits(connect=0, first_byte=0)
+    for now, connect, reply in ((100.0, 10, 20), (115.0, 5, 5), (121.0, 0, 0)):
+        limits = call.send_limits(now)
+        assert (limits.connect, limits.reply(now)) == (connect, reply)
     call.attempt(NOW_MS)
     call.receive_head(200, [], sent=100.0, now_ms=NOW_MS)
     assert call.read_limit(105.0) == 15
@@ -597,7 +597,10 @@ def test_the_total_cuts_every_limit_short() -> None:
 def test_the_total_alone_is_a_limit_everywhere() -> None:
     timeouts = Timeouts(connect=None, first_byte=None, idle=None, total=20)
     call = exchange(timeouts=timeouts, now=100.0)
-    assert call.send_limits(115.0) == SendLimits(5, 5)
+    limits = call.send_limits(115.0)
+    assert limits.connect == 5
+    # Connecting has taken of it what it has taken.
+    assert limits.reply(117.0) == 3
     call.attempt(NOW_MS)
     call.receive_head(200, [], sent=115.0, now_ms=NOW_MS)
     assert call.read_limit(118.0) == 2

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TypeAlias
 
-from gprochat_core import Request, TransportError
+from gprochat_core import Request, SendLimits, TransportError
 
 __all__ = ["Answer", "Event", "FakeResponse", "FakeTransport"]
 
@@ -53,13 +53,11 @@ class FakeTransport:
     def __post_init__(self) -> None:
         self._answers = iter(self.answers)
 
-    async def send(
-        self, request: Request, connect_timeout: float | None, reply_timeout: float | None
-    ) -> "FakeResponse":
+    async def send(self, request: Request, limits: SendLimits) -> "FakeResponse":
         number = len(self.requests)
         self.events.append(("send", number))
         self.requests.append(request)
-        self.limits.append((connect_timeout, reply_timeout))
+        self.limits.append((limits.connect, limits.first_byte))
         answer = next(self._answers)
         # A transport that is cancelled here has nothing open.
         await self.checkpoint()
