@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ssl import SSLError
 from typing import Any, Final, Literal, TypeAlias
 
-from gprochat_core import GPROChatError, Limits, RetryPolicy, Timeouts
+from gprochat_core import Limits, RetryPolicy, Timeouts
 from tests.faults.certificates import CERTIFICATES, client_context
 from tests.peers.scripted import (
     ClientClosed,
@@ -23,24 +23,24 @@ from tests.peers.scripted import (
 )
 from tests.peers.wire import LAST_CHUNK, answer, chunk, chunked, head
 
-__all__ = ["SCENARIOS", "WELL", "Scenario"]
+__all__ = ["QUICK", "SCENARIOS", "WELL", "Scenario", "both"]
 
 WELL: Final = "fine"
-"""The reply to `Scenario.quick`."""
+"""The reply to `QUICK`."""
 
 QUICK: Final = "Again"
+"""The prompt that any peer answers at once, with `WELL`."""
 
 TEXT: Final = "Привет 🙂"
 
 PAUSE: Final = 0.001
 """Seconds; long enough for a client to notice that there is nothing to read."""
 
-BIG: Final = 4 * 1024 * 1024
+BIG: Final = 1024 * 1024
+"""Characters of a request that no buffer takes at once."""
 
-Way: TypeAlias = Literal[
-    "direct", "name", "tls", "http", "http+tls", "socks5", "socks5+tls", "nowhere"
-]
-"""How to get to the service: by address, by name, over TLS, through a proxy; or not at all."""
+Way: TypeAlias = Literal["direct", "name", "tls", "http", "http+tls", "socks5", "socks5+tls"]
+"""How to get to the service: by address, by name, over TLS, or through a proxy."""
 
 
 def slowly(*pieces: bytes) -> Step:
@@ -83,7 +83,7 @@ class Scenario:
         answer: what the peer does with its request.
         way: how the client gets there.
         prompt: what it asks.
-        expected: what the call comes to where it is not interrupted: a text, or an error.
+        expected: what the call comes to where it is not interrupted.
         kept: whether the client has a kept connection when the call begins.
         read: how many pieces of the reply are read before its block is left; None for all.
         settings: the client's.
@@ -93,15 +93,10 @@ class Scenario:
     answer: Step = field(default_factory=slow_reply)
     way: Way = "direct"
     prompt: str = "Hello"
-    expected: str | type[GPROChatError] = TEXT
+    expected: str = TEXT
     kept: bool = False
     read: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    @property
-    def quick(self) -> str:
-        """The prompt that any peer answers with `WELL` at once."""
-        return QUICK
 
     def peer(self) -> ScriptedPeer:
         """A new peer that plays this scenario on all its connections."""
