@@ -2,7 +2,7 @@
 # Another interpreter than the first one found: make PYTHON=/path/to/python demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint coverage docs bench bench-quick constraints clean
+.PHONY: help demo test lint coverage faults docs bench bench-quick constraints clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -18,6 +18,7 @@ help:
 	@echo 'make test         lint, types, and every test on each Python of 3.11, 3.12, 3.13 found here'
 	@echo 'make lint         lint and types only'
 	@echo 'make coverage     the tests on one Python, with the coverage that is asked for'
+	@echo 'make faults       the fault table over each transport; its outcome goes to docs/faults.md'
 	@echo 'make docs         the reference, from the docstrings, in build/docs'
 	@echo 'make bench        the speed, beside bare libraries and other clients; about ten minutes'
 	@echo 'make bench-quick  the same in a minute, for an impression'
@@ -35,6 +36,9 @@ lint: .venv/dev.stamp
 
 coverage: .venv/dev.stamp
 	@$(venv) noxfile.py --tags coverage
+
+faults: .venv/dev.stamp
+	@$(venv) -m tests.faults.report
 
 docs: .venv/dev.stamp
 	@$(venv) docs/reference.py build/docs

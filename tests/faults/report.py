@@ -152,16 +152,11 @@ def main() -> int:
         f"It took {monotonic() - begun:.0f} s."
     )
     print(summary, *report.failures, sep="\n")
-    write(
-        [
-            f"\n{summary}\n",
-            *table,
-            "## A reader that stops\n",
-            "What a client has taken of a reply of 12 MiB, and not given to its reader, once the "
-            f"sender stands still: the most of {STANDSTILLS} times.\n",
-            *slow_readers,
-        ]
+    measured = (
+        "What a client has taken of a reply of 12 MiB, and not given to its reader, once the "
+        f"sender stands still: the most of {STANDSTILLS} times."
     )
+    write(["", summary, "", *table, "## A reader that stops", "", measured, "", *slow_readers])
     return bool(report.failures)
 
 
