@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
+from importlib.util import find_spec
 from typing import Final, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
@@ -49,14 +50,20 @@ def service_from_environment(
     )
 
 
-def find_proxy(url: str, proxy: Proxy) -> str | None:
+def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> str | None:
     """Return the URL of the proxy to use for a service's URL, with its port, None for none.
+
+    Args:
+        url: the service's URL.
+        proxy: what the caller says.
+        http, socks5: the module that the transport needs for such a proxy, if any.
 
     From the environment: `HTTPS_PROXY` or `HTTP_PROXY` by the URL's scheme, else `ALL_PROXY`, in
     upper or lower case, unless `NO_PROXY` names the host.
 
     Raises:
-        ConfigurationError: it is not a proxy's URL, or of a kind that is not supported.
+        ConfigurationError: it is not a proxy's URL, of a kind that is not supported, or one for
+            which a library is missing.
     """
     if proxy is FROM_ENVIRONMENT:
         parts = urlsplit(url)
@@ -68,7 +75,15 @@ def find_proxy(url: str, proxy: Proxy) -> str | None:
             return None
         if "://" not in proxy:
             proxy = f"http://{proxy}"
-    return None if proxy is None else read_proxy_url(proxy)
+    if proxy is None:
+        return None
+    proxy = read_proxy_url(proxy)
+    module = http if proxy.startswith("http:") else socks5
+    if module and find_spec(module) is None:
+        raise ConfigurationError(
+            f"such a proxy needs the library {module}: pip install 'gprochat[socks]'"
+        )
+    return proxy
 
 
 def read_proxy_url(proxy: str) -> str:

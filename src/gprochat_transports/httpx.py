@@ -45,7 +45,7 @@ __all__ = ["Client", "SyncClient"]
 class HttpxTransport:
     """Sends requests with an asynchronous client, which is closed here if it was made here."""
 
-    def __init__(self, client: httpx.AsyncClient, library: Library, *, own: bool) -> None:
+    def __init__(self, client: "httpx.AsyncClient", library: Library, *, own: bool) -> None:
         self._client = client
         self._library = library
         self._own = own
@@ -100,7 +100,7 @@ class HttpxTransport:
 class HttpxResponse:
     """A response of an asynchronous client."""
 
-    def __init__(self, response: httpx.Response, library: Library, progress: Progress) -> None:
+    def __init__(self, response: "httpx.Response", library: Library, progress: Progress) -> None:
         self._response = response
         self._body = aiter(cast("httpx.AsyncByteStream", response.stream))
         self._library = library

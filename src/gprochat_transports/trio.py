@@ -248,7 +248,8 @@ class Client(AnyClient):
         proxy: Proxy = FROM_ENVIRONMENT,
         ssl_context: SSLContext | None = None,
     ) -> None:
-        transport = TrioTransport(limits or Limits(), find_proxy(service.url, proxy), ssl_context)
+        found = find_proxy(service.url, proxy, http="python_socks", socks5="python_socks")
+        transport = TrioTransport(limits or Limits(), found, ssl_context)
         super().__init__(service, transport, timeouts=timeouts, retry=retry, limits=limits)
 
 

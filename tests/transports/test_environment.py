@@ -208,3 +208,11 @@ class TestAProxysURL:
             return
         assert found is not None
         assert find_proxy(SERVICE, found) == found
+
+
+def test_a_proxy_whose_library_is_missing_is_refused_with_what_to_install() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"no_such_library: pip install 'gprochat\[socks\]'"
+    ):
+        find_proxy(SERVICE, "socks5://proxy.example", socks5="no_such_library")
+    assert find_proxy(SERVICE, "http://proxy.example", socks5="no_such_library")

@@ -1,0 +1,222 @@
+"""One call over aiohttp: the body that goes out, the response that comes in, and what can fail.
+
+What aiohttp does not tell by itself is found out here: how far sending has come, whether a
+connection was fit for the request, and whether a body that ended was complete.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from time import monotonic
+from typing import Final, cast
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import StreamWriter
+
+from gprochat_core import Failure, SendLimits
+
+from ._failures import FailureTable
+
+__all__ = ["FAILURES", "OUT_OF_STEP", "AiohttpResponse", "Body"]
+
+socks_failures: list[tuple[type[Exception], Failure]] = []
+with suppress(ImportError):
+    from aiohttp_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
+
+    socks_failures = [
+        (ProxyTimeoutError, Failure.CONNECT_TIMEOUT),
+        (ProxyConnectionError, Failure.CONNECT),
+        (ProxyError, Failure.CONNECT),
+        (asyncio.IncompleteReadError, Failure.CONNECT),
+    ]
+
+WRITE_SIZE: Final = 64 * 1024
+
+OUT_OF_STEP: Final = "an answer has come that nobody asked for"
+
+FAILURES: Final = FailureTable(
+    [
+        *socks_failures,
+        (aiohttp.ConnectionTimeoutError, Failure.CONNECT_TIMEOUT),
+        (aiohttp.ServerTimeoutError, Failure.TIMEOUT),
+        (aiohttp.ClientConnectorError, Failure.CONNECT),
+        (aiohttp.ClientHttpProxyError, Failure.CONNECT),
+        (aiohttp.ClientResponseError, Failure.MALFORMED),
+        (aiohttp.ClientPayloadError, Failure.LOST),
+        (aiohttp.ClientConnectionError, Failure.LOST),
+        (aiohttp.ClientError, Failure.CONNECT),
+        # What connecting through SOCKS raises, and a host name that IDNA cannot express.
+        (TimeoutError, Failure.CONNECT_TIMEOUT),
+        (OSError, Failure.CONNECT),
+        (UnicodeError, Failure.CONNECT),
+        # Reading from, or sending over, what has been closed here.
+        (RuntimeError, Failure.LOST),
+    ]
+)
+
+
+class Body(aiohttp.Payload):
+    """A request's body that is sent bit by bit and knows how far it is.
+
+    Attributes:
+        begun: whether there is a connection to the service, and sending has begun.
+        sent_at: when its last byte was sent, by `time.monotonic`.
+        reused: whether it goes over a connection that has served before, where that is known.
+        in_step: whether nothing had come on that connection when sending began.
+    """
+
+    def __init__(self, body: bytes, limits: SendLimits, timeout: asyncio.Timeout) -> None:
+        super().__init__(body)
+        self._size = len(body)
+        self._limits = limits
+        self._timeout = timeout
+        self.begun = False
+        self.sent_at = monotonic()
+        self.reused = False
+        self.in_step = False
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return cast("bytes", self._value).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        self.begun = True
+        protocol = cast("ResponseHandler", cast("StreamWriter", writer).protocol)
+        self.in_step = not protocol.should_close
+        if self.reused and not self.in_step:
+            raise aiohttp.ClientConnectionError(OUT_OF_STEP)
+        body = memoryview(cast("bytes", self._value))
+        for start in range(0, len(body), WRITE_SIZE):
+            self._progress()
+            await writer.write(body[start : start + WRITE_SIZE])
+        self._progress()
+
+    def _progress(self) -> None:
+        self.sent_at = monotonic()
+        seconds = self._limits.reply(self.sent_at)
+        if seconds is not None and not self._timeout.expired():
+            self._timeout.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+class Watch:
+    """Ends a wait for bytes that takes too long.
+
+    One timer serves many waits: to set and cancel one for each piece of text would cost more than
+    the text.
+
+    Attributes:
+        deadline: when the present wait is too long, on the loop's clock; None where there is none.
+    """
+
+    __slots__ = ("_content", "_loop", "_timer", "deadline")
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self.deadline: float | None = None
+
+    def begin(self, seconds: float | None) -> None:
+        """Begin to wait, for as long as it takes where `seconds` is None."""
+        if seconds is None:
+            return
+        self.deadline = self._loop.time() + seconds
+        if self._timer is None:
+            self._timer = self._loop.call_at(self.deadline, self._look)
+        elif self._timer.when() > self.deadline:
+            self.stop()
+            self._timer = self._loop.call_at(self.deadline, self._look)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if self.deadline is None:
+            return
+        if self._loop.time() < self.deadline:
+            self._timer = self._loop.call_at(self.deadline, self._look)
+        else:
+            self._content.set_exception(aiohttp.SocketTimeoutError("silence"))
+
+
+class AiohttpResponse:
+    """A response of aiohttp's."""
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, sent_at: float, *, decompressed: bool
+    ) -> None:
+        self._response = response
+        self._content = response.content
+        self._watch = Watch(response.content)
+        connection = response.connection
+        protocol = None if connection is None else connection.protocol
+        self._closed = None if protocol is None else protocol.closed
+        self._lost = False
+        if self._closed is not None:
+            self._closed.add_done_callback(self._end)
+            self._content.on_eof(self._note_loss)
+        self.sent_at = sent_at
+        self.status = response.status
+        self.headers: Iterable[tuple[bytes, bytes]] = response.raw_headers
+        if decompressed:
+            self.headers = [
+                header for header in self.headers if header[0].lower() != b"content-encoding"
+            ]
+
+    async def read(self, timeout: float | None) -> bytes:
+        content = self._content
+        error = content.exception()
+        if error is not None:
+            # aiohttp would raise before it gives what had arrived until then.
+            content.set_exception(cast("BaseException", None))
+            data = content.read_nowait()
+            content.set_exception(error)
+            if data:
+                return data
+        watch = self._watch
+        watch.begin(timeout)
+        try:
+            data = await content.readany()
+            if self._lost and not data:
+                raise aiohttp.ClientPayloadError("the connection was lost within the body")
+            return data
+        except FAILURES.kinds as failure:
+            raise FAILURES.translate(failure) from failure
+        finally:
+            watch.deadline = None
+
+    async def aclose(self) -> None:
+        self._watch.stop()
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._end)
+            # Once on a connection, however many responses come over it.
+            self._closed.remove_done_callback(retrieve)
+            self._closed.add_done_callback(retrieve)
+        # Once read to its end, the response has given back its connection itself.
+        self._response.close()
+
+    def _note_loss(self) -> None:
+        # aiohttp takes a reset for the end of a body that has no other end than closing.
+        self._lost = (
+            self._closed is not None
+            and self._closed.done()
+            and self._closed.exception() is not None
+        )
+
+    def _end(self, closed: "asyncio.Future[None]") -> None:
+        # aiohttp forgets a body whose framing is broken, and would wait for the rest of it.
+        error = retrieve(closed)
+        if not self._content.is_eof() and self._content.exception() is None:
+            lost = aiohttp.ClientPayloadError("the connection was closed within the body")
+            lost.__cause__ = error
+            self._content.set_exception(lost)
+
+
+def retrieve(closed: "asyncio.Future[None]") -> BaseException | None:
+    """How a connection ended; asyncio reports an exception that nobody has asked for."""
+    return None if closed.cancelled() else closed.exception()
