@@ -19,7 +19,7 @@ from gprochat_core import Failure, SendLimits
 
 from ._failures import FailureTable
 
-__all__ = ["FAILURES", "OUT_OF_STEP", "AiohttpResponse", "Body"]
+__all__ = ["FAILURES", "OUT_OF_STEP", "READ_BUFFER", "AiohttpResponse", "Body"]
 
 socks_failures: list[tuple[type[Exception], Failure]] = []
 with suppress(ImportError):
@@ -33,6 +33,10 @@ with suppress(ImportError):
     ]
 
 WRITE_SIZE: Final = 64 * 1024
+
+READ_BUFFER: Final = 4 * 1024
+"""How aiohttp is to count: of twice as many bytes, and one read of asyncio's, the rest waits for
+whoever reads in the kernel."""
 
 OUT_OF_STEP: Final = "an answer has come that nobody asked for"
 
@@ -155,6 +159,9 @@ class AiohttpResponse:
         self._watch = Watch(response.content)
         connection = response.connection
         protocol = None if connection is None else connection.protocol
+        if connection is not None and hasattr(connection.transport, "set_read_buffer_limits"):
+            # asyncio's TLS has a buffer of its own.
+            connection.transport.set_read_buffer_limits(READ_BUFFER)
         self._closed = None if protocol is None else protocol.closed
         self._lost = False
         if self._closed is not None:

@@ -20,7 +20,7 @@ from gprochat_core import (
     TransportError,
 )
 
-from ._aiohttp_call import FAILURES, OUT_OF_STEP, AiohttpResponse, Body
+from ._aiohttp_call import FAILURES, OUT_OF_STEP, READ_BUFFER, AiohttpResponse, Body
 from ._client import Client as AnyClient
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
 
@@ -93,6 +93,7 @@ class AiohttpTransport:
                 timeout=aiohttp.ClientTimeout(
                     connect=connect_timeout, sock_connect=connect_timeout
                 ),
+                read_bufsize=READ_BUFFER,
                 max_line_size=self._limits.max_head_bytes,
                 max_field_size=self._limits.max_head_bytes,
                 trace_request_ctx=body,

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any, Final, Self, cast
@@ -105,7 +105,7 @@ class FaultyPeer(ScriptedPeer):
             self._start(self._accept)
 
     @contextmanager
-    def resolver(self) -> Iterator[None]:
+    def resolver(self) -> Generator[None, None, None]:
         """The machine's resolver, as the row has it."""
         if self._fault.door is not Door.UNKNOWN:
             yield
