@@ -5,7 +5,7 @@ connection was fit for the request, and whether a body that ended was complete.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import Final, cast
@@ -35,8 +35,7 @@ with suppress(ImportError):
 WRITE_SIZE: Final = 64 * 1024
 
 READ_BUFFER: Final = 4 * 1024
-"""How aiohttp is to count: of twice as many bytes, and one read of asyncio's, the rest waits for
-whoever reads in the kernel."""
+"""Bytes for a slow reader after which aiohttp reads no more; asyncio's last read comes on top."""
 
 OUT_OF_STEP: Final = "an answer has come that nobody asked for"
 
@@ -159,9 +158,11 @@ class AiohttpResponse:
         self._watch = Watch(response.content)
         connection = response.connection
         protocol = None if connection is None else connection.protocol
-        if connection is not None and hasattr(connection.transport, "set_read_buffer_limits"):
-            # asyncio's TLS has a buffer of its own.
-            connection.transport.set_read_buffer_limits(READ_BUFFER)
+        transport = None if connection is None else connection.transport
+        # asyncio's TLS has a buffer of its own.
+        limit_tls: Callable[[int], None] | None = getattr(transport, "set_read_buffer_limits", None)
+        if limit_tls is not None:
+            limit_tls(READ_BUFFER)
         self._closed = None if protocol is None else protocol.closed
         self._lost = False
         if self._closed is not None:
