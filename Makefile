@@ -2,7 +2,7 @@
 # Another interpreter than the first one found: make PYTHON=/path/to/python demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint coverage faults docs bench bench-quick constraints clean
+.PHONY: help demo test lint coverage soak faults docs bench bench-quick constraints clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -22,6 +22,7 @@ help:
 	@echo 'make docs         the reference, from the docstrings, in build/docs'
 	@echo 'make bench        the speed, beside bare libraries and other clients; about ten minutes'
 	@echo 'make bench-quick  the same in a minute, for an impression'
+	@echo 'make soak         many calls at once on each transport, a fault in every third, for minutes'
 	@echo 'make constraints  refresh the pinned versions'
 	@echo 'make clean        remove what the above have made'
 
@@ -68,6 +69,9 @@ bench: | $(venv)
 
 bench-quick: | $(venv)
 	@$(venv) -m benchmarks --quick
+
+soak: .venv/dev.stamp
+	@$(venv) -m tests.soak
 
 constraints:
 	@test -n "$(PYTHON)" || { echo 'No Python of 3.11 or newer found; name one: make PYTHON=...' >&2; exit 1; }

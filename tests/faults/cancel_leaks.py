@@ -4,13 +4,13 @@ import gc
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from time import monotonic
 
 from tests.faults.cancel_loops import Interruptible
 
-__all__ = ["Residue", "no_complaints"]
+__all__ = ["SOON", "Residue", "no_complaints", "quick_collection"]
 
 SOON = 1.0
 """Seconds within which everything must be gone."""
@@ -55,7 +55,7 @@ def open_files() -> dict[int, str]:
 
 
 @contextmanager
-def no_complaints() -> Iterator[None]:
+def no_complaints() -> Generator[None, None, None]:
     """Raise AssertionError if what is done here lets Python complain, now or when collected."""
     complaints: list[str] = []
     unraisable = sys.unraisablehook
@@ -74,7 +74,7 @@ def no_complaints() -> Iterator[None]:
 
 
 @contextmanager
-def quick_collection() -> Iterator[None]:
+def quick_collection() -> Generator[None, None, None]:
     """Let the garbage collector look only at what is made from here on."""
     gc.collect()
     gc.freeze()

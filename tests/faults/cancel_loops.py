@@ -161,13 +161,15 @@ class Asyncio:
             loop = asyncio.get_running_loop()
             task = asyncio.current_task()
             assert task is not None
+            limit = asyncio.timeout(None)
             try:
-                async with asyncio.timeout(None) as limit:
+                async with limit:
                     self._turns.arm(turn, lambda: limit.reschedule(loop.time()))
                     return await body()
             finally:
                 self._turns.disarm()
                 outcome.interrupted = outcome.stopped = limit.expired()
+                # Whoever takes a cancellation for his own must say so.
                 assert task.cancelling() == 0
 
         await self._finish(asyncio.create_task(limited()), outcome)

@@ -129,8 +129,9 @@ class Trial:
             return await self._loop.cancel_at(turn, body)
         if how == "time out":
             return await self._loop.time_out_at(turn, body)
-        close = reply.aclose if how == "close the reply" else self._client.aclose
-        return await self._loop.meanwhile_at(turn, body, close)
+        if how == "close the client":
+            return await self._loop.meanwhile_at(turn, body, self._client.aclose)
+        return await self._loop.meanwhile_at(turn, body, partial(reply.__aexit__, None, None, None))
 
     def _check(self, how: How, outcome: Outcome) -> None:
         closed_meanwhile = outcome.interrupted and how.startswith("close")
