@@ -86,6 +86,22 @@ def test_both_kinds_of_deflate_are_told_apart_whatever_they_hold(
     assert inflate("deflate", cut(data, size)) == (plain, True)
 
 
+def test_raw_deflate_is_known_by_its_first_bytes_together() -> None:
+    # A stored block, its padding such that the first byte is that of zlib's wrapper.
+    stored = b"\x08\x01\x00\xfe\xffA\x01\x00\x00\xff\xff"
+    assert inflate("deflate", [stored]) == (b"A", True)
+    # Of any texts, of some the first two bytes are a multiple of 31 all the same.
+    for text in (str(number).encode() for number in range(300)):
+        assert inflate("deflate", [raw_deflate(text)]) == (text, True)
+
+
+def test_a_body_that_makes_sense_is_not_corrupt() -> None:
+    inflater = Inflater("gzip")
+    assert inflater.corrupt is False
+    inflater.decode(gzip.compress(PLAIN), 1 << 20)
+    assert inflater.corrupt is False
+
+
 @pytest.mark.parametrize("size", [1, 5, 1 << 20])
 def test_several_gzip_members_are_one_body(size: int) -> None:
     data = gzip.compress(b"one ") + gzip.compress(b"") + gzip.compress(b"two")

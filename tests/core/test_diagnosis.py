@@ -235,6 +235,7 @@ def test_a_rejected_signature_tells_how_far_the_clock_is_off(behind: float, word
     assert isinstance(error, SignatureRejected)
     assert error.clock_skew == behind
     assert wording in str(error)
+    assert "check the secret key, and" in str(error)
 
 
 @pytest.mark.parametrize("behind", [0.0, 1.0, -0.9])
@@ -285,6 +286,21 @@ def test_a_rejection_that_names_neither_points_to_both() -> None:
 )
 def test_an_error_says_what_to_do(status: int, body: bytes, advice: str) -> None:
     assert advice in str(diagnose(status, {}, body))
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 418])
+def test_a_page_is_told_to_be_one(status: int) -> None:
+    error = diagnose(status, {"content-type": "text/html"}, b"")
+    assert f"answered {status} with an HTML page, which" in str(error)
+
+
+def test_what_is_no_page_is_not_told_to_be_one() -> None:
+    assert "answered 404, which" in str(diagnose(404, {}, b""))
+
+
+def test_a_rejection_carries_its_code() -> None:
+    error = diagnose(401, {}, b'{"error": {"message": "No.", "code": "E7"}}')
+    assert error.code == "E7"
 
 
 def test_of_an_error_64_kib_are_read() -> None:

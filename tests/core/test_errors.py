@@ -190,6 +190,7 @@ def test_a_transports_failure_is_the_same_after_pickling_and_copying(failure: Fa
         assert type(arrived) is TransportError
         assert arrived.failure is failure
         assert arrived.detail == "connection reset"
+        assert arrived.args == (failure, "connection reset")
 
 
 @pytest.mark.parametrize("failure", Failure)
@@ -197,6 +198,7 @@ def test_a_transports_failure_is_told_in_words(failure: Failure) -> None:
     assert failure.value in str(TransportError(failure, "connection reset"))
     assert "connection reset" in str(TransportError(failure, "connection reset"))
     assert TransportError(failure).detail == ""
+    assert str(TransportError(failure)) == failure.value
 
 
 def test_everything_listed_exists() -> None:

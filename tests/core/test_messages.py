@@ -219,6 +219,13 @@ REFUSED = [
         r"0: .*U\+D83D\) at position 0",
         id="a pair cut into parts",
     ),
+    pytest.param(
+        {"role": "user", "content": [*[{"type": "text", "text": "ab"}] * 2, {"type": "image"}]},
+        0,
+        4,
+        "0: part 2 of the content",
+        id="an image after two parts",
+    ),
     pytest.param([HELLO, HI], 1, None, "message 1: the last .*assistant", id="last assistant"),
     pytest.param(HI, 0, None, "message 0: the last .*assistant", id="only assistant"),
     pytest.param([HELLO, SYSTEM], 1, None, "message 1: the last .*system", id="last system"),

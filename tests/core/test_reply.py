@@ -309,6 +309,18 @@ def test_salvaging_brings_what_was_held_back_but_not_the_marker(held: bytes, tex
     assert parser.salvage() == text
 
 
+def test_a_reply_that_is_interrupted_says_after_how_much() -> None:
+    assert "after 6 characters" in outcome(["Привет".encode() + MARKER]).said
+
+
+def test_after_the_end_nothing_more_comes() -> None:
+    parser = ReplyParser(200, [])
+    parser.feed(b"Hello I\xf0\x9f")
+    assert parser.finish() == "I\ufffd"
+    assert parser.finish() == ""
+    assert parser.salvage() == parser.text == "Hello I\ufffd"
+
+
 def test_an_error_broken_off_is_what_arrived_of_it() -> None:
     parser = ReplyParser(401, JSON_HEADERS)
     parser.feed(error_json("Invalid password."))
@@ -613,6 +625,7 @@ def test_a_coded_reply_cut_off_at_any_byte_is_truncated_with_the_text_so_far(
     for end in range(1, len(data)):
         arrived = outcome([data[:end]], headers=coded(coding))
         assert arrived.error is TruncatedReply
+        assert "compressed data is not complete" in arrived.said
         assert text.startswith(arrived.text)
         assert len(arrived.text) >= len(longest)
         longest = arrived.text
