@@ -2,7 +2,7 @@
 # Another interpreter than the first one found: make PYTHON=/path/to/python demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint coverage soak faults docs bench bench-quick constraints clean
+.PHONY: help demo test lint coverage soak faults fuzz mutants docs bench bench-quick constraints clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -23,6 +23,8 @@ help:
 	@echo 'make bench        the speed, beside bare libraries and other clients; about ten minutes'
 	@echo 'make bench-quick  the same in a minute, for an impression'
 	@echo 'make soak         many calls at once on each transport, a fault in every third, for minutes'
+	@echo 'make fuzz         any bytes to the parsers for a minute, or for FUZZ_SECONDS=...'
+	@echo 'make mutants      whether the tests of the core notice when it is changed; a quarter of an hour'
 	@echo 'make constraints  refresh the pinned versions'
 	@echo 'make clean        remove what the above have made'
 
@@ -40,6 +42,14 @@ coverage: .venv/dev.stamp
 
 faults: .venv/dev.stamp
 	@$(venv) -m tests.faults.report
+
+FUZZ_SECONDS ?= 60
+
+fuzz: .venv/fuzz.stamp
+	@$(venv) -m tests.fuzz $(FUZZ_SECONDS)
+
+mutants: .venv/mutants.stamp
+	@$(venv) -m tests.mutants
 
 docs: .venv/dev.stamp
 	@$(venv) docs/reference.py build/docs
@@ -64,6 +74,17 @@ $(venv):
 	@$(install) --group dev
 	@touch $@
 
+# No single version of it can be pinned: each is built for some versions of Python only.
+.venv/fuzz.stamp: .venv/dev.stamp
+	@echo 'Installing atheris into .venv ...'
+	@$(install) 'atheris>=3,<4'
+	@touch $@
+
+.venv/mutants.stamp: .venv/dev.stamp
+	@echo 'Installing mutmut into .venv ...'
+	@$(install) --group mutants
+	@touch $@
+
 bench: | $(venv)
 	@$(venv) -m benchmarks
 
@@ -77,11 +98,12 @@ constraints:
 	@test -n "$(PYTHON)" || { echo 'No Python of 3.11 or newer found; name one: make PYTHON=...' >&2; exit 1; }
 	@rm -rf .venv && "$(PYTHON)" -m venv .venv
 	@$(pip) install --upgrade pip hatchling
-	@$(pip) install --no-build-isolation --editable '.[all]' --group dev
+	@$(pip) install --no-build-isolation --editable '.[all]' --group dev --group mutants
 	@{ sed -n '/^#/p' constraints.txt; $(pip) freeze --all --exclude-editable --exclude setuptools; } > .venv/constraints.txt
 	@mv .venv/constraints.txt constraints.txt
-	@touch .venv/demo.stamp .venv/dev.stamp
+	@touch .venv/demo.stamp .venv/dev.stamp .venv/mutants.stamp
 
 clean:
-	rm -rf .venv .nox .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
+	rm -rf .venv .nox .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+		build dist htmlcov mutants
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
