@@ -1,5 +1,6 @@
 """What headers tell beside the status: dates, waits, a clock that is off."""
 
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from gprochat_core import (
     AuthenticationError,
+    NotTheService,
     PasswordRejected,
     RateLimited,
     ServiceFailed,
@@ -93,6 +95,23 @@ def test_every_moment_survives_the_way_over_a_header(moment: datetime) -> None:
 def test_a_year_of_two_digits_is_the_likelier_one(year: str, expected: int) -> None:
     moment = datetime(expected, 11, 6, 8, 49, 37, tzinfo=UTC)
     assert read_http_date(f"Sunday, 06-Nov-{year} 08:49:37 GMT") == moment.timestamp()
+
+
+def test_a_year_of_four_digits_is_that_year() -> None:
+    moment = datetime(100, 11, 6, 8, 49, 37, tzinfo=UTC)
+    assert read_http_date("Sat, 06 Nov 0100 08:49:37 GMT") == moment.timestamp()
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="this system's time zone cannot be set")
+def test_a_date_is_the_same_in_every_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "UTC-9")
+        time.tzset()
+        try:
+            assert read_http_date("Sun, 06 Nov 1994 08:49:37 GMT") == THE_RFCS_MOMENT
+        finally:
+            elsewhere.undo()
+            time.tzset()
 
 
 def test_a_leap_second_is_the_second_before_it() -> None:
@@ -203,6 +222,10 @@ def test_a_failure_carries_its_retry_after_too(status: int) -> None:
     error = diagnose(status, {"retry-after": "7"}, b"")
     assert isinstance(error, ServiceFailed)
     assert error.retry_after == 7.0
+    date = {"retry-after": "Sun, 06 Nov 1994 08:49:37 GMT"}
+    error = diagnose(status, date, b"", THE_RFCS_MOMENT - 5)
+    assert isinstance(error, ServiceFailed)
+    assert error.retry_after == 5.0
 
 
 @pytest.mark.parametrize(("value", "advice"), [("7", "try again in 7 s"), ("", "try again later")])
@@ -298,9 +321,18 @@ def test_what_is_no_page_is_not_told_to_be_one() -> None:
     assert "answered 404, which" in str(diagnose(404, {}, b""))
 
 
-def test_a_rejection_carries_its_code() -> None:
-    error = diagnose(401, {}, b'{"error": {"message": "No.", "code": "E7"}}')
+@pytest.mark.parametrize("status", [400, 401, 408, 413, 429, 500])
+def test_an_error_carries_its_code(status: int) -> None:
+    error = diagnose(status, {}, b'{"error": {"message": "No.", "code": "E7"}}')
     assert error.code == "E7"
+
+
+def test_a_secret_in_a_location_is_concealed_and_the_rest_of_it_told() -> None:
+    headers = {"location": "https://elsewhere.example/?pass=open-sesame"}
+    error = diagnose(302, headers, b"", secrets=["open-sesame"])
+    assert isinstance(error, NotTheService)
+    assert error.location == "https://elsewhere.example/?pass=***"
+    assert "open-sesame" not in str(error)
 
 
 def test_of_an_error_64_kib_are_read() -> None:

@@ -348,6 +348,14 @@ def test_a_reply_is_too_long_from_the_first_byte_above_the_limit(
         assert arrived[:2] == (whole_characters.removeprefix("\ufeff"), ReplyTooLong)
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_an_error_may_be_longer_than_a_reply(compress: Callable[[bytes], bytes]) -> None:
+    headers = [] if compress is bytes else [(b"content-encoding", b"gzip")]
+    parser = ReplyParser(500, headers, max_bytes=5)
+    with pytest.raises(ServiceFailed, match="the model is overloaded"):
+        feed_all(parser, [compress(b"the model is overloaded")])
+
+
 def test_a_reply_that_is_too_long_says_what_the_limit_is() -> None:
     assert "5 bytes" in outcome([b"123456"], max_bytes=5).said
 
