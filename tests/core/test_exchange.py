@@ -612,6 +612,8 @@ def test_the_total_cuts_every_limit_short() -> None:
 
 def test_a_total_that_is_far_leaves_the_other_limits_as_they_are() -> None:
     call = exchange(timeouts=Timeouts(connect=1, first_byte=2, idle=3, total=1000))
+    limits = call.send_limits(0.0)
+    assert (limits.connect, limits.reply(0.5)) == (1, 2)
     call.attempt(NOW_MS)
     call.receive_head(200, [], sent=0.0, now_ms=NOW_MS)
     assert call.read_limit(0.5) == 1.5
