@@ -30,6 +30,8 @@ from gprochat_core import (
     UsageError,
 )
 
+from ._secrets import Secrets
+
 __all__ = ["Client", "Reply", "Response", "Transport"]
 
 logger = logging.getLogger("gprochat.client")
@@ -160,6 +162,7 @@ class Reply:
                 delay = exchange.retry(error, monotonic(), random())
                 if delay is None:
                     logger.debug("attempt %d: %s", exchange.attempts, type(error).__name__)
+                    self._client.secrets.conceal(error)
                     raise
                 logger.debug(
                     "attempt %d: %s, the next in %.2f s",
@@ -224,6 +227,10 @@ class Reply:
                     await self._release()
                 if text:
                     return text
+        except GPROChatError as error:
+            logger.debug("reply ended: %s", type(error).__name__)
+            self._client.secrets.conceal(error)
+            raise
         finally:
             self._reading = False
         if exchange.state is State.DONE:
@@ -263,12 +270,14 @@ class Client:
         service: whom to talk to.
         transport: what moves the bytes; closed with the client.
         timeouts, retry, limits: the numbers; None for the defaults.
+        secrets: what errors must not tell besides the service's own, such as a proxy's password.
 
     Raises:
         ConfigurationError: the service has no secret key.
 
     Attributes:
         service: as given.
+        secrets: takes secrets out of errors.
         clock_correction_ms: milliseconds added to this machine's time when signing, once the
             service's clock has been seen to differ.
     """
@@ -281,6 +290,7 @@ class Client:
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
+        secrets: Iterable[str] = (),
     ) -> None:
         _ = service.signer
         if service.exposes_password:
@@ -290,6 +300,7 @@ class Client:
                 stacklevel=3,
             )
         self.service = service
+        self.secrets = Secrets([service.secret_key or "", service.password or "", *secrets])
         self.clock_correction_ms = 0
         self._transport = transport
         self._timeouts = timeouts or Timeouts()

@@ -22,6 +22,7 @@ from gprochat_core import (
 
 from ._aiohttp_call import FAILURES, OUT_OF_STEP, READ_BUFFER, AiohttpResponse, Body
 from ._client import Client as AnyClient
+from ._secrets import proxy_secrets
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
 
 __all__ = ["Client"]
@@ -182,4 +183,11 @@ class Client(AnyClient):
             proxy = None
         found = find_proxy(service.url, proxy, socks5="aiohttp_socks")
         transport = AiohttpTransport(session, limits or Limits(), found, ssl_context)
-        super().__init__(service, transport, timeouts=timeouts, retry=retry, limits=limits)
+        super().__init__(
+            service,
+            transport,
+            timeouts=timeouts,
+            retry=retry,
+            limits=limits,
+            secrets=proxy_secrets(found),
+        )

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from math import inf
 from ssl import SSLContext
-from typing import TYPE_CHECKING, cast
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -31,6 +32,7 @@ from ._httpx_call import (
     take_lost_connections,
 )
 from ._httpx_library import Library, client_settings
+from ._secrets import proxy_secrets
 from ._sync import SyncClient as AnySyncClient
 from .environment import FROM_ENVIRONMENT, Proxy
 
@@ -104,6 +106,9 @@ class HttpxResponse:
         self._response = response
         self._body = aiter(cast("httpx.AsyncByteStream", response.stream))
         self._library = library
+        self._stream: Any = response.extensions.get("network_stream")
+        # A connection may be older than this client, or others' too.
+        self._is_timed = hasattr(self._stream, "read_until") and response.http_version != "HTTP/2"
         self._reading = False
         self.sent_at = progress.sent_at
         self.status = response.status_code
@@ -112,8 +117,14 @@ class HttpxResponse:
     async def read(self, timeout: float | None) -> bytes:
         self._reading = True
         try:
-            with anyio.fail_after(timeout):
+            if timeout is None or not self._is_timed:
+                with anyio.fail_after(timeout):
+                    return await anext(self._body, b"")
+            self._stream.read_until = monotonic() + timeout
+            try:
                 return await anext(self._body, b"")
+            finally:
+                self._stream.read_until = None
         except self._library.failures.kinds as error:
             raise self._library.translate(error) from error
         finally:
@@ -181,7 +192,14 @@ class Client(AnyClient):
         if client is None:
             used.headers.clear()
         transport = HttpxTransport(used, library, own=client is None)
-        super().__init__(service, transport, timeouts=timeouts, retry=retry, limits=limits)
+        super().__init__(
+            service,
+            transport,
+            timeouts=timeouts,
+            retry=retry,
+            limits=limits,
+            secrets=proxy_secrets(cast("str | None", settings.get("proxy"))),
+        )
 
 
 class SyncClient(AnySyncClient):
@@ -205,5 +223,12 @@ class SyncClient(AnySyncClient):
             used.headers.clear()
         transport = BlockingTransport(used, library, own=client is None)
         super().__init__(
-            AnyClient(service, transport, timeouts=timeouts, retry=retry, limits=limits)
+            AnyClient(
+                service,
+                transport,
+                timeouts=timeouts,
+                retry=retry,
+                limits=limits,
+                secrets=proxy_secrets(cast("str | None", settings.get("proxy"))),
+            )
         )

@@ -22,6 +22,7 @@ from gprochat_core import (
 
 from ._client import Client as AnyClient
 from ._failures import FailureTable
+from ._secrets import proxy_secrets
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
 
 __all__ = ["Client"]
@@ -250,7 +251,14 @@ class Client(AnyClient):
     ) -> None:
         found = find_proxy(service.url, proxy, http="python_socks", socks5="python_socks")
         transport = TrioTransport(limits or Limits(), found, ssl_context)
-        super().__init__(service, transport, timeouts=timeouts, retry=retry, limits=limits)
+        super().__init__(
+            service,
+            transport,
+            timeouts=timeouts,
+            retry=retry,
+            limits=limits,
+            secrets=proxy_secrets(found),
+        )
 
 
 async def connect_through(proxy: str, host: str, port: int) -> trio.SocketStream:

@@ -18,8 +18,8 @@ __all__ = ["serve"]
 
 CHUNKED = head(200, "content-type: text/plain; charset=utf-8", "transfer-encoding: chunked")
 
-SILENCE = 5.0
-"""Seconds; longer than any caller waits."""
+SILENCE = 60.0
+"""Seconds; far longer than any caller waits."""
 
 
 class Closed(Exception):
