@@ -16,7 +16,7 @@ PATIENT: Final = Timeouts(connect=8.0, first_byte=8.0, idle=8.0)
 QUICK: Final = Timeouts(connect=0.4, first_byte=0.4, idle=0.4)
 """Limits for the rows that are."""
 
-THREE_ATTEMPTS: Final = RetryPolicy(base_delay=0.01)
+THREE_ATTEMPTS: Final = RetryPolicy(base_delay=0.002)
 
 
 class Door(Enum):

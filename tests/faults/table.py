@@ -68,7 +68,7 @@ BEFORE: Final = "before the first text"
 AFTER: Final = "after it"
 
 ATTEMPTS: Final = RetryPolicy().max_attempts
-TWO_ATTEMPTS: Final = RetryPolicy(max_attempts=2, base_delay=0.01)
+TWO_ATTEMPTS: Final = RetryPolicy(max_attempts=2, base_delay=0.002)
 ONE_ATTEMPT: Final = RetryPolicy(max_attempts=1)
 
 MOMENT: Final = pause(0.02)
@@ -878,7 +878,7 @@ RETRIES: Final = [
     Fault(
         "503 over and over, to a client that tries five times",
         [Case("", [[send(answer(503))]], Expected(ServiceFailed, attempts=5))],
-        retry=RetryPolicy(max_attempts=5, base_delay=0.01),
+        retry=RetryPolicy(max_attempts=5, base_delay=0.002),
     ),
     Fault(
         "429 once, with Retry-After: 1",

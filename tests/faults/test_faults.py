@@ -16,5 +16,5 @@ ROWS = [
 
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.name)
 @pytest.mark.parametrize("fault", ROWS)
-def test_a_fault(fault: Fault, adapter: Adapter) -> None:
+def test_a_call_comes_to_what_the_table_says(fault: Fault, adapter: Adapter) -> None:
     play(fault, adapter)
