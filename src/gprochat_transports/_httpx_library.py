@@ -5,7 +5,7 @@ of them is installed, that one is used.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -18,6 +18,7 @@ import anyio
 from gprochat_core import ConfigurationError, Failure, Limits, Service, TransportError
 
 from ._failures import FailureTable
+from ._secrets import Hidden, split_proxy
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
 
 if TYPE_CHECKING:
@@ -88,6 +89,18 @@ class Library:
             "Callable[[bytes], httpx.AsyncByteStream]",
             type("Body", (Body, self.module.AsyncByteStream), {}),
         )
+
+    def make(self, kind: str, settings: Mapping[str, object]) -> object:
+        """Make a client with `client_settings`."""
+        proxy = settings["proxy"]
+        if isinstance(proxy, str):
+            url, user, password = split_proxy(proxy)
+            # The library logs what it tells a SOCKS proxy.
+            auth = (user, Hidden(password)) if user or password else None
+            settings = {**settings, "proxy": self.module.Proxy(url, auth=auth)}
+        client = getattr(self.module, kind)(**settings)
+        client.headers.clear()
+        return client
 
     def translate(self, error: Exception, progress: "Progress | None" = None) -> TransportError:
         """Return an exception of the library's as a TransportError."""

@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from gprochat_core import GPROChatError
 
-__all__ = ["Secrets", "proxy_secrets"]
+__all__ = ["Hidden", "Secrets", "proxy_secrets", "split_proxy"]
 
 CONCEALED: Final = "***"
 
@@ -83,10 +83,38 @@ def forms(secret: str) -> set[str]:
     }
 
 
+def split_proxy(proxy: str) -> tuple[str, str, str]:
+    """Return a proxy's URL without user and password, and these two, "" where there are none."""
+    parts = urlsplit(proxy)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}", unquote(parts.username or ""), unquote(parts.password or "")
+
+
 def proxy_secrets(proxy: str | None) -> list[str]:
     """Return what errors must not tell of a proxy's URL."""
-    parts = urlsplit(proxy or "")
-    if not parts.password:
+    _, user, password = split_proxy(proxy or "")
+    if not password:
         return []
-    user, password = unquote(parts.username or ""), unquote(parts.password)
     return [password, b64encode(f"{user}:{password}".encode()).decode()]
+
+
+class Hidden(str):
+    """A text for a library that logs what it is given: neither it nor its bytes are shown."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(CONCEALED)
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        """Return the bytes, which are not shown either."""
+        return HiddenBytes(super().encode(encoding, errors))
+
+
+class HiddenBytes(bytes):
+    """What a `Hidden` encodes to."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(CONCEALED.encode())

@@ -188,9 +188,7 @@ class Client(AnyClient):
     ) -> None:
         library = Library(client, "AsyncClient")
         settings = client_settings(service, limits or Limits(), proxy, ssl_context, client)
-        used = cast("httpx.AsyncClient", client or library.module.AsyncClient(**settings))
-        if client is None:
-            used.headers.clear()
+        used = cast("httpx.AsyncClient", client or library.make("AsyncClient", settings))
         transport = HttpxTransport(used, library, own=client is None)
         super().__init__(
             service,
@@ -218,9 +216,7 @@ class SyncClient(AnySyncClient):
     ) -> None:
         library = Library(client, "Client")
         settings = client_settings(service, limits or Limits(), proxy, ssl_context, client)
-        used = cast("httpx.Client", client or library.module.Client(**settings))
-        if client is None:
-            used.headers.clear()
+        used = cast("httpx.Client", client or library.make("Client", settings))
         transport = BlockingTransport(used, library, own=client is None)
         super().__init__(
             AnyClient(

@@ -31,7 +31,7 @@ SETTLE: Final = 2.0
 """Seconds within which closed connections must be gone from the list of open files."""
 
 SETTINGS: Final[dict[str, Any]] = {
-    "timeouts": Timeouts(connect=20.0, first_byte=20.0, idle=2.0),
+    "timeouts": Timeouts(connect=60.0, first_byte=60.0, idle=2.0),
     "retry": RetryPolicy(max_attempts=2, base_delay=0.01, max_delay=0.01, max_retry_after=1.0),
     "proxy": None,
 }
