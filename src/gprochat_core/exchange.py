@@ -63,6 +63,9 @@ class State(Enum):
     GIVEN_UP = "the call failed"
 
 
+BODY_STATES: Final = (State.REPLY, State.ERROR)
+
+
 class SendLimits(NamedTuple):
     """How long an attempt may take until its response begins.
 
@@ -231,7 +234,9 @@ class Exchange:
         Raises:
             ReplyTooLong, TruncatedReply, ResponseError: as `ReplyParser.feed`.
         """
-        parser = self._answer()
+        parser = self._parser
+        if parser is None or self.state not in BODY_STATES:
+            self._refuse()
         self._body_begun = True
         try:
             return parser.feed(data)
@@ -366,7 +371,7 @@ class Exchange:
             self._refuse()
 
     def _answer(self) -> ReplyParser:
-        if self._parser is None or self.state not in (State.REPLY, State.ERROR):
+        if self._parser is None or self.state not in BODY_STATES:
             self._refuse()
         return self._parser
 

@@ -26,6 +26,9 @@ __all__ = ["FAILURE_MARKER", "MAX_REPLY_BYTES", "ReplyParser"]
 FAILURE_MARKER: Final = "Internal server error"
 """What the service appends to a reply that its model did not finish."""
 
+MARKER_BEGIN: Final = FAILURE_MARKER[0]
+MARKER_LENGTH: Final = len(FAILURE_MARKER)
+
 MAX_REPLY_BYTES: Final = 16 * 1024 * 1024
 """How long a reply may be unless the caller says otherwise; far longer than any model's."""
 
@@ -209,7 +212,7 @@ class ReplyParser:
         if self._split:
             data = self._split + data
         text, used = utf_8_decode(data, "replace", False)
-        self._split = data[used:]
+        self._split = b"" if used == len(data) else data[used:]
         if not text:
             return ""
         if not self._begun:
@@ -220,7 +223,7 @@ class ReplyParser:
             text = self._held + text
             self._held = ""
         # The marker's first letter occurs in it only once, so only the last one can begin it.
-        start = text.rfind(FAILURE_MARKER[0], -len(FAILURE_MARKER))
+        start = text.rfind(MARKER_BEGIN, -MARKER_LENGTH)
         if start >= 0 and FAILURE_MARKER.startswith(text[start:]):
             self._held = text[start:]
             text = text[:start]

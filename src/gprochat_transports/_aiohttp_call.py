@@ -5,10 +5,10 @@ connection was fit for the request, and whether a body that ended was complete.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from time import monotonic
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -34,8 +34,13 @@ with suppress(ImportError):
 
 WRITE_SIZE: Final = 64 * 1024
 
-READ_BUFFER: Final = 4 * 1024
-"""Bytes for a slow reader after which aiohttp reads no more; asyncio's last read comes on top."""
+READ_SIZE: Final = 64 * 1024
+"""Bytes that asyncio is to read at once. It makes room for 256 KiB otherwise, even for a few bytes,
+and blocks as large come straight from the system, which costs more than the read."""
+
+READ_BUFFER: Final = 32 * 1024
+"""Bytes for a slow reader after which aiohttp reads no more: twice as many, and what was being
+read; a TLS connection buffers as many again."""
 
 OUT_OF_STEP: Final = "an answer has come that nobody asked for"
 
@@ -158,11 +163,11 @@ class AiohttpResponse:
         self._watch = Watch(response.content)
         connection = response.connection
         protocol = None if connection is None else connection.protocol
-        transport = None if connection is None else connection.transport
-        # asyncio's TLS has a buffer of its own.
-        limit_tls: Callable[[int], None] | None = getattr(transport, "set_read_buffer_limits", None)
-        if limit_tls is not None:
-            limit_tls(READ_BUFFER)
+        transport: Any = None if connection is None else connection.transport
+        if hasattr(transport, "max_size"):
+            transport.max_size = READ_SIZE
+        if hasattr(transport, "set_read_buffer_limits"):
+            transport.set_read_buffer_limits(READ_BUFFER)
         self._closed = None if protocol is None else protocol.closed
         self._lost = False
         if self._closed is not None:
@@ -177,23 +182,16 @@ class AiohttpResponse:
             ]
 
     async def read(self, timeout: float | None) -> bytes:
-        content = self._content
-        error = content.exception()
-        if error is not None:
-            # aiohttp would raise before it gives what had arrived until then.
-            content.set_exception(cast("BaseException", None))
-            data = content.read_nowait()
-            content.set_exception(error)
-            if data:
-                return data
         watch = self._watch
         watch.begin(timeout)
         try:
-            data = await content.readany()
+            data = await self._content.readany()
             if self._lost and not data:
                 raise aiohttp.ClientPayloadError("the connection was lost within the body")
             return data
         except FAILURES.kinds as failure:
+            if data := self._left_over():
+                return data
             raise FAILURES.translate(failure) from failure
         finally:
             watch.deadline = None
@@ -207,6 +205,17 @@ class AiohttpResponse:
             self._closed.add_done_callback(retrieve)
         # Once read to its end, the response has given back its connection itself.
         self._response.close()
+
+    def _left_over(self) -> bytes:
+        """What had arrived before a failure, which aiohttp raises first."""
+        content = self._content
+        error = content.exception()
+        if error is None:
+            return b""
+        content.set_exception(cast("BaseException", None))
+        data = content.read_nowait()
+        content.set_exception(error)
+        return data
 
     def _note_loss(self) -> None:
         # aiohttp takes a reset for the end of a body that has no other end than closing.

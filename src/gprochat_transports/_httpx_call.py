@@ -85,10 +85,18 @@ class Progress:
 
 
 def note_reads(stream: Any) -> None:
-    """Have a stream of the library's know when it was last read from, as `heard_at`."""
+    """Have a stream of the library's know when it was last read from, as `heard_at`.
+
+    Reading ends at `read_until`, by `time.monotonic`, where that is not None. The library limits
+    each read in any case, so this costs nothing; another limit around it would cost as much as
+    the read.
+    """
     read = stream.read
+    stream.read_until = None
 
     async def read_and_note(max_bytes: int, timeout: float | None = None) -> bytes:
+        if stream.read_until is not None:
+            timeout = max(0.0, stream.read_until - monotonic())
         data: bytes = await read(max_bytes, timeout)
         stream.heard_at = monotonic()
         return data

@@ -10,7 +10,6 @@ from enum import Enum
 from importlib.util import find_spec
 from typing import Final, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass
 
 from gprochat_core import GPROCHAT, ConfigurationError, Service
 
@@ -66,6 +65,9 @@ def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> s
             which a library is missing.
     """
     if proxy is FROM_ENVIRONMENT:
+        # It brings a whole HTTP client along, so it is imported no sooner than it is needed.
+        from urllib.request import getproxies_environment, proxy_bypass
+
         parts = urlsplit(url)
         proxies = getproxies_environment()
         proxy = proxies.get(parts.scheme) or proxies.get("all")

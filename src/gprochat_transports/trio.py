@@ -1,6 +1,7 @@
 """The trio transport: trio's own sockets and TLS, h11 for HTTP/1.1, and a pool of connections."""
 
 from collections.abc import Iterable
+from math import inf
 from ssl import SSLContext, create_default_context
 from time import monotonic
 from typing import Final
@@ -215,12 +216,14 @@ class TrioResponse:
         self._connection = connection
 
     async def read(self, timeout: float | None) -> bytes:
+        deadline = inf if timeout is None else trio.current_time() + timeout
         try:
-            with trio.fail_after(seconds(timeout)):
+            with trio.CancelScope(deadline=deadline):
                 event = await self._connection.next_event()
+                return bytes(event.data) if isinstance(event, h11.Data) else b""
         except FAILURES.kinds as error:
             raise FAILURES.translate(error) from error
-        return bytes(event.data) if isinstance(event, h11.Data) else b""
+        raise TransportError(Failure.TIMEOUT)
 
     async def aclose(self) -> None:
         await self._transport.release(self._connection)
@@ -268,7 +271,7 @@ async def connect_through(proxy: str, host: str, port: int) -> trio.SocketStream
 
     try:
         # Time is limited from outside.
-        socket = await TrioProxy.from_url(proxy).connect(host, port, timeout=float("inf"))
+        socket = await TrioProxy.from_url(proxy).connect(host, port, timeout=inf)
     except ProxyError as error:
         raise TransportError(Failure.CONNECT, f"proxy: {error}") from error
     return trio.SocketStream(socket)
@@ -276,4 +279,4 @@ async def connect_through(proxy: str, host: str, port: int) -> trio.SocketStream
 
 def seconds(timeout: float | None) -> float:
     """A time limit as trio has it."""
-    return float("inf") if timeout is None else timeout
+    return inf if timeout is None else timeout
