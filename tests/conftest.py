@@ -16,6 +16,7 @@ settings.register_profile(
     derandomize=True,
     database=None,
     max_examples=20,
+    stateful_step_count=20,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
