@@ -3,6 +3,7 @@
 Run as a program it prints one `Result` as JSON.
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -10,6 +11,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -112,19 +114,20 @@ class Callers:
 
         def make_calls(count: int) -> None:
             self._numbers = iter(range(count))
-            for _ in threads.map(call_on, clients):
-                pass
+            # The threads' own memory goes with them.
+            with ThreadPoolExecutor(self._streams) as threads:
+                for _ in threads.map(call_on, clients):
+                    pass
 
         clients = [self._make(**SETTINGS) for _ in range(self._streams)]
-        with ThreadPoolExecutor(self._streams) as threads:
-            make_calls(warm_up)
-            memory = resident_memory()
-            begun = monotonic()
-            make_calls(calls)
-            seconds = monotonic() - begun
-            result = Result(calls, seconds=seconds, memory=resident_memory() - memory)
-            for client in clients:
-                Blocking().run(client.aclose)
+        make_calls(warm_up)
+        memory = resident_memory()
+        begun = monotonic()
+        make_calls(calls)
+        seconds = monotonic() - begun
+        result = Result(calls, seconds=seconds, memory=resident_memory() - memory)
+        for client in clients:
+            Blocking().run(client.aclose)
         return result
 
     async def _call_on(self, client: Client) -> None:
@@ -173,8 +176,10 @@ def open_files() -> int:
 
 
 def resident_memory() -> int:
-    """Bytes of this process that are in memory, garbage not counted."""
+    """Bytes of this process that are in memory, neither garbage counted nor what malloc keeps."""
     gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
