@@ -74,7 +74,7 @@ class Report:
             self.failures.append(f"{fault.what}, {adapter.name}: {error!r}")
             return FAILS
         exceptions = dict.fromkeys(
-            f"Here {', '.join(told(expected))}: {reason}"
+            "Here error {}, text {}, attempts {}: ".format(*told(expected)) + reason
             for case in fault.cases
             for name, (expected, reason) in case.exceptions.items()
             if name == adapter.name
@@ -118,7 +118,7 @@ def told(expected: Expected) -> tuple[str, str, str]:
     text = expected.text
     if len(text) > TEXT_SHOWN:
         text = f"{text[:TEXT_SHOWN]}…"
-    return error, f"“{text}”" if text else "", str(expected.attempts)
+    return error, f"“{text}”" if text else "none", str(expected.attempts)
 
 
 def row(*cells: str) -> str:
@@ -154,7 +154,8 @@ def main() -> int:
     print(summary, *report.failures, sep="\n")
     measured = (
         "What a client has taken of a reply of 12 MiB, and not given to its reader, once the "
-        f"sender stands still: the most of {STANDSTILLS} times."
+        f"sender stands still: the most of {STANDSTILLS} times. What waits in the kernel is not "
+        "counted."
     )
     write(["", summary, "", *table, "## A reader that stops", "", measured, "", *slow_readers])
     return bool(report.failures)
