@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import pytest
 
 import gprochat_transports.aiohttp
-from gprochat_core import GPROChatError, RetryPolicy, Service, TruncatedReply
+from gprochat_core import GPROChatError, Message, RetryPolicy, Service, TruncatedReply
 from gprochat_transports.server import serve
 from tests.contract.adapters import ADAPTERS, Adapter
 from tests.peers.proxies import ProxyServer
@@ -189,9 +189,9 @@ def run_with_server(
 def test_an_answer_that_fails_is_logged_without_what_it_says(
     caplog: pytest.LogCaptureFixture, hidden: list[str]
 ) -> None:
-    async def fail(messages: Any) -> Any:
-        raise ValueError(f"{messages[-1].text} {hidden[0]}")
+    async def fail(messages: tuple[Message, ...]) -> AsyncIterator[str]:
         yield ""
+        raise ValueError(f"{messages[-1].text} {hidden[0]}")
 
     async def main() -> None:
         async with serve(fail, secret_key=hidden[0]) as server:
