@@ -154,7 +154,7 @@ def interrupt_everywhere(adapter: Adapter, scenario: Scenario, how: How) -> int:
     async def main() -> None:
         nonlocal turns
         for turn in count(1):
-            with no_complaints():
+            with no_complaints(loop):
                 residue = Residue(loop)
                 interrupted = await Trial(adapter, scenario, peer).run(how, turn)
                 await residue.check()
@@ -200,7 +200,7 @@ def test_a_call_that_waits_for_a_connection_may_be_cancelled(adapter: Adapter) -
     async def main() -> None:
         nonlocal turns
         for turn in count(1):
-            with no_complaints():
+            with no_complaints(loop):
                 residue = Residue(loop)
                 async with make(adapter, peer.url, **settings) as client:
                     async with client.stream("Hello") as reply:
@@ -224,7 +224,7 @@ def test_a_call_that_nobody_lets_in_may_be_cancelled(adapter: Adapter) -> None:
 
     async def main() -> None:
         for turn in count(1):
-            with no_complaints():
+            with no_complaints(loop):
                 residue = Residue(loop)
                 async with make(adapter, url, **settings) as client:
                     outcome = await loop.cancel_at(turn, partial(client.complete, QUICK))
@@ -250,7 +250,7 @@ def test_closing_a_client_may_be_cancelled_and_closes_it(
     async def main() -> None:
         for turn in count(1):
             first = len(peer.connections)
-            with no_complaints():
+            with no_complaints(loop):
                 residue = Residue(loop)
                 settings = scenario.client_settings(peer) | {"limits": Limits()}
                 service = Service(peer.url, secret_key=secrets.token_hex())
