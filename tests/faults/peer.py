@@ -16,6 +16,7 @@ from tests.peers.scripted import (
     ScriptedPeer,
     close_write,
     send,
+    set_event,
     until_client_closes,
 )
 from tests.peers.wire import chunked
@@ -51,6 +52,7 @@ class FaultyPeer(ScriptedPeer):
     Attributes:
         service_url: the service's URL.
         proxy_url: the URL of the proxy that this peer is; None where it is none.
+        warm: set when the last step of a warm-up begins.
         over: set as soon as the call that met the fault is over.
     """
 
@@ -61,6 +63,7 @@ class FaultyPeer(ScriptedPeer):
         self._case: Case
         self._met = 0
         self._waiting: list[socket.socket] = []
+        self.warm = threading.Event()
         self.over = threading.Event()
 
     def __enter__(self) -> Self:
@@ -81,6 +84,7 @@ class FaultyPeer(ScriptedPeer):
     def warm_up(self, case: Case) -> None:
         """Play the case's warm-up from now on."""
         self._case = case
+        self.warm.clear()
         self._mood = Mood.WARM_UP
 
     def fall_ill(self, case: Case) -> None:
@@ -147,7 +151,8 @@ class FaultyPeer(ScriptedPeer):
         if self._mood is Mood.WELL:
             return [send(WELL_ANSWER), hang_up]
         if self._mood is Mood.WARM_UP:
-            return self._case.warm_up or []
+            *steps, last = self._case.warm_up or []
+            return [*steps, set_event(self.warm), last]
         script = self._case.scripts[min(self._met, len(self._case.scripts) - 1)]
         self._met += 1
         return script

@@ -89,6 +89,8 @@ class Play:
         if case.warm_up is not None:
             peer.warm_up(case)
             assert await client.complete("Hello") == WELL
+            while not peer.warm.is_set():
+                await pause(self.adapter, 0.002)
             await pause(self.adapter, 0.05)
         peer.fall_ill(case)
         connections, requests = len(peer.connections), len(peer.requests)
