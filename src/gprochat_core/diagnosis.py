@@ -7,7 +7,7 @@ here.
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -25,6 +25,7 @@ from .errors import (
 __all__ = [
     "MAX_ERROR_BODY",
     "check_head",
+    "conceal",
     "diagnose",
     "is_html",
     "is_settled_by_head",
@@ -193,12 +194,27 @@ def diagnose(
         secrets: what the error must not repeat, should the answer hold it.
     """
     error = classify(status, headers, body, now)
-    for secret in filter(None, secrets):
-        error.args = (str(error).replace(secret, CONCEALED),)
-        error.message = error.message.replace(secret, CONCEALED)
-        if isinstance(error, NotTheService) and error.location is not None:
-            error.location = error.location.replace(secret, CONCEALED)
+
+    def hide(said: str) -> str:
+        for secret in filter(None, secrets):
+            said = said.replace(secret, CONCEALED)
+        return said
+
+    conceal(error, hide)
     return error
+
+
+def conceal(error: ResponseError, hide: Callable[[str], str]) -> None:
+    """Hide something in what an answer said: in an error's attributes, and where it quotes them.
+
+    The error's own words stay, though they may hold it by chance.
+    """
+    for name in ("message", "code", "location"):
+        said: str | None = getattr(error, name, None)
+        if said:
+            setattr(error, name, hide(said))
+            for quoted in (said, repr(said[:MAX_MESSAGE])[1:-1]):
+                error.args = (str(error).replace(quoted, hide(quoted)),)
 
 
 def classify(

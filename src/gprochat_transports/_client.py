@@ -218,7 +218,7 @@ class Reply:
                 try:
                     data = await response.read(exchange.read_limit(monotonic()))
                 except TransportError as error:
-                    raise exchange.fail(error, monotonic()) from error.__cause__
+                    raise self._failed(error) from error.__cause__
                 if data:
                     text = exchange.receive(data)
                 else:
@@ -258,7 +258,12 @@ class Reply:
                 data = await response.read(exchange.read_limit(monotonic()))
                 _ = exchange.receive(data) if data else exchange.finish()
         except TransportError as error:
-            raise exchange.fail(error, monotonic()) from error.__cause__
+            raise self._failed(error) from error.__cause__
+
+    def _failed(self, error: TransportError) -> GPROChatError:
+        # A library quotes what a peer has sent.
+        error.detail = self._client.secrets.hide(error.detail)
+        return self._exchange.fail(error, monotonic())
 
 
 class Client:

@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-from gprochat_core import GPROChatError
+from gprochat_core import GPROChatError, ResponseError
+from gprochat_core.diagnosis import CONCEALED, conceal
 
 __all__ = ["Hidden", "Secrets", "proxy_secrets", "split_proxy"]
-
-CONCEALED: Final = "***"
 
 CREDENTIALS: Final = (r"authorization.{1,8}basic [\w+/=]+", r"(?<=://)[^/\s@]+:[^/\s@]+(?=@)")
 """How a proxy's password looks that only the caller's own session or client knows."""
@@ -40,15 +39,13 @@ class Secrets:
 
     def conceal(self, error: GPROChatError) -> None:
         """Take the secrets out of an error, and from its chain the exceptions that tell one."""
-        error.args = tuple(map(self._without, error.args))
-        for name, value in vars(error).items():
-            # What a reply says is the caller's to have.
-            if name != "text":
-                setattr(error, name, self._without(value))
+        if isinstance(error, ResponseError):
+            conceal(error, self.hide)
         self._cut(error)
 
-    def _without(self, value: object) -> object:
-        return self._pattern.sub(CONCEALED, value) if isinstance(value, str) else value
+    def hide(self, text: str) -> str:
+        """Return a text from outside without the secrets."""
+        return self._pattern.sub(CONCEALED, text)
 
     def _cut(self, error: BaseException) -> None:
         for name in ("__cause__", "__context__"):
