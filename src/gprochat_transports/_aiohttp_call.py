@@ -84,12 +84,22 @@ class Body(aiohttp.Payload):
         self.sent_at = monotonic()
         self.reused = False
         self.in_step = False
+        self._transport: asyncio.WriteTransport | None = None
+
+    def abort(self) -> None:
+        """Close the connection that the body goes over, whoever does not read at its other end.
+
+        aiohttp closes one only when all is written, and with TLS when the other end agrees.
+        """
+        if self._transport is not None:
+            self._transport.abort()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return cast("bytes", self._value).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         self.begun = True
+        self._transport = writer.transport
         protocol = cast("ResponseHandler", cast("StreamWriter", writer).protocol)
         self.in_step = not protocol.should_close
         if self.reused and not self.in_step:
@@ -204,6 +214,10 @@ class AiohttpResponse:
             self._closed.remove_done_callback(retrieve)
             self._closed.add_done_callback(retrieve)
         # Once read to its end, the response has given back its connection itself.
+        connection = self._response.connection
+        if connection is not None and connection.transport is not None:
+            # With TLS, closing would wait for the other end.
+            connection.transport.abort()
         self._response.close()
 
     def _left_over(self) -> bytes:

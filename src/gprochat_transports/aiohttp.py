@@ -57,12 +57,16 @@ class AiohttpTransport:
 
     async def send(self, request: Request, limits: SendLimits) -> AiohttpResponse:
         session = self._session or self._make_session()
+        timeout = asyncio.timeout(None)
+        body = Body(request.body, limits, timeout)
         try:
-            async with asyncio.timeout(None) as timeout:
-                body = Body(request.body, limits, timeout)
+            async with timeout:
                 response = await self._request(session, request, body, limits.connect)
-        except TimeoutError as error:
-            raise TransportError(Failure.TIMEOUT) from error
+        except BaseException as error:
+            body.abort()
+            if isinstance(error, TimeoutError):
+                raise TransportError(Failure.TIMEOUT) from error
+            raise
         if body.reused and not body.in_step:
             # aiohttp would take it for the answer to this request.
             response.close()
@@ -122,9 +126,9 @@ class AiohttpTransport:
             ssl_context = self._ssl_context or True
             limit = self._limits.max_connections
             if self._socks_proxy is not None:
-                from aiohttp_socks import ProxyConnector
+                from ._aiohttp_socks import SocksConnector
 
-                connector: aiohttp.BaseConnector = ProxyConnector.from_url(
+                connector: aiohttp.BaseConnector = SocksConnector.from_url(
                     self._socks_proxy, ssl=ssl_context, limit=limit
                 )
             else:

@@ -21,10 +21,12 @@ class Residue:
 
     Args:
         loop: whose tasks to look at.
+        peers: how many files a peer in this process has open then.
     """
 
-    def __init__(self, loop: Interruptible) -> None:
+    def __init__(self, loop: Interruptible, peers: int = 0) -> None:
         self._loop = loop
+        self._peers = peers
         self._files = open_files()
         self._tasks = loop.tasks()
 
@@ -38,7 +40,8 @@ class Residue:
     def _left(self) -> list[object]:
         tasks = self._loop.tasks() - self._tasks
         files = open_files()
-        return [*tasks, *(f"{files[one]}" for one in files.keys() - self._files.keys())]
+        opened = [files[one] for one in files.keys() - self._files.keys()]
+        return [*tasks, *opened] if tasks or len(opened) > self._peers else []
 
 
 def open_files() -> dict[int, str]:

@@ -10,6 +10,7 @@ import asyncio
 import selectors
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Final, Protocol, TypeAlias
 
 import trio
@@ -31,12 +32,14 @@ class Outcome:
         stopped: whether it was ended by cancellation, or by running out of time.
         text: what it returned.
         error: what it raised.
+        lag: seconds from the interruption to its end.
     """
 
     interrupted: bool = False
     stopped: bool = False
     text: str | None = None
     error: BaseException | None = None
+    lag: float = 0.0
 
 
 class Interruptible(Protocol):
@@ -81,13 +84,17 @@ class Turns:
     def __init__(self) -> None:
         self._left = 0
         self._callback: Callable[[], object] | None = None
+        self._called_back_at: float | None = None
 
     def arm(self, turn: int, callback: Callable[[], object]) -> None:
         self._left = turn
         self._callback = callback
+        self._called_back_at = None
 
-    def disarm(self) -> None:
+    def disarm(self) -> float:
+        """Call back no more; return how many seconds ago that was done."""
         self._callback = None
+        return 0.0 if self._called_back_at is None else monotonic() - self._called_back_at
 
     def count(self) -> bool:
         """Count one more turn, and tell whether it was the one."""
@@ -97,6 +104,7 @@ class Turns:
         if self._left:
             return False
         callback, self._callback = self._callback, None
+        self._called_back_at = monotonic()
         callback()
         return True
 
@@ -202,7 +210,7 @@ class Asyncio:
 
     async def _finish(self, task: "asyncio.Task[str]", outcome: Outcome) -> None:
         await asyncio.wait([task], timeout=HANG)
-        self._turns.disarm()
+        outcome.lag = self._turns.disarm()
         assert task.done(), f"the call hangs: {task.get_stack()}"
         if task.cancelled():
             outcome.stopped = True
@@ -300,7 +308,7 @@ class Trio:
         except Exception as error:
             outcome.error = error
         finally:
-            self._turns.disarm()
+            outcome.lag = self._turns.disarm()
 
 
 LOOPS: Final[dict[str, Interruptible]] = {"asyncio": Asyncio(), "trio": Trio()}

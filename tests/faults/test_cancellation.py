@@ -21,6 +21,7 @@ from gprochat_core import (
     GPROChatError,
     IncompleteReply,
     Limits,
+    ReplyTimeout,
     RetryPolicy,
     Service,
     Timeouts,
@@ -30,6 +31,7 @@ from tests.contract.adapters import ADAPTERS, Adapter, Blocking, Client
 from tests.faults.cancel_leaks import SOON, Residue, no_complaints, quick_collection
 from tests.faults.cancel_loops import LOOPS, Interruptible, Outcome
 from tests.faults.cancel_scenarios import QUICK, SCENARIOS, WELL, Scenario, both
+from tests.faults.certificates import CERTIFICATES, client_context
 from tests.peers.scripted import (
     Connection,
     ScriptedPeer,
@@ -38,6 +40,7 @@ from tests.peers.scripted import (
     repeat,
     send,
     until_client_closes,
+    wait_for,
 )
 from tests.peers.wire import chunk, chunked, head
 
@@ -101,6 +104,7 @@ class Trial:
             assert await client.complete(QUICK) == WELL
         outcome = await self._interrupt(how, turn)
         over = monotonic()
+        assert outcome.lag < SOON, f"it went on for {outcome.lag} s"
         self._check(how, outcome)
         if how == "close the client" and outcome.interrupted:
             with pytest.raises(UsageError):
@@ -280,6 +284,34 @@ def test_closing_a_client_may_be_cancelled_and_closes_it(
         loop.run(main)
 
 
+@pytest.mark.parametrize("way", ["direct", "tls"])
+@pytest.mark.parametrize("what", ["a reply", "a long request"])
+def test_a_peer_that_reads_no_more_keeps_no_connection_open(
+    adapter: Adapter, way: Literal["direct", "tls"], what: str
+) -> None:
+    loop = loop_of(adapter)
+    over = threading.Event()
+    script = [receive, send(BEGUN), wait_for(over)] if what == "a reply" else [wait_for(over)]
+    context = CERTIFICATES["good"]() if way == "tls" else None
+
+    async def main() -> None:
+        residue = Residue(loop, peers=1)
+        timeouts = Timeouts(first_byte=0.1)
+        client = make(adapter, peer.url, timeouts=timeouts, ssl_context=client_context())
+        if what == "a reply":
+            async with client.stream("Hello") as reply:
+                assert await anext(reply) == "Раз"
+        else:
+            with pytest.raises(ReplyTimeout):
+                await client.complete("x" * 16_000_000)
+        await residue.check()
+        over.set()
+        await client.aclose()
+
+    with ScriptedPeer(script, ssl_context=context) as peer:
+        loop.run(main)
+
+
 def test_a_reply_whose_client_is_closed_tells_what_has_arrived(adapter: Adapter) -> None:
     loop = loop_of(adapter)
     reading = threading.Event()
@@ -332,7 +364,7 @@ def test_two_tasks_cannot_read_one_reply(adapter: Adapter) -> None:
             assert outcome.text == "два"
 
     reading, go_on = threading.Event(), threading.Event()
-    script = [receive, send(BEGUN), lambda c: c.wait_for(go_on), send(chunk("два"))]
+    script = [receive, send(BEGUN), wait_for(go_on), send(chunk("два"))]
     with ScriptedPeer([*script, until_client_closes]) as peer:
         loop.run(main)
 
