@@ -75,6 +75,7 @@ ADAPTERS: Final = ["aiohttp", "httpx", "trio"]
 NEEDS: Final[dict[str, list[list[str]]]] = {
     # Of each module that needs any library: the installations, each of them enough.
     "gprochat_transports._aiohttp_call": [["gprochat[aiohttp]"]],
+    "gprochat_transports._aiohttp_socks": [["gprochat[aiohttp]", "gprochat[socks]"]],
     "gprochat_transports._httpx_blocking": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
     "gprochat_transports._httpx_library": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
     "gprochat_transports.aiohttp": [["gprochat[aiohttp]"]],
