@@ -614,6 +614,8 @@ def test_a_coded_reply_may_end_with_the_marker() -> None:
 def test_a_reply_in_another_coding_is_not_the_services(coding: bytes) -> None:
     error = error_of(200, coded(coding))
     assert isinstance(error, NotTheService)
+    assert error.status == 200
+    assert f"coded as {coding.decode()!r}" in str(error)
     assert str(error).isprintable()
 
 
