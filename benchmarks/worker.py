@@ -111,13 +111,12 @@ async def idle(loop: Loop, make: type[Client], url: str, streams: int) -> Result
     return {"bytes": used / streams}
 
 
-async def long(loop: Loop, make: type[Client], url: str, small: str) -> Result:
+async def long(loop: Loop, make: type[Client], url: str) -> Result:
     """Stream one very long reply through; by how much the peak of resident bytes rose."""
     arrivals = Arrivals()
     async with make(url, 1) as client:
-        await make(small, 1).__aenter__()
         before = peak()
-        await client.stream(arrivals)
+        await getattr(client, "stream_long", client.stream)(arrivals)
     return {"rise": peak() - before, "characters": arrivals.characters}
 
 

@@ -33,6 +33,12 @@ class Adapter:
             async for text in reply:
                 arrived(text)
 
+    async def stream_long(self, arrived: Callable[[str], object]) -> None:
+        """As a program does that needs no more of a long reply than its pieces."""
+        async with self._client.stream(PROMPT, keep_text=False) as reply:
+            async for text in reply:
+                arrived(text)
+
     async def whole(self) -> str:
         return await self._client.complete(PROMPT)
 
