@@ -113,7 +113,7 @@ def parse(
         assert handed_over == ""
         assert str(failure).isprintable()
         assert len(str(failure)) < 1000
-        assert SECRET not in f"{failure} {failure.message} {getattr(failure, 'location', None)}"
+        assert SECRET not in f"{failure} {vars(failure)}"
     return Outcome(text, type(failure), str(failure))
 
 
