@@ -11,7 +11,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,9 @@ from tests.contract.adapters import ADAPTERS, Adapter, Blocking, Client
 from tests.soak.faults import FAULTS, Fault, is_fault, prompt_for, reply_to
 
 __all__ = ["Result"]
+
+CLIENTS: Final = 4
+"""Clients that the streams share: httpcore's work for a call grows with the square of its pool."""
 
 WARM_UP: Final = 2000
 """Calls, at most, before memory is measured for the first time."""
@@ -96,11 +99,15 @@ class Callers:
         async def make_calls(count: int) -> None:
             self._numbers = iter(range(count))
             async with anyio.create_task_group() as group:
-                for _ in range(self._streams):
-                    group.start_soon(self._call_on, client)
+                for stream in range(self._streams):
+                    group.start_soon(self._call_on, clients[stream % CLIENTS])
 
         limits = Limits(max_connections=self._streams)
-        async with self._make(limits=limits, **SETTINGS) as client:
+        async with AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(self._make(limits=limits, **SETTINGS))
+                for _ in range(CLIENTS)
+            ]
             await make_calls(warm_up)
             memory = resident_memory()
             begun = monotonic()
