@@ -31,6 +31,7 @@ __all__ = [
     "is_settled_by_head",
     "read_headers",
     "read_http_date",
+    "without_secrets",
 ]
 
 MAX_ERROR_BODY: Final = 64 * 1024
@@ -194,14 +195,15 @@ def diagnose(
         secrets: what the error must not repeat, should the answer hold it.
     """
     error = classify(status, headers, body, now)
-
-    def hide(said: str) -> str:
-        for secret in filter(None, secrets):
-            said = said.replace(secret, CONCEALED)
-        return said
-
-    conceal(error, hide)
+    conceal(error, lambda said: without_secrets(said, secrets))
     return error
+
+
+def without_secrets(said: str, secrets: Iterable[str]) -> str:
+    """Return what an answer said, less the secrets in it."""
+    for secret in filter(None, secrets):
+        said = said.replace(secret, CONCEALED)
+    return said
 
 
 def conceal(error: ResponseError, hide: Callable[[str], str]) -> None:

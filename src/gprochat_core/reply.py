@@ -11,7 +11,14 @@ from collections.abc import Iterable
 from typing import Final
 
 from .content_coding import CODINGS, Inflater
-from .diagnosis import MAX_ERROR_BODY, diagnose, is_html, is_settled_by_head, read_headers
+from .diagnosis import (
+    MAX_ERROR_BODY,
+    diagnose,
+    is_html,
+    is_settled_by_head,
+    read_headers,
+    without_secrets,
+)
 from .errors import (
     GPROChatError,
     InterruptedReply,
@@ -110,7 +117,7 @@ class ReplyParser:
             if self._error_body is not None:
                 raise self._diagnose(b"")
             raise NotTheService(
-                f"the answer is coded as {coding[:40]!r}, though plain text was asked for; "
+                f"the answer is coded as {without_secrets(coding, self._secrets)[:40]!r}, though plain text was asked for; "
                 "check what stands in front of the service",
                 status=status,
             )

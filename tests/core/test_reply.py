@@ -802,3 +802,8 @@ def test_a_reply_in_thousands_of_pieces_is_kept_in_order() -> None:
     pieces = [f"{number} " for number in range(3000)]
     assert [parser.feed(piece.encode()) for piece in pieces] == pieces
     assert parser.text == "".join(pieces)
+
+
+def test_a_coding_that_repeats_a_secret_is_quoted_without_it() -> None:
+    with pytest.raises(NotTheService, match=r"'x-\*\*\*'"):
+        ReplyParser(200, [(b"content-encoding", b"x-open-sesame")], secrets=["open-sesame"])
