@@ -116,8 +116,9 @@ class ReplyParser:
         elif coding not in ("", "identity"):
             if self._error_body is not None:
                 raise self._diagnose(b"")
+            shown = without_secrets(coding, self._secrets)[:40]
             raise NotTheService(
-                f"the answer is coded as {without_secrets(coding, self._secrets)[:40]!r}, though plain text was asked for; "
+                f"the answer is coded as {shown!r}, though plain text was asked for; "
                 "check what stands in front of the service",
                 status=status,
             )
