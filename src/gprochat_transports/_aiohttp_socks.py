@@ -34,13 +34,9 @@ class SocksConnector(ProxyConnector):
         # It has a limit of its own for None.
         limit = float("inf") if timeout is None else timeout
         sock = await proxy.connect(host, port, timeout=limit)
-        try:
-            return await self._loop.create_connection(
-                lambda: ResponseHandler(self._loop),
-                sock=sock,
-                ssl=ssl,
-                server_hostname=host if ssl else None,
-            )
-        except BaseException:
-            sock.close()
-            raise
+        return await self._loop.create_connection(
+            lambda: ResponseHandler(self._loop),
+            sock=sock,
+            ssl=ssl,
+            server_hostname=host if ssl else None,
+        )
