@@ -88,6 +88,7 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
     # pytest loads it wherever the project is installed, with whichever extra.
     "gprochat_transports.pytest_plugin": [["pytest"]],
     "gprochat_transports.server": [["gprochat[server]"]],
+    "gprochat_transports._trio_connection": [["gprochat[trio]"]],
     "gprochat_transports.trio": [["gprochat[trio]"]],
 }
 
