@@ -34,7 +34,7 @@ def run(settings: Settings) -> Report:
 
             return measure
 
-        for callers, count in ((1, settings.either(100, 1000)), (100, settings.either(2, 15))):
+        for callers, count in ((1, settings.either(100, 1000)), (100, settings.either(2, 4))):
             turns.take(
                 settings.rounds,
                 {(subject, callers): of(subject, callers, count) for subject in workers},

@@ -71,7 +71,7 @@ def run(settings: Settings) -> Report:
         workers = {
             subject: stack.enter_context(Worker(subject)) for subject in [*everyone, LITELLM]
         }
-        runs = Runs(peer, workers, settings.either(0.6, 1.5))
+        runs = Runs(peer, workers, settings.either(0.5, 1.2))
         a_hundred = {(subject, 100): runs.of(subject, 100, PACE) for subject in everyone}
         # litellm cannot take 100 such streams on one core.
         fifty = {(subject, 50): runs.of(subject, 50, PACE) for subject in (AIOHTTP, TRIO, LITELLM)}
