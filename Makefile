@@ -24,7 +24,7 @@ help:
 	@echo 'make bench-quick  the same in a minute, for an impression'
 	@echo 'make soak         many calls at once on each transport, a fault in every third, for minutes'
 	@echo 'make fuzz         any bytes to the parsers for a minute, or for FUZZ_SECONDS=...'
-	@echo 'make mutants      whether the tests of the core notice when it is changed; a quarter of an hour'
+	@echo 'make mutants      whether the tests of the core notice when it is changed; half an hour'
 	@echo 'make constraints  refresh the pinned versions'
 	@echo 'make clean        remove what the above have made'
 
