@@ -12,6 +12,9 @@ from .environments import HERE, python
 
 ENVIRONMENT = {
     **os.environ,
+    # Modules are compiled once, as where a package has been installed, and not in each process.
+    "PYTHONDONTWRITEBYTECODE": "",
+    "PYTHONPYCACHEPREFIX": str(HERE / ".envs" / "compiled"),
     # What is measured is this folder's code. A proxy would be measured too.
     "PYTHONPATH": os.environ.get("BENCH_SOURCE", str(HERE.parent / "src")),
     "NO_PROXY": "127.0.0.1",

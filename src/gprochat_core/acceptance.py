@@ -5,13 +5,13 @@ order of the table in docs/protocol.md, "Errors": the conversation, the password
 its time.
 """
 
-import hmac
 import json
 from typing import Final, NamedTuple, NoReturn, cast
 
 from .errors import ConfigurationError, InvalidMessages
 from .messages import Message, Role
 from .service import Service
+from .signing import is_same
 
 __all__ = [
     "FRESHNESS_MS",
@@ -139,7 +139,7 @@ class Acceptance:
             return False
         # JSON may hold a lone surrogate; made a "?", it would match one.
         given = password.encode(errors="surrogatepass")
-        return hmac.compare_digest(given, self._password.encode())
+        return is_same(given, self._password.encode())
 
 
 def refuse_constant(name: str) -> NoReturn:

@@ -8,7 +8,6 @@ here.
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Final
 
 from .errors import (
@@ -101,6 +100,9 @@ def read_http_date(text: str) -> float | None:
     match = HTTP_DATE.fullmatch(text)
     if match is None:
         return None
+    # Few answers need a date read, so what reads it is imported no sooner.
+    from datetime import UTC, datetime
+
     year = int(match["year"] or match["year2"])
     if year < 100:
         # RFC 850's two digits; RFC 9110 puts what would be far in the future into the past.

@@ -1,11 +1,11 @@
 """The numbers a caller may set, and what follows from them: time limits, retries, size limits."""
 
-from dataclasses import dataclass, fields
 from typing import Final
 
 from .diagnosis import MISCONFIGURED
 from .errors import ConfigurationError, ConnectError, GPROChatError, RateLimited, ServiceFailed
 from .reply import MAX_REPLY_BYTES
+from .values import Value
 
 __all__ = ["Limits", "RetryPolicy", "Timeouts", "is_transient"]
 
@@ -15,8 +15,7 @@ LONGEST: Final = 10**9
 """Seconds that every event loop and socket can still count: thirty years."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
+class Timeouts(Value):
     """How long to wait, in seconds; None waits for as long as it takes.
 
     Args:
@@ -29,20 +28,29 @@ class Timeouts:
         ConfigurationError: one of them is neither None nor a positive number.
     """
 
-    connect: float | None = 10.0
-    first_byte: float | None = 60.0
-    idle: float | None = 30.0
-    total: float | None = None
+    __slots__ = __match_args__ = ("connect", "first_byte", "idle", "total")
 
-    def __post_init__(self) -> None:
-        for name in (one.name for one in fields(self)):
+    connect: float | None
+    first_byte: float | None
+    idle: float | None
+    total: float | None
+
+    def __init__(
+        self,
+        *,
+        connect: float | None = 10.0,
+        first_byte: float | None = 60.0,
+        idle: float | None = 30.0,
+        total: float | None = None,
+    ) -> None:
+        self._set(connect=connect, first_byte=first_byte, idle=idle, total=total)
+        for name in self.__slots__:
             seconds = getattr(self, name)
             if seconds is not None:
                 check_number("timeout", name, seconds, zero=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
+class RetryPolicy(Value):
     """When a failed attempt is followed by another, and how soon.
 
     Args:
@@ -56,13 +64,28 @@ class RetryPolicy:
         ConfigurationError: a number that is none, negative, or less than one attempt.
     """
 
-    max_attempts: int = 3
-    base_delay: float = 0.5
-    max_delay: float = 8.0
-    max_retry_after: float = 120.0
+    __slots__ = __match_args__ = ("max_attempts", "base_delay", "max_delay", "max_retry_after")
 
-    def __post_init__(self) -> None:
-        check_count("retry", "max_attempts", self.max_attempts)
+    max_attempts: int
+    base_delay: float
+    max_delay: float
+    max_retry_after: float
+
+    def __init__(
+        self,
+        *,
+        max_attempts: int = 3,
+        base_delay: float = 0.5,
+        max_delay: float = 8.0,
+        max_retry_after: float = 120.0,
+    ) -> None:
+        self._set(
+            max_attempts=max_attempts,
+            base_delay=base_delay,
+            max_delay=max_delay,
+            max_retry_after=max_retry_after,
+        )
+        check_count("retry", "max_attempts", max_attempts)
         for name in ("base_delay", "max_delay", "max_retry_after"):
             check_number("retry", name, getattr(self, name))
 
@@ -84,8 +107,7 @@ class RetryPolicy:
         return jitter * min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 60))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(Value):
     """How much to take.
 
     Args:
@@ -97,12 +119,25 @@ class Limits:
         ConfigurationError: one of them is not a positive int.
     """
 
-    max_reply_bytes: int = MAX_REPLY_BYTES
-    max_head_bytes: int = 64 * 1024
-    max_connections: int = 100
+    __slots__ = __match_args__ = ("max_reply_bytes", "max_head_bytes", "max_connections")
 
-    def __post_init__(self) -> None:
-        for name in (one.name for one in fields(self)):
+    max_reply_bytes: int
+    max_head_bytes: int
+    max_connections: int
+
+    def __init__(
+        self,
+        *,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        max_head_bytes: int = 64 * 1024,
+        max_connections: int = 100,
+    ) -> None:
+        self._set(
+            max_reply_bytes=max_reply_bytes,
+            max_head_bytes=max_head_bytes,
+            max_connections=max_connections,
+        )
+        for name in self.__slots__:
             check_count("limit", name, getattr(self, name))
 
 

@@ -8,9 +8,8 @@ other text ever is. The rules are in docs/protocol.md, "Reply".
 
 from codecs import utf_8_decode
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .content_coding import CODINGS, Inflater
 from .diagnosis import (
     MAX_ERROR_BODY,
     diagnose,
@@ -27,6 +26,9 @@ from .errors import (
     ResponseError,
     TruncatedReply,
 )
+
+if TYPE_CHECKING:
+    from .content_coding import Inflater
 
 __all__ = ["FAILURE_MARKER", "MAX_REPLY_BYTES", "ReplyParser"]
 
@@ -109,19 +111,8 @@ class ReplyParser:
             if is_settled_by_head(status, self.headers):
                 raise self._diagnose(b"")
             self._error_body = b""
-        self._inflater: Inflater | None = None
         coding = self.headers.get("content-encoding", "").lower()
-        if coding in CODINGS:
-            self._inflater = Inflater(coding)
-        elif coding not in ("", "identity"):
-            if self._error_body is not None:
-                raise self._diagnose(b"")
-            shown = without_secrets(coding, self._secrets)[:40]
-            raise NotTheService(
-                f"the answer is coded as {shown!r}, though plain text was asked for; "
-                "check what stands in front of the service",
-                status=status,
-            )
+        self._inflater = None if coding in ("", "identity") else self._make_inflater(coding)
 
     @property
     def is_reply(self) -> bool:
@@ -192,6 +183,21 @@ class ReplyParser:
             self._pieces.append(self._held)
         self._held = ""
         return self.text
+
+    def _make_inflater(self, coding: str) -> "Inflater":
+        # Seldom needed, and so is zlib, which it brings.
+        from .content_coding import CODINGS, Inflater
+
+        if coding in CODINGS:
+            return Inflater(coding)
+        if self._error_body is not None:
+            raise self._diagnose(b"")
+        shown = without_secrets(coding, self._secrets)[:40]
+        raise NotTheService(
+            f"the answer is coded as {shown!r}, though plain text was asked for; "
+            "check what stands in front of the service",
+            status=self.status,
+        )
 
     def _ends_in_marker(self) -> bool:
         # The bytes of half a character after it make it text.

@@ -6,11 +6,11 @@ docs/protocol.md, "Request".
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from .messages import Message, encode, newest, to_json
 from .service import Service
+from .values import Value
 
 __all__ = ["USER_AGENT", "Draft", "Request"]
 
@@ -20,8 +20,7 @@ USER_AGENT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Value):
     """What goes over the wire; a transport adds `host` and `content-length`, and nothing else.
 
     Attributes:
@@ -31,10 +30,18 @@ class Request:
         body: JSON in UTF-8. It holds the password, so it is never shown.
     """
 
+    __slots__ = __match_args__ = ("method", "url", "headers", "body")
+    SECRETS = ("body",)
+
     method: str
     url: str
     headers: tuple[tuple[str, str], ...]
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __init__(
+        self, method: str, url: str, headers: tuple[tuple[str, str], ...], body: bytes
+    ) -> None:
+        self._set(method=method, url=url, headers=headers, body=body)
 
 
 class Draft:

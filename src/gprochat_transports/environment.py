@@ -5,7 +5,6 @@ A caller's own argument always comes first.
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from enum import Enum
 from importlib.util import find_spec
 from typing import Final, Literal, TypeAlias
@@ -41,8 +40,7 @@ def service_from_environment(
     Raises:
         ConfigurationError: one of them cannot be used.
     """
-    return replace(
-        default,
+    return default.replace(
         url=environ.get("GPROCHAT_URL") or default.url,
         secret_key=environ.get("GPROCHAT_SECRET_KEY", default.secret_key),
         password=environ.get("GPROCHAT_PASSWORD") or default.password,

@@ -1,7 +1,6 @@
 """The caller's numbers: which are refused, and what pauses and second attempts follow from them."""
 
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError
 from typing import cast
 
 import pytest
@@ -112,7 +111,7 @@ def test_numbers_are_given_by_name_only(build: Build) -> None:
     [(Timeouts(), "idle"), (RetryPolicy(), "base_delay"), (Limits(), "max_head_bytes")],
 )
 def test_numbers_do_not_change_once_they_are_checked(numbers: object, name: str) -> None:
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         setattr(numbers, name, -1)
 
 

@@ -1,6 +1,5 @@
 """The request is byte for byte what a browser's client would send, and signed afresh each time."""
 
-import dataclasses
 import json
 from typing import cast
 
@@ -24,7 +23,7 @@ from .leaks import told_by
 from .strategies import keys, messages, sendable, texts, times
 
 HELLO = [Message("user", "Hello, world!")]
-SECRET = dataclasses.replace(GPROCHAT, secret_key="secret")
+SECRET = GPROCHAT.replace(secret_key="secret")
 
 encodings: st.SearchStrategy[Encoding] = st.sampled_from(["native", "flattened", "content"])
 
@@ -162,7 +161,7 @@ def test_an_error_while_signing_tells_no_secret() -> None:
 
 def test_a_request_does_not_change() -> None:
     request = Draft(SECRET, HELLO).sign(0)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         request.body = b""  # type: ignore[misc]
     assert request == Request(request.method, request.url, request.headers, request.body)
 

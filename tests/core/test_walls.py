@@ -23,6 +23,7 @@ TRANSPORTS: Final = [
 ]
 
 LAYERS: Final = [
+    "values",
     "errors",
     "signing",
     "messages",
@@ -41,7 +42,6 @@ PURE: Final = {
     "codecs",
     "collections.abc",
     "contextlib",
-    "dataclasses",
     "datetime",
     "enum",
     "hashlib",
