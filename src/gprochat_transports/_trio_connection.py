@@ -1,5 +1,6 @@
-"""One connection on trio, and where HTTP stands on it: h11 speaks, trio's streams carry."""
+"""One connection on trio: h11 speaks HTTP, a stream carries it, and a watch ends its waits."""
 
+from collections.abc import Iterable
 from math import inf
 from time import monotonic
 from typing import Final
@@ -10,20 +11,50 @@ import trio
 
 from gprochat_core import Request, SendLimits
 
-__all__ = ["Connection", "seconds"]
+from ._trio_socket import READ_SIZE, TcpStream
 
-READ_SIZE: Final = 64 * 1024
+__all__ = ["Connection", "Watch"]
+
 WRITE_SIZE: Final = 64 * 1024
+
+GRACE: Final = 0.25
+"""Seconds for a late reader to take what has come: after the program itself stood still."""
 
 
 class Connection:
-    """A connection to the service, and where HTTP stands on it."""
+    """A connection to the service, and where HTTP stands on it.
 
-    def __init__(self, socket: trio.SocketStream, stream: trio.abc.Stream, max_head: int) -> None:
-        self.socket = socket
-        self.stream = stream
+    Args:
+        socket: what it goes over.
+        stream: the same, or TLS on top of it.
+        max_head: how long a response's head may be, in bytes.
+        watch: what ends its waits.
+
+    Attributes:
+        reused: whether it has served before.
+        deadline: when the present wait is too long, on trio's clock; infinity where none is.
+        late: whether it has been closed for that.
+    """
+
+    def __init__(
+        self, socket: TcpStream, stream: trio.abc.Stream, max_head: int, watch: "Watch"
+    ) -> None:
         self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
         self.reused = False
+        self.deadline = inf
+        self.late = False
+        self._socket = socket
+        self._stream = stream
+        self._watch = watch
+        self._grace_ends = inf
+
+    def limit(self, seconds: float | None) -> None:
+        """Have all waits from now on end after that time; None for as long as they take."""
+        if seconds is None:
+            self.deadline = inf
+        else:
+            self.deadline = deadline = trio.current_time() + seconds
+            self._watch.look_by(deadline)
 
     async def send(self, request: Request, limits: SendLimits) -> None:
         """Send a whole request."""
@@ -41,8 +72,8 @@ class Connection:
         data += self.http.send(h11.Data(data=request.body)) or b""
         self.http.send(h11.EndOfMessage())
         for start in range(0, len(data), WRITE_SIZE):
-            with trio.fail_after(seconds(limits.reply(monotonic()))):
-                await self.stream.send_all(data[start : start + WRITE_SIZE])
+            self.limit(limits.reply(monotonic()))
+            await self._stream.send_all(data[start : start + WRITE_SIZE])
 
     async def receive_head(self) -> h11.Response:
         """Wait for the response's head, past informational ones."""
@@ -53,14 +84,19 @@ class Connection:
 
     async def next_event(self) -> h11.Event:
         """Wait for what HTTP brings next."""
+        http = self.http
         while True:
-            event = self.http.next_event()
+            event = http.next_event()
             if isinstance(event, h11.Event):
                 return event
-            data = await self.stream.receive_some(READ_SIZE)
-            if not data and self.http.their_state is h11.SEND_RESPONSE:
+            data = await self._stream.receive_some(READ_SIZE)
+            if not data and http.their_state is h11.SEND_RESPONSE:
                 raise trio.BrokenResourceError("it was closed without an answer")
-            self.http.receive_data(bytes(data))
+            http.receive_data(bytes(data))
+
+    def is_idle(self) -> bool:
+        """Whether nothing has come on it, not even its end, while nothing was due."""
+        return not self._socket.is_readable()
 
     def is_reusable(self) -> bool:
         """Whether another request may follow the one that is over; if so, make ready for it."""
@@ -72,7 +108,57 @@ class Connection:
         self.reused = True
         return True
 
+    def expire(self) -> None:
+        """Close the connection for a wait that is too long, unless what it is for has just come."""
+        if self.is_idle() or self.deadline == self._grace_ends:
+            self.late = True
+            self.close()
+        else:
+            self.deadline = self._grace_ends = trio.current_time() + GRACE
 
-def seconds(timeout: float | None) -> float:
-    """A time limit as trio has it."""
-    return inf if timeout is None else timeout
+    def close(self) -> None:
+        """Close the connection; a wait for it ends."""
+        self.deadline = inf
+        self._socket.close()
+
+
+class Watch:
+    """Ends waits that take too long: one task for all connections of a client.
+
+    A cancel scope for each piece of text would cost more than to parse the piece. The task looks
+    when the first wait may be too long, and goes on for as long as there are any.
+
+    Args:
+        connections: those to look after, at any time.
+    """
+
+    def __init__(self, connections: Iterable[Connection]) -> None:
+        self._connections = connections
+        self._nap: trio.CancelScope | None = None
+
+    def look_by(self, deadline: float) -> None:
+        """See that there is a look at this time, or before."""
+        if self._nap is None:
+            self._nap = trio.CancelScope(deadline=deadline)
+            trio.lowlevel.spawn_system_task(self._look)
+        elif deadline < self._nap.deadline:
+            self._nap.deadline = deadline
+
+    def stop(self) -> None:
+        """Look now, for the last time if all connections are closed."""
+        if self._nap is not None:
+            self._nap.cancel()
+
+    async def _look(self) -> None:
+        try:
+            while self._nap is not None:
+                with self._nap:
+                    await trio.sleep_forever()
+                now = trio.current_time()
+                for connection in self._connections:
+                    if connection.deadline <= now:
+                        connection.expire()
+                first = min((one.deadline for one in self._connections), default=inf)
+                self._nap = None if first == inf else trio.CancelScope(deadline=first)
+        finally:
+            self._nap = None

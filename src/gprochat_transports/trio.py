@@ -24,7 +24,8 @@ from gprochat_core import (
 from ._client import Client as AnyClient
 from ._failures import FailureTable
 from ._secrets import proxy_secrets
-from ._trio_connection import Connection, seconds
+from ._trio_connection import Connection, Watch
+from ._trio_socket import TcpStream
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
 
 __all__ = ["Client"]
@@ -60,10 +61,11 @@ class TrioTransport:
         self._ssl_context = ssl_context
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
+        self._watch = Watch(self._busy)
 
     async def send(self, request: Request, limits: SendLimits) -> "TrioResponse":
         try:
-            with trio.fail_after(seconds(limits.connect)):
+            with trio.fail_after(inf if limits.connect is None else limits.connect):
                 connection = await self._acquire(request.url)
         except CONNECT_FAILURES.kinds as error:
             raise CONNECT_FAILURES.translate(error) from error
@@ -71,13 +73,15 @@ class TrioTransport:
         try:
             await connection.send(request, limits)
             response.sent_at = monotonic()
-            with trio.fail_after(seconds(limits.reply(response.sent_at))):
-                head = await connection.receive_head()
+            connection.limit(limits.reply(response.sent_at))
+            head = await connection.receive_head()
         except BaseException as error:
-            await response.aclose()
+            self.release(connection)
             if isinstance(error, FAILURES.kinds):
-                raise FAILURES.translate(error, reused=connection.reused) from error
+                raise translate(error, connection, reused=connection.reused) from error
             raise
+        finally:
+            connection.deadline = inf
         response.status = head.status_code
         response.headers = head.headers
         return response
@@ -89,60 +93,63 @@ class TrioTransport:
         await trio.sleep(seconds)
 
     async def aclose(self) -> None:
-        connections = [*self._idle, *self._busy]
+        for connection in (*self._idle, *self._busy):
+            connection.close()
         self._idle.clear()
-        # This waits for nothing, but a cancellation would end it after the first.
-        with trio.CancelScope(shield=True):
-            for connection in connections:
-                await trio.aclose_forcefully(connection.stream)
+        self._watch.stop()
 
-    async def release(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         """Keep a connection for the next request if it is fit for that, else close it."""
         self._busy.discard(connection)
         self._places.release()
         if connection.is_reusable():
             self._idle.append(connection)
         else:
-            await trio.aclose_forcefully(connection.stream)
+            connection.close()
 
     async def _acquire(self, url: str) -> Connection:
-        await self._places.acquire()
         try:
-            while self._idle:
-                connection = self._idle.pop()
-                # Nothing is due on it, so what can be read is its end.
-                if not connection.socket.socket.is_readable():
-                    break
-                await trio.aclose_forcefully(connection.stream)
-            else:
-                connection = await self._connect(url)
+            self._places.acquire_nowait()
+        except trio.WouldBlock:
+            await self._places.acquire()
+        try:
+            connection = self._take_idle() or await self._connect(url)
         except BaseException:
             self._places.release()
             raise
         self._busy.add(connection)
         return connection
 
+    def _take_idle(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_idle():
+                return connection
+            connection.close()
+        return None
+
     async def _connect(self, url: str) -> Connection:
         parts = urlsplit(url)
         tls = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if tls else 80)
         if self._proxy is None:
-            socket = await trio.open_tcp_stream(host, port)
+            connected = (await trio.open_tcp_stream(host, port)).socket
         else:
-            socket = await connect_through(self._proxy, host, port)
-        if not tls:
-            return Connection(socket, socket, self._max_head)
-        if self._ssl_context is None:
-            self._ssl_context = create_default_context()
-        stream = trio.SSLStream(
-            socket, self._ssl_context, server_hostname=host, https_compatible=True
-        )
-        try:
-            await stream.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(socket)
-            raise
-        return Connection(socket, stream, self._max_head)
+            connected = await connect_through(self._proxy, host, port)
+        socket = TcpStream(connected)
+        stream: trio.abc.Stream = socket
+        if tls:
+            if self._ssl_context is None:
+                self._ssl_context = create_default_context()
+            stream = trio.SSLStream(
+                socket, self._ssl_context, server_hostname=host, https_compatible=True
+            )
+            try:
+                await stream.do_handshake()
+            except BaseException:
+                socket.close()
+                raise
+        return Connection(socket, stream, self._max_head, self._watch)
 
 
 class TrioResponse:
@@ -157,17 +164,18 @@ class TrioResponse:
         self._connection = connection
 
     async def read(self, timeout: float | None) -> bytes:
-        deadline = inf if timeout is None else trio.current_time() + timeout
+        connection = self._connection
+        connection.limit(timeout)
         try:
-            with trio.CancelScope(deadline=deadline):
-                event = await self._connection.next_event()
-                return bytes(event.data) if isinstance(event, h11.Data) else b""
+            event = await connection.next_event()
+            return bytes(event.data) if isinstance(event, h11.Data) else b""
         except FAILURES.kinds as error:
-            raise FAILURES.translate(error) from error
-        raise TransportError(Failure.TIMEOUT)
+            raise translate(error, connection) from error
+        finally:
+            connection.deadline = inf
 
     async def aclose(self) -> None:
-        await self._transport.release(self._connection)
+        self._transport.release(self._connection)
 
 
 class Client(AnyClient):
@@ -205,14 +213,20 @@ class Client(AnyClient):
         )
 
 
-async def connect_through(proxy: str, host: str, port: int) -> trio.SocketStream:
+def translate(error: Exception, connection: Connection, *, reused: bool = False) -> TransportError:
+    """What an exception of a connection's means."""
+    if connection.late:
+        return TransportError(Failure.TIMEOUT)
+    return FAILURES.translate(error, reused=reused)
+
+
+async def connect_through(proxy: str, host: str, port: int) -> trio.socket.SocketType:
     """Connect by way of a proxy: SOCKS5, or HTTP with CONNECT."""
     from python_socks import ProxyError
     from python_socks.async_.trio import Proxy as TrioProxy
 
     try:
         # Time is limited from outside.
-        socket = await TrioProxy.from_url(proxy).connect(host, port, timeout=inf)
+        return await TrioProxy.from_url(proxy).connect(host, port, timeout=inf)
     except ProxyError as error:
         raise TransportError(Failure.CONNECT, f"proxy: {error}") from error
-    return trio.SocketStream(socket)

@@ -89,6 +89,7 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
     "gprochat_transports.pytest_plugin": [["pytest"]],
     "gprochat_transports.server": [["gprochat[server]"]],
     "gprochat_transports._trio_connection": [["gprochat[trio]"]],
+    "gprochat_transports._trio_socket": [["gprochat[trio]"]],
     "gprochat_transports.trio": [["gprochat[trio]"]],
 }
 
