@@ -47,10 +47,11 @@ class Connection:
         self._stream = stream
         self._watch = watch
         self._grace_ends = inf
+        self._closed = False
 
     def limit(self, seconds: float | None) -> None:
         """Have all waits from now on end after that time; None for as long as they take."""
-        if seconds is None:
+        if seconds is None or self._closed:
             self.deadline = inf
         else:
             self.deadline = deadline = trio.current_time() + seconds
@@ -119,6 +120,7 @@ class Connection:
     def close(self) -> None:
         """Close the connection; a wait for it ends."""
         self.deadline = inf
+        self._closed = True
         self._socket.close()
 
 
@@ -135,19 +137,23 @@ class Watch:
     def __init__(self, connections: Iterable[Connection]) -> None:
         self._connections = connections
         self._nap: trio.CancelScope | None = None
+        self._over = trio.Event()
 
     def look_by(self, deadline: float) -> None:
         """See that there is a look at this time, or before."""
         if self._nap is None:
             self._nap = trio.CancelScope(deadline=deadline)
+            self._over = trio.Event()
             trio.lowlevel.spawn_system_task(self._look)
         elif deadline < self._nap.deadline:
             self._nap.deadline = deadline
 
-    def stop(self) -> None:
-        """Look now, for the last time if all connections are closed."""
+    async def stop(self) -> None:
+        """End the task, after all connections have been closed."""
         if self._nap is not None:
             self._nap.cancel()
+            with trio.CancelScope(shield=True):
+                await self._over.wait()
 
     async def _look(self) -> None:
         try:
@@ -162,3 +168,4 @@ class Watch:
                 self._nap = None if first == inf else trio.CancelScope(deadline=first)
         finally:
             self._nap = None
+            self._over.set()

@@ -34,6 +34,7 @@ CONNECT_FAILURES: Final = FailureTable(
     [
         (trio.TooSlowError, Failure.CONNECT_TIMEOUT),
         (trio.BrokenResourceError, Failure.CONNECT),
+        (trio.ClosedResourceError, Failure.CONNECT),
         (OSError, Failure.CONNECT),
         # A host name that IDNA cannot express.
         (UnicodeError, Failure.CONNECT),
@@ -62,6 +63,7 @@ class TrioTransport:
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
         self._watch = Watch(self._busy)
+        self._closed = False
 
     async def send(self, request: Request, limits: SendLimits) -> "TrioResponse":
         try:
@@ -93,10 +95,11 @@ class TrioTransport:
         await trio.sleep(seconds)
 
     async def aclose(self) -> None:
+        self._closed = True
         for connection in (*self._idle, *self._busy):
             connection.close()
         self._idle.clear()
-        self._watch.stop()
+        await self._watch.stop()
 
     def release(self, connection: Connection) -> None:
         """Keep a connection for the next request if it is fit for that, else close it."""
@@ -114,6 +117,9 @@ class TrioTransport:
             await self._places.acquire()
         try:
             connection = self._take_idle() or await self._connect(url)
+            if self._closed:
+                connection.close()
+                raise trio.ClosedResourceError("the client was closed meanwhile")
         except BaseException:
             self._places.release()
             raise

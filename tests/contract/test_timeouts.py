@@ -1,7 +1,8 @@
 """Each time limit ends a call that is not over in time, says which it was, and keeps the text."""
 
-from time import monotonic
+from time import monotonic, sleep
 
+import anyio
 import pytest
 
 from gprochat_core import ConnectTimeout, Limits, ReplyTimeout, RetryPolicy, Timeouts
@@ -158,3 +159,24 @@ async def test_no_limit_waits(make_client: MakeClient) -> None:
     with ScriptedPeer([receive, pause(0.1), send(chunked("ok"))]) as peer:
         async with make_client(peer.url, timeouts=none) as client:
             assert await client.complete("Hello") == "ok"
+
+
+async def test_a_program_that_stood_still_loses_no_reply_that_went_on(
+    make_client: MakeClient,
+) -> None:
+    script = [receive, send(CHUNKED, *[chunk("a")] * 8, b"0\r\n\r\n", every=SHORT / 4)]
+    with ScriptedPeer(script) as peer:
+        timeouts = Timeouts(first_byte=SHORT, idle=SHORT)
+        async with (
+            make_client(peer.url, timeouts=timeouts) as client,
+            client.stream("Hello") as reply,
+        ):
+            async with anyio.create_task_group() as group:
+                group.start_soon(stand_still, 2 * SHORT)
+                assert "".join([text async for text in reply]) == "a" * 8
+
+
+async def stand_still(seconds: float) -> None:
+    """Let nothing else run on this event loop for a while, in the middle of what it does."""
+    await anyio.sleep(SHORT / 10)
+    sleep(seconds)
