@@ -7,19 +7,33 @@ connection was fit for the request, and whether a body that ended was complete.
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from typing import Any, Final, cast
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from aiohttp.http import StreamWriter
+from aiohttp.tracing import Trace
 
 from gprochat_core import Failure, SendLimits
 
 from ._failures import FailureTable
+from ._waits import Wait, Waits
 
-__all__ = ["FAILURES", "OUT_OF_STEP", "READ_BUFFER", "AiohttpResponse", "Body"]
+__all__ = [
+    "FAILURES",
+    "OUT_OF_STEP",
+    "READ_BUFFER",
+    "AiohttpResponse",
+    "Body",
+    "NotingConnector",
+    "TcpConnector",
+    "Watch",
+]
 
 socks_failures: list[tuple[type[Exception], Failure]] = []
 with suppress(ImportError):
@@ -71,20 +85,45 @@ class Body(aiohttp.Payload):
     Attributes:
         begun: whether there is a connection to the service, and sending has begun.
         sent_at: when its last byte was sent, by `time.monotonic`.
-        reused: whether it goes over a connection that has served before, where that is known.
+        reused: whether it goes over a connection that has served this client before.
         in_step: whether nothing had come on that connection when sending began.
+        deadline: when to make progress, or to have the response's head.
+        late: whether that did not come in time.
+
+    Args:
+        body: what to send.
+        limits: how long it may take.
+        watch: what ends it then.
+        served: the connections that have served this client.
     """
 
-    def __init__(self, body: bytes, limits: SendLimits, timeout: asyncio.Timeout) -> None:
+    def __init__(
+        self, body: bytes, limits: SendLimits, watch: "Watch", served: WeakSet[ResponseHandler]
+    ) -> None:
         super().__init__(body)
         self._size = len(body)
         self._limits = limits
-        self._timeout = timeout
+        self._watch = watch
+        self._served = served
+        self._transport: asyncio.WriteTransport | None = None
         self.begun = False
         self.sent_at = monotonic()
         self.reused = False
         self.in_step = False
-        self._transport: asyncio.WriteTransport | None = None
+        self._noted = False
+        self.deadline = inf
+        self.late = False
+
+    def note(self, protocol: ResponseHandler) -> None:
+        """Take note of the connection that the request goes over."""
+        self._noted = True
+        self.reused = protocol in self._served
+        self._served.add(protocol)
+
+    def expire(self) -> None:
+        """End the wait for sending to make progress, or for the response's head."""
+        self.late = True
+        self.abort()
 
     def abort(self) -> None:
         """Close the connection that the body goes over, whoever does not read at its other end.
@@ -101,6 +140,8 @@ class Body(aiohttp.Payload):
         self.begun = True
         self._transport = writer.transport
         protocol = cast("ResponseHandler", cast("StreamWriter", writer).protocol)
+        if not self._noted:
+            self.note(protocol)
         self.in_step = not protocol.should_close
         if self.reused and not self.in_step:
             raise aiohttp.ClientConnectionError(OUT_OF_STEP)
@@ -113,64 +154,87 @@ class Body(aiohttp.Payload):
     def _progress(self) -> None:
         self.sent_at = monotonic()
         seconds = self._limits.reply(self.sent_at)
-        if seconds is not None and not self._timeout.expired():
-            self._timeout.reschedule(asyncio.get_running_loop().time() + seconds)
+        if seconds is not None and not self.late:
+            self.deadline = self._watch.allow(seconds)
+
+
+class NotingConnector(aiohttp.BaseConnector):
+    """Tells a request's body its connection, before what had come on that is taken for an answer.
+
+    Without it, as in a session that the caller made, the body learns it when sending begins.
+    """
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        if isinstance(req.body, Body) and connection.protocol is not None:
+            req.body.note(connection.protocol)
+        return connection
+
+
+class TcpConnector(NotingConnector, aiohttp.TCPConnector):
+    """aiohttp's own, that tells."""
 
 
 class Watch:
-    """Ends a wait for bytes that takes too long.
-
-    One timer serves many waits: to set and cancel one for each piece of text would cost more than
-    the text.
+    """Ends waits that take too long: one timer for all calls of a client.
 
     Attributes:
-        deadline: when the present wait is too long, on the loop's clock; None where there is none.
+        waits: the calls that are under way.
     """
 
-    __slots__ = ("_content", "_loop", "_timer", "deadline")
-
-    def __init__(self, content: aiohttp.StreamReader) -> None:
-        self._content = content
-        self._loop = asyncio.get_running_loop()
+    def __init__(self) -> None:
+        self.waits: set[Wait] = set()
+        self._looker = Waits(self.waits)
         self._timer: asyncio.TimerHandle | None = None
-        self.deadline: float | None = None
+        self._next_look = inf
 
-    def begin(self, seconds: float | None) -> None:
-        """Begin to wait, for as long as it takes where `seconds` is None."""
-        if seconds is None:
-            return
-        self.deadline = self._loop.time() + seconds
-        if self._timer is None:
-            self._timer = self._loop.call_at(self.deadline, self._look)
-        elif self._timer.when() > self.deadline:
-            self.stop()
-            self._timer = self._loop.call_at(self.deadline, self._look)
+    def allow(self, seconds: float) -> float:
+        """Return the deadline of a wait that begins now, and see that there is a look by then."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        if deadline < self._next_look:
+            self._look_at(deadline, loop)
+        return deadline
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Look no more, until there is another wait."""
+        self._next_look = inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
-        self._timer = None
-        if self.deadline is None:
-            return
-        if self._loop.time() < self.deadline:
-            self._timer = self._loop.call_at(self.deadline, self._look)
-        else:
-            self._content.set_exception(aiohttp.SocketTimeoutError("silence"))
+    def _look_at(self, time: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.stop()
+        if time < inf:
+            self._next_look = time
+            self._timer = loop.call_at(time, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._look_at(self._looker.look(loop.time()), loop)
 
 
 class AiohttpResponse:
-    """A response of aiohttp's."""
+    """A response of aiohttp's.
+
+    Attributes:
+        deadline: when the present wait for bytes is too long.
+    """
 
     def __init__(
-        self, response: aiohttp.ClientResponse, sent_at: float, *, decompressed: bool
+        self,
+        response: aiohttp.ClientResponse,
+        sent_at: float,
+        watch: Watch,
+        *,
+        decompressed: bool,
     ) -> None:
         self._response = response
         self._content = response.content
-        self._watch = Watch(response.content)
+        self._watch = watch
+        self.deadline = inf
+        watch.waits.add(self)
         connection = response.connection
         protocol = None if connection is None else connection.protocol
         transport: Any = None if connection is None else connection.transport
@@ -192,8 +256,8 @@ class AiohttpResponse:
             ]
 
     async def read(self, timeout: float | None) -> bytes:
-        watch = self._watch
-        watch.begin(timeout)
+        if timeout is not None:
+            self.deadline = self._watch.allow(timeout)
         try:
             data = await self._content.readany()
             if self._lost and not data:
@@ -204,10 +268,14 @@ class AiohttpResponse:
                 return data
             raise FAILURES.translate(failure) from failure
         finally:
-            watch.deadline = None
+            self.deadline = inf
+
+    def expire(self) -> None:
+        """End the wait for bytes."""
+        self._content.set_exception(aiohttp.SocketTimeoutError("silence"))
 
     async def aclose(self) -> None:
-        self._watch.stop()
+        self._watch.waits.discard(self)
         if self._closed is not None:
             self._closed.remove_done_callback(self._end)
             # Once on a connection, however many responses come over it.

@@ -11,10 +11,12 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp_socks import ProxyConnector
 from python_socks.async_.asyncio import Proxy
 
+from ._aiohttp_call import NotingConnector
+
 __all__ = ["SocksConnector"]
 
 
-class SocksConnector(ProxyConnector):
+class SocksConnector(NotingConnector, ProxyConnector):
     """What aiohttp-socks has, with a TLS handshake that ends at once when it must."""
 
     async def _connect_via_proxy(

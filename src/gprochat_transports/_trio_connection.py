@@ -1,6 +1,6 @@
 """One connection on trio: h11 speaks HTTP, a stream carries it, and a watch ends its waits."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from math import inf
 from time import monotonic
 from typing import Final
@@ -12,13 +12,11 @@ import trio
 from gprochat_core import Request, SendLimits
 
 from ._trio_socket import READ_SIZE, TcpStream
+from ._waits import Waits
 
 __all__ = ["Connection", "Watch"]
 
 WRITE_SIZE: Final = 64 * 1024
-
-GRACE: Final = 0.25
-"""Seconds for a late reader to take what has come: after the program itself stood still."""
 
 
 class Connection:
@@ -46,7 +44,6 @@ class Connection:
         self._socket = socket
         self._stream = stream
         self._watch = watch
-        self._grace_ends = inf
         self._closed = False
 
     def limit(self, seconds: float | None) -> None:
@@ -110,12 +107,9 @@ class Connection:
         return True
 
     def expire(self) -> None:
-        """Close the connection for a wait that is too long, unless what it is for has just come."""
-        if self.is_idle() or self.deadline == self._grace_ends:
-            self.late = True
-            self.close()
-        else:
-            self.deadline = self._grace_ends = trio.current_time() + GRACE
+        """Close the connection for a wait that is too long."""
+        self.late = True
+        self.close()
 
     def close(self) -> None:
         """Close the connection; a wait for it ends."""
@@ -127,15 +121,14 @@ class Connection:
 class Watch:
     """Ends waits that take too long: one task for all connections of a client.
 
-    A cancel scope for each piece of text would cost more than to parse the piece. The task looks
-    when the first wait may be too long, and goes on for as long as there are any.
+    It is there from the first wait on, until it finds that nothing waits, or is stopped.
 
     Args:
         connections: those to look after, at any time.
     """
 
-    def __init__(self, connections: Iterable[Connection]) -> None:
-        self._connections = connections
+    def __init__(self, connections: Collection[Connection]) -> None:
+        self._waits = Waits(connections)
         self._nap: trio.CancelScope | None = None
         self._over = trio.Event()
 
@@ -144,7 +137,7 @@ class Watch:
         if self._nap is None:
             self._nap = trio.CancelScope(deadline=deadline)
             self._over = trio.Event()
-            trio.lowlevel.spawn_system_task(self._look)
+            trio.lowlevel.spawn_system_task(self._run)
         elif deadline < self._nap.deadline:
             self._nap.deadline = deadline
 
@@ -155,17 +148,13 @@ class Watch:
             with trio.CancelScope(shield=True):
                 await self._over.wait()
 
-    async def _look(self) -> None:
+    async def _run(self) -> None:
         try:
             while self._nap is not None:
                 with self._nap:
                     await trio.sleep_forever()
-                now = trio.current_time()
-                for connection in self._connections:
-                    if connection.deadline <= now:
-                        connection.expire()
-                first = min((one.deadline for one in self._connections), default=inf)
-                self._nap = None if first == inf else trio.CancelScope(deadline=first)
+                next_look = self._waits.look(trio.current_time())
+                self._nap = None if next_look == inf else trio.CancelScope(deadline=next_look)
         finally:
             self._nap = None
             self._over.set()

@@ -2,10 +2,12 @@
 
 import asyncio
 from base64 import b64encode
+from functools import lru_cache
 from ssl import SSLContext
-from types import SimpleNamespace
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from gprochat_core import (
@@ -20,7 +22,15 @@ from gprochat_core import (
     TransportError,
 )
 
-from ._aiohttp_call import FAILURES, OUT_OF_STEP, READ_BUFFER, AiohttpResponse, Body
+from ._aiohttp_call import (
+    FAILURES,
+    OUT_OF_STEP,
+    READ_BUFFER,
+    AiohttpResponse,
+    Body,
+    TcpConnector,
+    Watch,
+)
 from ._client import Client as AnyClient
 from ._secrets import proxy_secrets
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
@@ -40,6 +50,8 @@ class AiohttpTransport:
     ) -> None:
         self._session = session
         self._own_session: aiohttp.ClientSession | None = None
+        self._watch = Watch()
+        self._served = WeakSet[ResponseHandler]()
         self._limits = limits
         self._socks_proxy: str | None = None
         self._http_proxy: URL | None = None
@@ -57,21 +69,22 @@ class AiohttpTransport:
 
     async def send(self, request: Request, limits: SendLimits) -> AiohttpResponse:
         session = self._session or self._make_session()
-        timeout = asyncio.timeout(None)
-        body = Body(request.body, limits, timeout)
+        body = Body(request.body, limits, self._watch, self._served)
+        self._watch.waits.add(body)
         try:
-            async with timeout:
-                response = await self._request(session, request, body, limits.connect)
-        except BaseException as error:
+            response = await self._request(session, request, body, limits.connect)
+        except BaseException:
             body.abort()
-            if isinstance(error, TimeoutError):
-                raise TransportError(Failure.TIMEOUT) from error
             raise
+        finally:
+            self._watch.waits.discard(body)
         if body.reused and not body.in_step:
             # aiohttp would take it for the answer to this request.
             response.close()
             raise TransportError(Failure.STALE, OUT_OF_STEP)
-        return AiohttpResponse(response, body.sent_at, decompressed=session.auto_decompress)
+        return AiohttpResponse(
+            response, body.sent_at, self._watch, decompressed=session.auto_decompress
+        )
 
     async def _request(
         self,
@@ -94,16 +107,14 @@ class AiohttpTransport:
                 raise_for_status=False,
                 proxy=self._http_proxy,
                 proxy_headers=self._proxy_headers,
-                # The other limits are kept here: they do not start anew with every byte.
-                timeout=aiohttp.ClientTimeout(
-                    connect=connect_timeout, sock_connect=connect_timeout
-                ),
+                timeout=client_timeout(connect_timeout),
                 read_bufsize=READ_BUFFER,
                 max_line_size=self._limits.max_head_bytes,
                 max_field_size=self._limits.max_head_bytes,
-                trace_request_ctx=body,
             )
         except FAILURES.kinds as error:
+            if body.late:
+                raise TransportError(Failure.TIMEOUT) from error
             failed = FAILURES.translate(error, reused=body.reused)
             if not (body.begun or body.reused) and failed.failure is not Failure.CONNECT_TIMEOUT:
                 # A proxy breaks the rules of HTTP, or off.
@@ -117,6 +128,7 @@ class AiohttpTransport:
         await asyncio.sleep(seconds)
 
     async def aclose(self) -> None:
+        self._watch.stop()
         if self._own_session is not None:
             await self._own_session.close()
 
@@ -132,12 +144,9 @@ class AiohttpTransport:
                     self._socks_proxy, ssl=ssl_context, limit=limit
                 )
             else:
-                connector = aiohttp.TCPConnector(ssl=ssl_context, limit=limit)
-            trace = aiohttp.TraceConfig()
-            trace.on_connection_reuseconn.append(note_reuse)
+                connector = TcpConnector(ssl=ssl_context, limit=limit)
             self._own_session = aiohttp.ClientSession(
                 connector=connector,
-                trace_configs=[trace],
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
@@ -145,14 +154,10 @@ class AiohttpTransport:
         return self._own_session
 
 
-async def note_reuse(
-    session: aiohttp.ClientSession,
-    context: SimpleNamespace,
-    params: aiohttp.TraceConnectionReuseconnParams,
-) -> None:
-    """Tell a request's body that it goes over a connection that has served before."""
-    body: Body = context.trace_request_ctx
-    body.reused = True
+@lru_cache(maxsize=8)
+def client_timeout(connect: float | None) -> aiohttp.ClientTimeout:
+    """The one time limit that is left to aiohttp: its others start anew with every byte."""
+    return aiohttp.ClientTimeout(connect=connect, sock_connect=connect)
 
 
 class Client(AnyClient):

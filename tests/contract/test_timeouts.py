@@ -170,13 +170,13 @@ async def test_a_program_that_stood_still_loses_no_reply_that_went_on(
         async with (
             make_client(peer.url, timeouts=timeouts) as client,
             client.stream("Hello") as reply,
+            anyio.create_task_group() as group,
         ):
-            async with anyio.create_task_group() as group:
-                group.start_soon(stand_still, 2 * SHORT)
-                assert "".join([text async for text in reply]) == "a" * 8
+            group.start_soon(stand_still, 2 * SHORT)
+            assert "".join([text async for text in reply]) == "a" * 8
 
 
 async def stand_still(seconds: float) -> None:
     """Let nothing else run on this event loop for a while, in the middle of what it does."""
     await anyio.sleep(SHORT / 10)
-    sleep(seconds)
+    sleep(seconds)  # noqa: ASYNC251 (blocks on purpose)
