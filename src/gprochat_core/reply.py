@@ -132,16 +132,17 @@ class ReplyParser:
             TruncatedReply: a compressed body is corrupt.
             ResponseError: this is the body of an error, and enough of it is here.
         """
-        inflater = self._inflater
-        if inflater is not None:
-            room = self._max_bytes - self._size + 1 if self.is_reply else MAX_ERROR_BODY
-            data = inflater.decode(data, room)
-            if inflater.corrupt:
-                # What it brings is not returned any more, so the error has to have it.
-                self._keep_text = True
-                self._feed_plain(data)
-                raise self.cut("its compressed data is corrupt")
-        return self._feed_plain(data)
+        if self._inflater is not None:
+            data = self._inflate(self._inflater, data)
+        if self._error_body is not None:
+            self._error_body += data
+            if len(self._error_body) >= MAX_ERROR_BODY:
+                raise self._diagnose(self._error_body)
+            return ""
+        self._size += len(data)
+        if self._size > self._max_bytes:
+            raise self._too_long(data)
+        return self._decode(data)
 
     def finish(self) -> str:
         """Return the last of the text, now that the body has ended as it should.
@@ -203,26 +204,29 @@ class ReplyParser:
         # The bytes of half a character after it make it text.
         return self._held == FAILURE_MARKER and not self._split
 
-    def _feed_plain(self, data: bytes) -> str:
-        if self._error_body is not None:
-            self._error_body += data
-            if len(self._error_body) >= MAX_ERROR_BODY:
-                raise self._diagnose(self._error_body)
-            return ""
-        self._size += len(data)
-        if self._size > self._max_bytes:
+    def _inflate(self, inflater: "Inflater", data: bytes) -> bytes:
+        room = self._max_bytes - self._size + 1 if self.is_reply else MAX_ERROR_BODY
+        data = inflater.decode(data, room)
+        if inflater.corrupt:
+            # What it brings is not returned any more, so the error has to have it.
+            self._inflater = None
             self._keep_text = True
-            self._feed_text(data[: self._max_bytes - self._size])
-            # Something followed what was held back, so that it was no marker.
-            self._pieces.append(self._held)
-            self._held = ""
-            raise ReplyTooLong(
-                f"the reply is longer than {self._max_bytes} bytes; raise the limit to have more",
-                text=self.text,
-            )
-        return self._feed_text(data)
+            self.feed(data)
+            raise self.cut("its compressed data is corrupt")
+        return data
 
-    def _feed_text(self, data: bytes) -> str:
+    def _too_long(self, data: bytes) -> ReplyTooLong:
+        self._keep_text = True
+        self._decode(data[: self._max_bytes - self._size])
+        # Something followed what was held back, so that it was no marker.
+        self._pieces.append(self._held)
+        self._held = ""
+        return ReplyTooLong(
+            f"the reply is longer than {self._max_bytes} bytes; raise the limit to have more",
+            text=self.text,
+        )
+
+    def _decode(self, data: bytes) -> str:
         if self._split:
             data = self._split + data
         text, used = utf_8_decode(data, "replace", False)

@@ -155,7 +155,9 @@ class Body(aiohttp.Payload):
         self.sent_at = monotonic()
         seconds = self._limits.reply(self.sent_at)
         if seconds is not None and not self.late:
-            self.deadline = self._watch.allow(seconds)
+            loop = asyncio.get_running_loop()
+            self.deadline = loop.time() + seconds
+            self._watch.look_by(self.deadline, loop)
 
 
 class NotingConnector(aiohttp.BaseConnector):
@@ -182,37 +184,32 @@ class Watch:
 
     Attributes:
         waits: the calls that are under way.
+        next_look: when there is a look, on the loop's clock; infinity for never.
     """
 
     def __init__(self) -> None:
         self.waits: set[Wait] = set()
+        self.next_look = inf
         self._looker = Waits(self.waits)
         self._timer: asyncio.TimerHandle | None = None
-        self._next_look = inf
 
-    def allow(self, seconds: float) -> float:
-        """Return the deadline of a wait that begins now, and see that there is a look by then."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        if deadline < self._next_look:
-            self._look_at(deadline, loop)
-        return deadline
+    def look_by(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        """See that there is a look at this time, or before."""
+        if deadline < self.next_look:
+            self.stop()
+            self.next_look = deadline
+            self._timer = loop.call_at(deadline, self._look, loop)
 
     def stop(self) -> None:
         """Look no more, until there is another wait."""
-        self._next_look = inf
+        self.next_look = inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look_at(self, time: float, loop: asyncio.AbstractEventLoop) -> None:
-        self.stop()
-        if time < inf:
-            self._next_look = time
-            self._timer = loop.call_at(time, self._look, loop)
-
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._look_at(self._looker.look(loop.time()), loop)
+        self.stop()
+        self.look_by(self._looker.look(loop.time()), loop)
 
 
 class AiohttpResponse:
@@ -232,6 +229,7 @@ class AiohttpResponse:
     ) -> None:
         self._response = response
         self._content = response.content
+        self._loop = asyncio.get_running_loop()
         self._watch = watch
         self.deadline = inf
         watch.waits.add(self)
@@ -257,7 +255,9 @@ class AiohttpResponse:
 
     async def read(self, timeout: float | None) -> bytes:
         if timeout is not None:
-            self.deadline = self._watch.allow(timeout)
+            self.deadline = deadline = self._loop.time() + timeout
+            if deadline < self._watch.next_look:
+                self._watch.look_by(deadline, self._loop)
         try:
             data = await self._content.readany()
             if self._lost and not data:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from random import random
 from time import monotonic, time_ns
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from gprochat_core import (
     Conversation,
@@ -33,6 +33,10 @@ from gprochat_core import (
 from ._secrets import Secrets
 
 __all__ = ["Client", "Reply", "Response", "Transport"]
+
+# An enumeration's members are looked up slowly, and these for each piece of text.
+REPLY: Final = State.REPLY
+DONE: Final = State.DONE
 
 logger = logging.getLogger("gprochat.client")
 """What is sent and decided, at DEBUG; never a text, a key or a password."""
@@ -205,7 +209,7 @@ class Reply:
         exchange = self._exchange
         response = self._response
         if response is None or self._reading:
-            if exchange.state is State.DONE:
+            if exchange.state is DONE:
                 raise StopAsyncIteration
             raise UsageError(
                 "another task is reading this reply"
@@ -214,7 +218,7 @@ class Reply:
             )
         self._reading = True
         try:
-            while exchange.state is State.REPLY:
+            while exchange.state is REPLY:
                 try:
                     data = await response.read(exchange.read_limit(monotonic()))
                 except TransportError as error:
@@ -233,7 +237,7 @@ class Reply:
             raise
         finally:
             self._reading = False
-        if exchange.state is State.DONE:
+        if exchange.state is DONE:
             raise StopAsyncIteration
         raise UsageError("this reply failed; what arrived of it is in reply.text")
 

@@ -1,12 +1,11 @@
 """Each time limit ends a call that is not over in time, says which it was, and keeps the text."""
 
-from time import monotonic, sleep
+from time import monotonic
 
-import anyio
 import pytest
 
 from gprochat_core import ConnectTimeout, Limits, ReplyTimeout, RetryPolicy, Timeouts
-from tests.contract.conftest import Happens, MakeClient
+from tests.contract.conftest import Happens, MakeClient, StandStill
 from tests.peers.scripted import (
     Script,
     ScriptedPeer,
@@ -162,7 +161,7 @@ async def test_no_limit_waits(make_client: MakeClient) -> None:
 
 
 async def test_a_program_that_stood_still_loses_no_reply_that_went_on(
-    make_client: MakeClient,
+    make_client: MakeClient, stand_still: StandStill
 ) -> None:
     script = [receive, send(CHUNKED, *[chunk("a")] * 8, b"0\r\n\r\n", every=SHORT / 4)]
     with ScriptedPeer(script) as peer:
@@ -170,13 +169,6 @@ async def test_a_program_that_stood_still_loses_no_reply_that_went_on(
         async with (
             make_client(peer.url, timeouts=timeouts) as client,
             client.stream("Hello") as reply,
-            anyio.create_task_group() as group,
+            stand_still(2 * SHORT),
         ):
-            group.start_soon(stand_still, 2 * SHORT)
             assert "".join([text async for text in reply]) == "a" * 8
-
-
-async def stand_still(seconds: float) -> None:
-    """Let nothing else run on this event loop for a while, in the middle of what it does."""
-    await anyio.sleep(SHORT / 10)
-    sleep(seconds)  # noqa: ASYNC251 (blocks on purpose)
