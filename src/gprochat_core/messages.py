@@ -222,11 +222,11 @@ NATIVE_NEXT: Final = {role: b'"}]},' + turn for role, turn in NATIVE_TURN.items(
 
 def encode_native(messages: Sequence[Message]) -> Encoded:
     """What the browser sends: `user` and `model` by turns, system text in the first `user`."""
-    system = [message for message in messages if message.role == "system"]
+    system = [message for message in messages if message.role == "system" and message.text]
     pieces = [b"["]
     begin = NATIVE_TURN
     speaker = None
-    turn: list[Message] = []
+    texts: list[str] = []
     for message in messages:
         role = message.role
         if role == "system":
@@ -235,17 +235,19 @@ def encode_native(messages: Sequence[Message]) -> Encoded:
             pieces.append(begin[role])
             begin = NATIVE_NEXT
             speaker = role
-            turn = []
+            texts = []
             if system and role == "user":
-                turn, system = system, []
-                pieces.append(JSON_BLANK_LINE.join([one.json for one in turn if one.text]))
+                pieces.append(JSON_BLANK_LINE.join([one.json for one in system]))
+                texts = [one.text for one in system]
+                system = []
         # An empty message has nothing that a blank line would have to set apart.
-        if message.text and any(one.text for one in turn):
-            pieces.append(JSON_BLANK_LINE)
-        pieces.append(message.json)
-        turn.append(message)
+        if message.text:
+            if texts:
+                pieces.append(JSON_BLANK_LINE)
+            pieces.append(message.json)
+            texts.append(message.text)
     pieces.append(b'"}]}]')
-    return Encoded(pieces, BLANK_LINE.join([message.text for message in turn if message.text]))
+    return Encoded(pieces, BLANK_LINE.join(texts))
 
 
 def encode_flattened(messages: Sequence[Message]) -> Encoded:
