@@ -77,16 +77,23 @@ def check_head(status: int, headers: Collection[tuple[bytes, bytes]], max_bytes:
         NotTheService: its headers are longer than `max_bytes`, or it tells its body's length in
             two ways, which different readers would cut differently (RFC 9112, 6.3).
     """
-    # Each header's line also has a colon, a space and a line break.
-    size = sum(len(name) + len(value) + 4 for name, value in headers)
+    size = 0
+    chunked = False
+    lengths: set[bytes] = set()
+    for raw_name, value in headers:
+        # Each header's line also has a colon, a space and a line break.
+        size += len(raw_name) + len(value) + 4
+        name = raw_name.lower()
+        if name == b"content-length":
+            lengths.add(value)
+        elif name == b"transfer-encoding":
+            chunked = True
     if size > max_bytes:
         raise NotTheService(
             f"the response's headers are {size} bytes long, more than {max_bytes}; "
             "check what is at this URL",
             status=status,
         )
-    lengths = {value for name, value in headers if name.lower() == b"content-length"}
-    chunked = any(name.lower() == b"transfer-encoding" for name, _ in headers)
     if len(lengths) + chunked > 1:
         raise NotTheService(
             "the response tells its length in two ways, so its end cannot be known; "

@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 from .errors import InvalidMessages
 from .signing import utf8
-from .values import Value
+from .values import Value, put
 
 __all__ = [
     "ENCODINGS",
@@ -74,7 +74,9 @@ class Message(Value):
         if not isinstance(text, str):
             raise InvalidMessages(f"a message's text is a str, not {type(text).__name__}")
         utf8(text)
-        self._set(role=known, text=text, json=to_json(text).encode()[1:-1])
+        put(self, "role", known)
+        put(self, "text", text)
+        put(self, "json", to_json(text).encode()[1:-1])
 
 
 Conversation: TypeAlias = (

@@ -5,7 +5,7 @@ from typing import Final
 from .diagnosis import MISCONFIGURED
 from .errors import ConfigurationError, ConnectError, GPROChatError, RateLimited, ServiceFailed
 from .reply import MAX_REPLY_BYTES
-from .values import Value
+from .values import Value, put
 
 __all__ = ["Limits", "RetryPolicy", "Timeouts", "is_transient"]
 
@@ -43,7 +43,10 @@ class Timeouts(Value):
         idle: float | None = 30.0,
         total: float | None = None,
     ) -> None:
-        self._set(connect=connect, first_byte=first_byte, idle=idle, total=total)
+        put(self, "connect", connect)
+        put(self, "first_byte", first_byte)
+        put(self, "idle", idle)
+        put(self, "total", total)
         for name in self.__slots__:
             seconds = getattr(self, name)
             if seconds is not None:
@@ -79,12 +82,10 @@ class RetryPolicy(Value):
         max_delay: float = 8.0,
         max_retry_after: float = 120.0,
     ) -> None:
-        self._set(
-            max_attempts=max_attempts,
-            base_delay=base_delay,
-            max_delay=max_delay,
-            max_retry_after=max_retry_after,
-        )
+        put(self, "max_attempts", max_attempts)
+        put(self, "base_delay", base_delay)
+        put(self, "max_delay", max_delay)
+        put(self, "max_retry_after", max_retry_after)
         check_count("retry", "max_attempts", max_attempts)
         for name in ("base_delay", "max_delay", "max_retry_after"):
             check_number("retry", name, getattr(self, name))
@@ -132,11 +133,9 @@ class Limits(Value):
         max_head_bytes: int = 64 * 1024,
         max_connections: int = 100,
     ) -> None:
-        self._set(
-            max_reply_bytes=max_reply_bytes,
-            max_head_bytes=max_head_bytes,
-            max_connections=max_connections,
-        )
+        put(self, "max_reply_bytes", max_reply_bytes)
+        put(self, "max_head_bytes", max_head_bytes)
+        put(self, "max_connections", max_connections)
         for name in self.__slots__:
             check_count("limit", name, getattr(self, name))
 

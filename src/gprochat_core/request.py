@@ -10,7 +10,7 @@ from typing import Final
 
 from .messages import Message, encode, newest, to_json
 from .service import Service
-from .values import Value
+from .values import Value, put
 
 __all__ = ["USER_AGENT", "Draft", "Request"]
 
@@ -41,7 +41,10 @@ class Request(Value):
     def __init__(
         self, method: str, url: str, headers: tuple[tuple[str, str], ...], body: bytes
     ) -> None:
-        self._set(method=method, url=url, headers=headers, body=body)
+        put(self, "method", method)
+        put(self, "url", url)
+        put(self, "headers", headers)
+        put(self, "body", body)
 
 
 class Draft:
@@ -63,7 +66,8 @@ class Draft:
         encoded = encode(newest(messages, service.max_history), service.encoding)
         self._pieces = encoded.pieces
         self._text = encoded.signed_text
-        self._password = to_json(service.password).encode()
+        password = service.password
+        self._password = b"null" if password is None else to_json(password).encode()
         self._headers = (
             ("accept", "*/*"),
             ("origin", service.origin),

@@ -10,7 +10,7 @@ from typing import Final
 from .errors import ConfigurationError
 from .messages import ENCODINGS, Encoding
 from .signing import Signer, secret_utf8
-from .values import Value
+from .values import Value, put
 
 __all__ = ["DEFAULT_MODEL", "GPROCHAT", "MODELS", "MODEL_ALIASES", "Service", "get_model"]
 
@@ -105,14 +105,12 @@ class Service(Value):
             raise ConfigurationError(
                 f"max_history is None or an int of at least 1, not {max_history!r}"
             )
-        self._set(
-            url=url,
-            secret_key=secret_key,
-            password=password,
-            encoding=encoding,
-            max_history=max_history,
-            origin=origin,
-        )
+        put(self, "url", url)
+        put(self, "secret_key", secret_key)
+        put(self, "password", password)
+        put(self, "encoding", encoding)
+        put(self, "max_history", max_history)
+        put(self, "origin", origin)
 
     @property
     def signer(self) -> Signer:

@@ -4,9 +4,12 @@
 which together take longer than all else that this package does when it is imported.
 """
 
-from typing import ClassVar, Self, dataclass_transform
+from typing import ClassVar, Final, Self, dataclass_transform
 
-__all__ = ["Value"]
+__all__ = ["Value", "put"]
+
+put: Final = object.__setattr__
+"""For a class's `__init__`: `put(self, name, value)`, the one time that a value may be set."""
 
 
 @dataclass_transform(frozen_default=True)
@@ -29,11 +32,6 @@ class Value:
         return type(self)(**{**arguments, **changes})
 
     __replace__ = replace
-
-    def _set(self, **attributes: object) -> None:
-        """For a class's `__init__`: the one time that attributes are given their values."""
-        for name, value in attributes.items():
-            object.__setattr__(self, name, value)
 
     def _values(self) -> tuple[object, ...]:
         return tuple([getattr(self, name) for name in self.__match_args__])

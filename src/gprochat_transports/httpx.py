@@ -72,6 +72,7 @@ class HttpxTransport:
                 response = await self._client.send(built, stream=True, follow_redirects=False)
                 # From here on the limit comes with each read.
                 progress.timeouts["read"] = None
+                del built.extensions["trace"]
                 received = HttpxResponse(response, self._library, progress)
                 if progress.is_in_step(response):
                     return received
@@ -119,16 +120,17 @@ class HttpxResponse:
         try:
             if timeout is None or not self._is_timed:
                 with anyio.fail_after(timeout):
-                    return await anext(self._body, b"")
+                    return await anext(self._body)
             self._stream.read_until = monotonic() + timeout
-            try:
-                return await anext(self._body, b"")
-            finally:
-                self._stream.read_until = None
+            return await anext(self._body)
+        except StopAsyncIteration:
+            return b""
         except self._library.failures.kinds as error:
             raise self._library.translate(error) from error
         finally:
             self._reading = False
+            if self._is_timed:
+                self._stream.read_until = None
 
     async def aclose(self) -> None:
         await in_a_task_of_its_own(self._close)
