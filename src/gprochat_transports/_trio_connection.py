@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from math import inf
 from time import monotonic
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import h11
@@ -68,10 +68,11 @@ class Connection:
         )
         data = self.http.send(head) or b""
         data += self.http.send(h11.Data(data=request.body)) or b""
-        self.http.send(h11.EndOfMessage())
         for start in range(0, len(data), WRITE_SIZE):
             self.limit(limits.reply(monotonic()))
             await self._stream.send_all(data[start : start + WRITE_SIZE])
+        # This brings no more bytes, so there is time for it while the request is on its way.
+        self.http.send(h11.EndOfMessage())
 
     async def receive_head(self) -> h11.Response:
         """Wait for the response's head, past informational ones."""
@@ -85,8 +86,8 @@ class Connection:
         http = self.http
         while True:
             event = http.next_event()
-            if isinstance(event, h11.Event):
-                return event
+            if event is not h11.NEED_DATA and event is not h11.PAUSED:
+                return cast("h11.Event", event)
             data = await self._stream.receive_some(READ_SIZE)
             if not data and http.their_state is h11.SEND_RESPONSE:
                 raise trio.BrokenResourceError("it was closed without an answer")

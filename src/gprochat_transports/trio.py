@@ -67,8 +67,7 @@ class TrioTransport:
 
     async def send(self, request: Request, limits: SendLimits) -> "TrioResponse":
         try:
-            with trio.fail_after(inf if limits.connect is None else limits.connect):
-                connection = await self._acquire(request.url)
+            connection = await self._acquire(request.url, limits.connect)
         except CONNECT_FAILURES.kinds as error:
             raise CONNECT_FAILURES.translate(error) from error
         response = TrioResponse(self, connection)
@@ -110,19 +109,22 @@ class TrioTransport:
         else:
             connection.close()
 
-    async def _acquire(self, url: str) -> Connection:
-        try:
+    async def _acquire(self, url: str, timeout: float | None) -> Connection:
+        """A kept connection, else a new one within so many seconds."""
+        connection = self._take_idle() if self._places.value else None
+        if connection is not None:
             self._places.acquire_nowait()
-        except trio.WouldBlock:
-            await self._places.acquire()
-        try:
-            connection = self._take_idle() or await self._connect(url)
-            if self._closed:
-                connection.close()
-                raise trio.ClosedResourceError("the client was closed meanwhile")
-        except BaseException:
-            self._places.release()
-            raise
+        else:
+            with trio.fail_after(inf if timeout is None else timeout):
+                await self._places.acquire()
+                try:
+                    connection = self._take_idle() or await self._connect(url)
+                    if self._closed:
+                        connection.close()
+                        raise trio.ClosedResourceError("the client was closed meanwhile")
+                except BaseException:
+                    self._places.release()
+                    raise
         self._busy.add(connection)
         return connection
 
