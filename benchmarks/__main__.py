@@ -10,11 +10,11 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from . import charts, core, first_text, growth, live, memory, start, whole
+from . import charts, core, first_text, growth, live, memory, shares, start, whole
 from .environments import ENVIRONMENTS, HERE, python, versions
 from .measure import Report, Settings
 
-QUESTIONS = (live, whole, first_text, core, growth, memory, start)
+QUESTIONS = (live, whole, first_text, core, growth, memory, start, shares)
 
 MEASURED = (
     *("aiohttp", "anyio", "h11", "httpcore", "httpcore2", "httpx", "httpx2", "trio", "uvloop"),
@@ -96,7 +96,11 @@ def by_number(figures: Mapping[str, float]) -> dict[str, list[tuple[float, float
 def draw(reports: list[Report]) -> None:
     figures = {series: each for report in reports for series, each in report.figures.items()}
     pieces = by_number(figures[live.SERIES])
-    most = {name: dict(points).get(100, points[0][1]) for name, points in pieces.items()}
+    most = {
+        name: dict(points).get(100, points[0][1])
+        for name, points in pieces.items()
+        if not name.endswith(live.NEW)
+    }
     folder = HERE / "charts"
     folder.mkdir(exist_ok=True)
     (folder / "streams.svg").write_text(

@@ -4,8 +4,9 @@ Many connections, each receiving 11 bytes of text 50 times a second: what one pi
 how many live replies a core can hold. Processor time is the client's process's, user and system.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from functools import partial
+from statistics import median
+from typing import Final, NamedTuple
 
 from .measure import Report, Settings, Turns, alone
 from .processes import Peer, Subject, Worker
@@ -31,78 +32,104 @@ MOST_A_SECOND = 5000
 SERIES = "processor time, µs a piece"
 
 
-class Runs:
-    """Takes live measurements, and notices when they are not to be trusted."""
+NEW: Final = "new process"
+SETTLED: Final = "settled"
+"""A process that has once freed a large block, see the README; else it is as it was started."""
 
-    def __init__(self, peer: Peer, workers: dict[Subject, Worker], seconds: float) -> None:
+
+class Live(NamedTuple):
+    """One thing to measure."""
+
+    subject: Subject
+    streams: int
+    state: str = SETTLED
+
+    @property
+    def pace(self) -> float:
+        """Pieces a second of each stream."""
+        return MOST_A_SECOND / 2000 if self.streams == 2000 else PACE
+
+    @property
+    def label(self) -> str:
+        name = self.subject.name if self.state == SETTLED else f"{self.subject.name}, {self.state}"
+        return f"{name}, {self.streams} streams"
+
+
+class Runs:
+    """Takes live measurements, and notices when they are not to be trusted.
+
+    Each is taken in a process of its own: two of the same program differ by some percent.
+    """
+
+    def __init__(self, peer: Peer, seconds: float) -> None:
         self._peer = peer
-        self._workers = workers
         self._seconds = seconds
         self.saturated: set[str] = set()
         self.peer_was_slow: set[str] = set()
 
-    def of(self, subject: Subject, streams: int, pace: float) -> Callable[[], float]:
-        def measure() -> float:
+    def measure(self, live: Live) -> float:
+        """Microseconds of processor time a piece."""
+        with Worker(live.subject, settled=live.state == SETTLED) as worker:
             self._peer.account()
-            result = self._workers[subject].ask(
+            result = worker.ask(
                 "live",
-                url=f"{self._peer.url}/live/{pace:g}",
-                streams=streams,
+                url=f"{self._peer.url}/live/{live.pace:g}",
+                streams=live.streams,
                 pause=0.3,
                 seconds=self._seconds,
             )
             account = self._peer.account()
-            label = f"{subject.name}, {streams} streams"
-            if result["load"] > 0.95 or result["rate"] < 0.97 * streams * pace:
-                self.saturated.add(label)
-            if account["load"] > 0.85:
-                self.peer_was_slow.add(label)
-            return result["us"]
-
-        return measure
+        if result["load"] > 0.95 or result["rate"] < 0.97 * live.streams * live.pace:
+            self.saturated.add(live.label)
+        if account["load"] > 0.85:
+            self.peer_was_slow.add(live.label)
+        return result["us"]
 
 
 def run(settings: Settings) -> Report:
     report = Report("live streams")
     everyone = [*BARE.values(), *BARE, BARE_ASYNCIO, G4F, OPENAI]
-    turns = Turns[tuple[Subject, int]]()
-    with ExitStack() as stack:
-        peer = stack.enter_context(Peer())
-        workers = {
-            subject: stack.enter_context(Worker(subject)) for subject in [*everyone, LITELLM]
-        }
-        runs = Runs(peer, workers, settings.either(0.5, 1.2))
-        a_hundred = {(subject, 100): runs.of(subject, 100, PACE) for subject in everyone}
-        # litellm cannot take 100 such streams on one core.
-        fifty = {(subject, 50): runs.of(subject, 50, PACE) for subject in (AIOHTTP, TRIO, LITELLM)}
-        turns.take(settings.rounds, a_hundred | fifty)
-        if not settings.quick:
-            five_hundred = {
-                (subject, 500): runs.of(subject, 500, PACE)
-                for subject in (BARE_ASYNCIO, BARE_AIOHTTP, AIOHTTP, BARE_TRIO, TRIO, G4F)
-            }
-            turns.take(settings.rounds, five_hundred)
-            two_thousand = {
-                (subject, 2000): runs.of(subject, 2000, MOST_A_SECOND / 2000) for subject in BARE
-            }
-            turns.take(settings.rounds, two_thousand)
-
-    for adapter, bare in BARE.items():
-        ratios = turns.ratios((adapter, 100), (bare, 100))
-        report.at_most(f"{adapter.name} / {bare.name}, 100 streams", 1.05, ratios)
-    for adapter in (AIOHTTP, TRIO):
-        for other, streams, limit in ((OPENAI, 100, 0.25), (LITELLM, 50, 0.1), (G4F, 100, 1.0)):
-            ratios = turns.ratios((adapter, streams), (other, streams))
-            report.at_most(f"{adapter.name} / {other.name}, {streams} streams", limit, ratios)
+    states = [SETTLED] if settings.quick else [NEW, SETTLED]
+    # litellm cannot take 100 such streams on one core.
+    groups = [
+        [Live(subject, 100, state) for subject in everyone]
+        + [Live(subject, 50, state) for subject in (AIOHTTP, TRIO, LITELLM)]
+        for state in states
+    ]
     if not settings.quick:
-        for adapter, bare in ((AIOHTTP, BARE_AIOHTTP), (TRIO, BARE_TRIO)):
-            ratios = turns.ratios((adapter, 500), (bare, 500))
-            report.at_most(f"{adapter.name} / {bare.name}, 500 streams", 1.05, ratios)
-        for adapter in BARE:
-            ratios = turns.ratios((adapter, 2000), (adapter, 100))
+        few = (BARE_ASYNCIO, BARE_AIOHTTP, AIOHTTP, BARE_TRIO, TRIO, G4F)
+        groups.append([Live(subject, 500) for subject in few])
+        groups.append([Live(subject, 2000) for subject in [*BARE.values(), *BARE]])
+    turns = Turns[Live]()
+    with Peer() as peer:
+        runs = Runs(peer, settings.either(0.5, 1.2))
+        for group in groups:
+            turns.take(settings.rounds, {live: partial(runs.measure, live) for live in group})
+
+    for state in states:
+        for adapter, bare in BARE.items():
+            ratios = turns.ratios(Live(adapter, 100, state), Live(bare, 100, state))
+            report.at_most(f"{adapter.name} / {bare.name}, 100 streams, {state}", 1.05, ratios)
+        for adapter in (AIOHTTP, TRIO):
+            for other, streams, limit in ((OPENAI, 100, 0.25), (LITELLM, 50, 0.1), (G4F, 100, 1.0)):
+                ratios = turns.ratios(Live(adapter, streams, state), Live(other, streams, state))
+                what = f"{adapter.name} / {other.name}, {streams} streams, {state}"
+                report.at_most(what, limit, ratios)
+    if not settings.quick:
+        for adapter in (AIOHTTP, TRIO):
+            ratios = turns.ratios(Live(adapter, 500), Live(BARE[adapter], 500))
+            report.at_most(f"{adapter.name} / {BARE[adapter].name}, 500 streams", 1.05, ratios)
+        for adapter, bare in BARE.items():
+            ratios = turns.ratios(Live(adapter, 2000), Live(adapter, 100))
             report.at_most(f"{adapter.name}, 2000 streams / 100", 1.15, ratios)
-    for (subject, streams), values in turns.values.items():
-        report.figure(SERIES, f"{subject.name}, {streams} streams", values)
+            grown = median(turns.ratios(Live(bare, 2000), Live(bare, 100)))
+            beside = median(turns.ratios(Live(adapter, 2000), Live(bare, 2000)))
+            report.notes.append(
+                f"At 2,000 streams a piece costs {bare.name} {grown:.2f} times what it does at "
+                f"100, and {adapter.name} {beside:.2f} times what it costs {bare.name}."
+            )
+    for live, values in turns.values.items():
+        report.figure(SERIES, live.label, values)
     if runs.saturated:
         report.notes.append(
             "Saturated at times, so that pieces came several at once and seem cheaper: "

@@ -74,10 +74,19 @@ class Process:
 
 
 class Worker(Process):
-    """The process of one client."""
+    """The process of one client.
 
-    def __init__(self, subject: Subject) -> None:
-        super().__init__(subject.environment, "benchmarks.worker", subject.client, subject.loop)
+    Args:
+        subject: the client.
+        settled: whether its allocator is brought to the state of one that has run for a while;
+            if not, it is as its imports leave it.
+    """
+
+    def __init__(self, subject: Subject, *, settled: bool = True) -> None:
+        state = "settled" if settled else "new"
+        super().__init__(
+            subject.environment, "benchmarks.worker", subject.client, subject.loop, state
+        )
 
     def ask(self, task: str, **arguments: object) -> dict[str, float]:
         self.write(json.dumps({"task": task, **arguments}))

@@ -1,12 +1,14 @@
 """The process that one client is measured in: takes tasks as lines of JSON, answers with results.
 
-Run as `python -m benchmarks.worker {client} {loop}`. It stays for all rounds, so that what is
-measured is a client at work and not its start, and is idle while others have their turn.
+Run as `python -m benchmarks.worker {client} {loop} {new or settled}`. It may stay for many
+tasks, and is idle while others have their turn.
 """
 
+import cProfile
 import gc
 import json
 import os
+import pstats
 import resource
 import statistics
 import sys
@@ -14,7 +16,8 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
-from typing import TypeAlias
+from pathlib import Path
+from typing import Protocol, TypeAlias, cast
 
 from .clients import Client
 from .loops import LOOPS, Loop
@@ -127,8 +130,55 @@ async def say(loop: Loop, make: type[Client], url: str, conversation: object) ->
     return {}
 
 
+async def shares(loop: Loop, make: type[Client], of: dict[str, object]) -> Result:
+    """Do another task under the profiler; by whose code it is, percent of its processor time."""
+    profiler = cProfile.Profile(time.process_time)
+    task = TASKS[str(of.pop("task"))]
+    with profiler:
+        await task(loop, make, **of)
+    seconds: dict[str, float] = {}
+    # Of each function its own time, and by caller what it was called for.
+    functions = cast("Stats", pstats.Stats(profiler)).stats
+    for (file, _, name), (_, _, own, _, callers) in functions.items():
+        if file != "~" or any(call in name for call in SYSTEM_CALLS):
+            parts = {owner(file): own}
+        else:
+            # The interpreter's own functions count as their callers'.
+            parts = {}
+            for (caller, _, _), (_, _, part, _) in callers.items():
+                parts[owner(caller)] = parts.get(owner(caller), 0.0) + part
+        for whose, part in parts.items():
+            seconds[whose] = seconds.get(whose, 0.0) + part
+    return {whose: part / sum(seconds.values()) * 100 for whose, part in seconds.items()}
+
+
+class Stats(Protocol):
+    """What `pstats` knows, which its stubs do not tell."""
+
+    stats: dict[
+        tuple[str, int, str],
+        tuple[int, int, float, float, dict[tuple[str, int, str], tuple[int, int, float, float]]],
+    ]
+
+
+SYSTEM_CALLS = ("select.epoll", "_socket.socket", "select.select")
+
+
+def owner(file: str) -> str:
+    """Whose code a file is."""
+    parts = Path(file).parts
+    for folder in ("site-packages", "src"):
+        if folder in parts:
+            return parts[parts.index(folder) + 1].removesuffix(".py")
+    if "benchmarks" in parts:
+        return "the benchmark"
+    if file == "~":
+        return "system calls"
+    return "asyncio" if {"asyncio", "selectors.py"} & set(parts) else "standard library"
+
+
 TASKS: dict[str, Callable[..., Awaitable[Result]]] = {
-    task.__name__: task for task in (live, whole, first, idle, long, say)
+    task.__name__: task for task in (live, whole, first, idle, long, say, shares)
 }
 
 
@@ -137,7 +187,8 @@ def settle_malloc() -> None:
 
     asyncio reads into a fresh 256 KiB each time. Until a program has once freed a block as large,
     glibc maps and unmaps memory for each of these, which is a third of all time. Which libraries
-    free one when they are imported is luck, so everyone here begins with having done so.
+    free one when they are imported is luck, which nobody is measured by who begins with having
+    done so.
     """
     bytes(1 << 20)
 
@@ -152,13 +203,14 @@ def peak() -> float:
 
 
 def main() -> None:
-    _, name, loop_name = sys.argv
+    _, name, loop_name, state = sys.argv
     # What a client prints must not get in between the results.
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    settle_malloc()
+    if state == "settled":
+        settle_malloc()
     loop = LOOPS[loop_name]
     make: type[Client] = import_module(f"benchmarks.clients.{name}").Client
     for line in sys.stdin:
