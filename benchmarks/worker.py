@@ -190,7 +190,7 @@ def settle_malloc() -> None:
     free one when they are imported is luck, which nobody is measured by who begins with having
     done so.
     """
-    bytes(1 << 20)
+    bytes(16 << 20)
 
 
 def resident() -> float:
