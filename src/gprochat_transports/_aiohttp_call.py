@@ -48,11 +48,11 @@ with suppress(ImportError):
 
 WRITE_SIZE: Final = 64 * 1024
 
-READ_SIZE: Final = 64 * 1024
+READ_SIZE: Final = 120 * 1024
 """Bytes that asyncio is to read at once. It makes room for 256 KiB otherwise, even for a few bytes,
 and blocks as large come straight from the system, which costs more than the read."""
 
-READ_BUFFER: Final = 32 * 1024
+READ_BUFFER: Final = 64 * 1024
 """Bytes for a slow reader after which aiohttp reads no more: twice as many, and what was being
 read; a TLS connection buffers as many again."""
 
