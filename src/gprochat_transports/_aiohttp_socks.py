@@ -11,7 +11,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp_socks import ProxyConnector
 from python_socks.async_.asyncio import Proxy
 
-from ._aiohttp_call import NotingConnector
+from ._aiohttp_request import NotingConnector
 
 __all__ = ["SocksConnector"]
 

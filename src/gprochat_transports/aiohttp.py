@@ -22,15 +22,9 @@ from gprochat_core import (
     TransportError,
 )
 
-from ._aiohttp_call import (
-    FAILURES,
-    OUT_OF_STEP,
-    READ_BUFFER,
-    AiohttpResponse,
-    Body,
-    TcpConnector,
-    Watch,
-)
+from ._aiohttp_request import FAILURES, OUT_OF_STEP, Body, TcpConnector
+from ._aiohttp_response import READ_BUFFER, AiohttpResponse
+from ._aiohttp_watch import Watch
 from ._client import Client as AnyClient
 from ._secrets import proxy_secrets
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy

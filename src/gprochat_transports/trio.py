@@ -1,11 +1,10 @@
-"""The trio transport: trio's own sockets and TLS, h11 for HTTP/1.1, and a pool of connections."""
+"""The trio transport: trio's own sockets and TLS, h11 for HTTP/1.1."""
 
 from collections.abc import Iterable
 from math import inf
-from ssl import SSLContext, create_default_context
+from ssl import SSLContext
 from time import monotonic
 from typing import Final
-from urllib.parse import urlsplit
 
 import h11
 import trio
@@ -24,22 +23,11 @@ from gprochat_core import (
 from ._client import Client as AnyClient
 from ._failures import FailureTable
 from ._secrets import proxy_secrets
-from ._trio_connection import Connection, Watch
-from ._trio_socket import TcpStream
+from ._trio_connection import Connection
+from ._trio_pool import Pool
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
 
 __all__ = ["Client"]
-
-CONNECT_FAILURES: Final = FailureTable(
-    [
-        (trio.TooSlowError, Failure.CONNECT_TIMEOUT),
-        (trio.BrokenResourceError, Failure.CONNECT),
-        (trio.ClosedResourceError, Failure.CONNECT),
-        (OSError, Failure.CONNECT),
-        # A host name that IDNA cannot express.
-        (UnicodeError, Failure.CONNECT),
-    ]
-)
 
 FAILURES: Final = FailureTable(
     [
@@ -53,31 +41,21 @@ FAILURES: Final = FailureTable(
 
 
 class TrioTransport:
-    """Sends requests over connections of its own, and keeps those that may be used again."""
+    """Sends requests over the connections of a pool."""
 
-    def __init__(self, limits: Limits, proxy: str | None, ssl_context: SSLContext | None) -> None:
-        self._max_head = limits.max_head_bytes
-        self._places = trio.Semaphore(limits.max_connections)
-        self._proxy = proxy
-        self._ssl_context = ssl_context
-        self._idle: list[Connection] = []
-        self._busy: set[Connection] = set()
-        self._watch = Watch(self._busy)
-        self._closed = False
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
 
     async def send(self, request: Request, limits: SendLimits) -> "TrioResponse":
-        try:
-            connection = await self._acquire(request.url, limits.connect)
-        except CONNECT_FAILURES.kinds as error:
-            raise CONNECT_FAILURES.translate(error) from error
-        response = TrioResponse(self, connection)
+        connection = await self._pool.acquire(request.url, limits.connect)
+        response = TrioResponse(self._pool, connection)
         try:
             await connection.send(request, limits)
             response.sent_at = monotonic()
             connection.limit(limits.reply(response.sent_at))
             head = await connection.receive_head()
         except BaseException as error:
-            self.release(connection)
+            self._pool.release(connection)
             if isinstance(error, FAILURES.kinds):
                 raise translate(error, connection, reused=connection.reused) from error
             raise
@@ -94,70 +72,7 @@ class TrioTransport:
         await trio.sleep(seconds)
 
     async def aclose(self) -> None:
-        self._closed = True
-        for connection in (*self._idle, *self._busy):
-            connection.close()
-        self._idle.clear()
-        await self._watch.stop()
-
-    def release(self, connection: Connection) -> None:
-        """Keep a connection for the next request if it is fit for that, else close it."""
-        self._busy.discard(connection)
-        self._places.release()
-        if connection.is_reusable():
-            self._idle.append(connection)
-        else:
-            connection.close()
-
-    async def _acquire(self, url: str, timeout: float | None) -> Connection:
-        """A kept connection, else a new one within so many seconds."""
-        connection = self._take_idle() if self._places.value else None
-        if connection is not None:
-            self._places.acquire_nowait()
-        else:
-            with trio.fail_after(inf if timeout is None else timeout):
-                await self._places.acquire()
-                try:
-                    connection = self._take_idle() or await self._connect(url)
-                    if self._closed:
-                        connection.close()
-                        raise trio.ClosedResourceError("the client was closed meanwhile")
-                except BaseException:
-                    self._places.release()
-                    raise
-        self._busy.add(connection)
-        return connection
-
-    def _take_idle(self) -> Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_idle():
-                return connection
-            connection.close()
-        return None
-
-    async def _connect(self, url: str) -> Connection:
-        parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        host, port = parts.hostname or "", parts.port or (443 if tls else 80)
-        if self._proxy is None:
-            connected = (await trio.open_tcp_stream(host, port)).socket
-        else:
-            connected = await connect_through(self._proxy, host, port)
-        socket = TcpStream(connected)
-        stream: trio.abc.Stream = socket
-        if tls:
-            if self._ssl_context is None:
-                self._ssl_context = create_default_context()
-            stream = trio.SSLStream(
-                socket, self._ssl_context, server_hostname=host, https_compatible=True
-            )
-            try:
-                await stream.do_handshake()
-            except BaseException:
-                socket.close()
-                raise
-        return Connection(socket, stream, self._max_head, self._watch)
+        await self._pool.aclose()
 
 
 class TrioResponse:
@@ -167,8 +82,8 @@ class TrioResponse:
     headers: Iterable[tuple[bytes, bytes]]
     sent_at: float
 
-    def __init__(self, transport: TrioTransport, connection: Connection) -> None:
-        self._transport = transport
+    def __init__(self, pool: Pool, connection: Connection) -> None:
+        self._pool = pool
         self._connection = connection
 
     async def read(self, timeout: float | None) -> bytes:
@@ -183,7 +98,7 @@ class TrioResponse:
             connection.deadline = inf
 
     async def aclose(self) -> None:
-        self._transport.release(self._connection)
+        self._pool.release(self._connection)
 
 
 class Client(AnyClient):
@@ -210,7 +125,7 @@ class Client(AnyClient):
         ssl_context: SSLContext | None = None,
     ) -> None:
         found = find_proxy(service.url, proxy, http="python_socks", socks5="python_socks")
-        transport = TrioTransport(limits or Limits(), found, ssl_context)
+        transport = TrioTransport(Pool(limits or Limits(), found, ssl_context))
         super().__init__(
             service,
             transport,
@@ -226,15 +141,3 @@ def translate(error: Exception, connection: Connection, *, reused: bool = False)
     if connection.late:
         return TransportError(Failure.TIMEOUT)
     return FAILURES.translate(error, reused=reused)
-
-
-async def connect_through(proxy: str, host: str, port: int) -> trio.socket.SocketType:
-    """Connect by way of a proxy: SOCKS5, or HTTP with CONNECT."""
-    from python_socks import ProxyError
-    from python_socks.async_.trio import Proxy as TrioProxy
-
-    try:
-        # Time is limited from outside.
-        return await TrioProxy.from_url(proxy).connect(host, port, timeout=inf)
-    except ProxyError as error:
-        raise TransportError(Failure.CONNECT, f"proxy: {error}") from error

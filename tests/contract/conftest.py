@@ -2,14 +2,12 @@
 
 import secrets
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Coroutine
 from functools import partial
 from inspect import iscoroutinefunction
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Final, Protocol, TypeAlias, cast
 
-import anyio
 import pytest
 
 from gprochat_core import RetryPolicy, Service, Timeouts
@@ -27,9 +25,6 @@ ONE_ATTEMPT: Final = RetryPolicy(max_attempts=1)
 SOON: Final = 1.0
 """Seconds within which the other end must see that a connection was closed."""
 
-NEED_A_LOOP: Final = {"cancel", "stand_still"}
-"""The fixtures that let something happen beside a call, which a blocking one cannot have."""
-
 Cancel: TypeAlias = Callable[[threading.Event, Body], Coroutine[Any, Any, None]]
 
 
@@ -37,12 +32,6 @@ class Happens(Protocol):
     """Whether an event is set within so many seconds."""
 
     async def __call__(self, event: threading.Event, within: float = SOON) -> bool: ...
-
-
-class StandStill(Protocol):
-    """In the middle of what the block does, lets nothing run on its event loop for a while."""
-
-    def __call__(self, seconds: float) -> AbstractAsyncContextManager[None]: ...
 
 
 class MakeClient(Protocol):
@@ -70,7 +59,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     given: list[str] = metafunc.config.getoption("--adapter", None) or []
     adapters = [load(name) for name in given] or list(ADAPTERS)
-    if NEED_A_LOOP & set(metafunc.fixturenames):
+    if "cancel" in metafunc.fixturenames:
         adapters = [adapter for adapter in adapters if not isinstance(adapter.loop, Blocking)]
     metafunc.parametrize("adapter", adapters, ids=lambda adapter: adapter.name)
 
@@ -134,18 +123,3 @@ def cancel(adapter: Adapter, happens: Happens) -> Cancel:
 @pytest.fixture(scope="session")
 def authority() -> Authority:
     return Authority()
-
-
-@pytest.fixture
-def stand_still() -> StandStill:
-    @asynccontextmanager
-    async def stand_still(seconds: float) -> AsyncGenerator[None, None]:
-        async def block() -> None:
-            await anyio.sleep(0.02)
-            sleep(seconds)  # noqa: ASYNC251 - that is what it is for
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(block)
-            yield
-
-    return stand_still

@@ -5,7 +5,7 @@ from time import monotonic
 import pytest
 
 from gprochat_core import ConnectTimeout, Limits, ReplyTimeout, RetryPolicy, Timeouts
-from tests.contract.conftest import Happens, MakeClient, StandStill
+from tests.contract.conftest import Happens, MakeClient
 from tests.peers.scripted import (
     Script,
     ScriptedPeer,
@@ -158,17 +158,3 @@ async def test_no_limit_waits(make_client: MakeClient) -> None:
     with ScriptedPeer([receive, pause(0.1), send(chunked("ok"))]) as peer:
         async with make_client(peer.url, timeouts=none) as client:
             assert await client.complete("Hello") == "ok"
-
-
-async def test_a_program_that_stood_still_loses_no_reply_that_went_on(
-    make_client: MakeClient, stand_still: StandStill
-) -> None:
-    script = [receive, send(CHUNKED, *[chunk("a")] * 8, b"0\r\n\r\n", every=SHORT / 4)]
-    with ScriptedPeer(script) as peer:
-        timeouts = Timeouts(first_byte=SHORT, idle=SHORT)
-        async with (
-            make_client(peer.url, timeouts=timeouts) as client,
-            client.stream("Hello") as reply,
-            stand_still(2 * SHORT),
-        ):
-            assert "".join([text async for text in reply]) == "a" * 8

@@ -74,7 +74,8 @@ ADAPTERS: Final = ["aiohttp", "httpx", "trio"]
 
 NEEDS: Final[dict[str, list[list[str]]]] = {
     # Of each module that needs any library: the installations, each of them enough.
-    "gprochat_transports._aiohttp_call": [["gprochat[aiohttp]"]],
+    "gprochat_transports._aiohttp_request": [["gprochat[aiohttp]"]],
+    "gprochat_transports._aiohttp_response": [["gprochat[aiohttp]"]],
     "gprochat_transports._aiohttp_socks": [["gprochat[aiohttp]", "gprochat[socks]"]],
     "gprochat_transports._httpx_blocking": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
     "gprochat_transports._httpx_library": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
@@ -89,6 +90,7 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
     "gprochat_transports.pytest_plugin": [["pytest"]],
     "gprochat_transports.server": [["gprochat[server]"]],
     "gprochat_transports._trio_connection": [["gprochat[trio]"]],
+    "gprochat_transports._trio_pool": [["gprochat[trio]"]],
     "gprochat_transports._trio_socket": [["gprochat[trio]"]],
     "gprochat_transports.trio": [["gprochat[trio]"]],
 }

@@ -1,0 +1,43 @@
+"""A program that stood still itself, past a time limit, while its replies went on."""
+
+from time import sleep
+from typing import Final
+
+import anyio
+import pytest
+
+from gprochat_core import Service, Timeouts
+from tests.contract.adapters import ADAPTERS, Adapter, Blocking
+from tests.peers.scripted import ScriptedPeer, receive, send
+from tests.peers.wire import chunk, head
+
+LIMIT: Final = 0.2
+
+PIECES: Final = 8
+
+# Where a call blocks, nothing else can stand in its way.
+LOOPED: Final = [adapter for adapter in ADAPTERS if not isinstance(adapter.loop, Blocking)]
+
+
+@pytest.mark.parametrize("adapter", LOOPED, ids=lambda adapter: adapter.name)
+def test_a_reply_that_went_on_is_whole(adapter: Adapter) -> None:
+    begin = head(200, "transfer-encoding: chunked")
+    script = [receive, send(begin, *[chunk("a")] * PIECES, b"0\r\n\r\n", every=LIMIT / 4)]
+
+    async def stand_still() -> None:
+        await anyio.sleep(LIMIT / 10)
+        sleep(2 * LIMIT)  # noqa: ASYNC251 - that is what it is for
+
+    async def main() -> None:
+        timeouts = Timeouts(first_byte=LIMIT, idle=LIMIT)
+        service = Service(peer.url, secret_key="made up")
+        async with (
+            adapter.make(service, timeouts=timeouts, proxy=None) as client,
+            client.stream("Hello") as reply,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(stand_still)
+            assert "".join([text async for text in reply]) == "a" * PIECES
+
+    with ScriptedPeer(script) as peer:
+        adapter.loop.run(main)
