@@ -54,9 +54,8 @@ class Deadline(threading.local):
             if self.at is not None:
                 # Not 0, which means something else to a socket.
                 timeout = max(self.at - monotonic(), 0.001)
-            data = read(max_bytes, timeout)
-            cast("Any", stream).heard_at = monotonic()
-            return data
+            cast("Any", stream).read_at = monotonic()
+            return read(max_bytes, timeout)
 
         stream.read = read_in_time  # type: ignore[method-assign]
 

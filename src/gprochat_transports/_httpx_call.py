@@ -1,6 +1,6 @@
 """One call over httpx, as its trace events tell of it: how far it is, and what it left behind."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -80,12 +80,12 @@ class Progress:
         If not, it came behind an earlier one: the library keeps it in its parser, where it cannot
         be seen, and takes it for the answer to the next request.
         """
-        heard_at: float = getattr(response.extensions.get("network_stream"), "heard_at", inf)
-        return not self.reused or heard_at >= self.asked_at
+        read_at: float = getattr(response.extensions.get("network_stream"), "read_at", inf)
+        return not self.reused or read_at >= self.asked_at
 
 
 def note_reads(stream: Any) -> None:
-    """Have a stream of the library's know when it was last read from, as `heard_at`.
+    """Have a stream of the library's know when it was last read from, as `read_at`.
 
     Reading ends at `read_until`, by `time.monotonic`, where that is not None. The library limits
     each read in any case, so this costs nothing; another limit around it would cost as much as
@@ -94,14 +94,15 @@ def note_reads(stream: Any) -> None:
     read = stream.read
     stream.read_until = None
 
-    async def read_and_note(max_bytes: int, timeout: float | None = None) -> bytes:
+    # Not a coroutine itself, which would be one more to go through for each piece of text.
+    def note_and_read(max_bytes: int, timeout: float | None = None) -> Awaitable[bytes]:
+        stream.read_at = now = monotonic()
         if stream.read_until is not None:
-            timeout = max(0.0, stream.read_until - monotonic())
-        data: bytes = await read(max_bytes, timeout)
-        stream.heard_at = monotonic()
-        return data
+            timeout = max(0.0, stream.read_until - now)
+        reading: Awaitable[bytes] = read(max_bytes, timeout)
+        return reading
 
-    stream.read = read_and_note
+    stream.read = note_and_read
 
 
 def is_new_stream(event: str) -> bool:
