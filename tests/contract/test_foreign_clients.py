@@ -12,9 +12,9 @@ import trio
 
 import gprochat_transports.aiohttp
 import gprochat_transports.httpx
-from gprochat_core import ConfigurationError, NotTheService, Service
+from gprochat_core import ConfigurationError, NotTheService, RetryPolicy, Service
 from tests.contract.adapters import Adapter, load
-from tests.peers.scripted import Script, ScriptedPeer, receive, repeat, send
+from tests.peers.scripted import Script, ScriptedPeer, close, receive, repeat, send
 from tests.peers.wire import answer, chunked
 
 TEXT = "Привет 🙂"
@@ -47,6 +47,22 @@ def test_a_session_of_aiohttp(settings: dict[str, Any]) -> None:
     with ScriptedPeer(SERVING) as peer:
         asyncio.run(with_aiohttp(Service(peer.url, secret_key="k"), **settings))
     assert len(peer.connections) == 1
+
+
+def test_a_connection_of_a_session_that_ends_at_the_next_request_costs_no_call() -> None:
+    async def main(service: Service) -> None:
+        async with (
+            aiohttp.ClientSession() as session,
+            gprochat_transports.aiohttp.Client(
+                service, session=session, retry=RetryPolicy(max_attempts=1)
+            ) as client,
+        ):
+            assert await client.complete("Hello") == TEXT
+            assert await client.complete("Hello") == TEXT
+
+    with ScriptedPeer([receive, send(chunked(TEXT)), receive, close], SERVING) as peer:
+        asyncio.run(main(Service(peer.url, secret_key="k")))
+    assert len(peer.connections) == 2
 
 
 @pytest.mark.parametrize("module", [httpx, httpx2])
