@@ -21,7 +21,10 @@ and blocks as large come straight from the system, which costs more than the rea
 
 READ_BUFFER: Final = 64 * 1024
 """Bytes for a slow reader after which aiohttp reads no more: twice as many, and what was being
-read; a TLS connection buffers as many again."""
+read."""
+
+TLS_BUFFER: Final = 32 * 1024
+"""Bytes that a TLS connection keeps for a slow reader besides."""
 
 
 class AiohttpResponse:
@@ -51,7 +54,7 @@ class AiohttpResponse:
         if hasattr(transport, "max_size"):
             transport.max_size = READ_SIZE
         if hasattr(transport, "set_read_buffer_limits"):
-            transport.set_read_buffer_limits(READ_BUFFER)
+            transport.set_read_buffer_limits(TLS_BUFFER)
         self._closed = None if protocol is None else protocol.closed
         self._lost = False
         if self._closed is not None:
