@@ -28,13 +28,12 @@ class Value:
 
     def replace(self, **changes: object) -> Self:
         """Return another one made of the same arguments, but for some; raises as making it does."""
-        arguments = {name: getattr(self, name) for name in self.__match_args__}
-        return type(self)(**{**arguments, **changes})
+        return type(self)(**{**self._arguments(), **changes})
 
     __replace__ = replace
 
-    def _values(self) -> tuple[object, ...]:
-        return tuple([getattr(self, name) for name in self.__match_args__])
+    def _arguments(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in self.__match_args__}
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a {type(self).__name__} does not change; make another by replace()")
@@ -45,21 +44,21 @@ class Value:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return self._values() == other._values()
+        return self._arguments() == other._arguments()
 
     def __hash__(self) -> int:
-        return hash(self._values())
+        return hash(tuple(self._arguments().values()))
 
     def __repr__(self) -> str:
         shown = [
-            f"{name}={getattr(self, name)!r}"
-            for name in self.__match_args__
+            f"{name}={value!r}"
+            for name, value in self._arguments().items()
             if name not in self.SECRETS
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return make, (type(self), dict(zip(self.__match_args__, self._values(), strict=True)))
+        return make, (type(self), self._arguments())
 
 
 def make(kind: type[Value], arguments: dict[str, object]) -> Value:

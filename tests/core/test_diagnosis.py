@@ -335,6 +335,13 @@ def test_a_secret_in_a_location_is_concealed_and_the_rest_of_it_told() -> None:
     assert "open-sesame" not in str(error)
 
 
+@pytest.mark.parametrize("location", ["\x80open-sesame", "open-sesame\x80"])
+def test_a_secret_is_concealed_where_a_location_is_quoted_with_escapes(location: str) -> None:
+    error = diagnose(302, {"location": location}, b"", secrets=["open-sesame"])
+    assert isinstance(error, NotTheService)
+    assert repr(location.replace("open-sesame", "***")) in str(error)
+
+
 def test_of_an_error_64_kib_are_read() -> None:
     assert MAX_ERROR_BODY == 65_536
 

@@ -40,7 +40,9 @@ def test_a_value_with_one_argument_changed_is_another(value: Value) -> None:
     for name in value.__match_args__:
         was = getattr(value, name)
         changed = was + 1 if isinstance(was, int) else others.get(name, was + was)
-        assert value.replace(**{name: changed}) != value, name
+        other = value.replace(**{name: changed})
+        assert other != value, name
+        assert hash(other) != hash(value), name
 
 
 def test_values_of_two_classes_are_never_equal() -> None:
