@@ -1,4 +1,4 @@
-"""What goes out over aiohttp: a request's body and the connection it takes; and what can fail.
+"""What goes out over aiohttp: a request's body, which notes how far it is; and what can fail.
 
 aiohttp does not tell by itself how far sending has come, nor whether a connection is fit for the
 request.
@@ -14,16 +14,14 @@ from weakref import WeakSet
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
 from aiohttp.http import StreamWriter
-from aiohttp.tracing import Trace
 
 from gprochat_core import Failure, SendLimits
 
-from ._aiohttp_watch import Watch
 from ._failures import FailureTable
+from ._watch import Watch
 
-__all__ = ["FAILURES", "OUT_OF_STEP", "Body", "NotingConnector", "TcpConnector"]
+__all__ = ["FAILURES", "OUT_OF_STEP", "Body"]
 
 socks_failures: list[tuple[type[Exception], Failure]] = []
 with suppress(ImportError):
@@ -135,27 +133,5 @@ class Body(aiohttp.Payload):
 
     def _progress(self) -> None:
         self.sent_at = monotonic()
-        seconds = self._limits.reply(self.sent_at)
-        if seconds is not None and not self.late:
-            loop = asyncio.get_running_loop()
-            self.deadline = loop.time() + seconds
-            self._watch.look_by(self.deadline, loop)
-
-
-class NotingConnector(aiohttp.BaseConnector):
-    """Tells a request's body its connection, before what had come on that is taken for an answer.
-
-    Without it, as in a session that the caller made, the body learns it when sending begins.
-    """
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Connection:
-        connection = await super().connect(req, traces, timeout)
-        if isinstance(req.body, Body) and connection.protocol is not None:
-            req.body.note(connection.protocol)
-        return connection
-
-
-class TcpConnector(NotingConnector, aiohttp.TCPConnector):
-    """aiohttp's own, that tells."""
+        if not self.late:
+            self._watch.limit(self, self._limits.reply(self.sent_at))

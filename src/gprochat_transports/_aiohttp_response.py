@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import aiohttp
 
 from ._aiohttp_request import FAILURES
-from ._aiohttp_watch import Watch
+from ._watch import Watch
 
 __all__ = ["READ_BUFFER", "AiohttpResponse"]
 
@@ -44,7 +44,6 @@ class AiohttpResponse:
     ) -> None:
         self._response = response
         self._content = response.content
-        self._loop = asyncio.get_running_loop()
         self._watch = watch
         self.deadline = inf
         watch.waits.add(self)
@@ -69,10 +68,7 @@ class AiohttpResponse:
             ]
 
     async def read(self, timeout: float | None) -> bytes:
-        if timeout is not None:
-            self.deadline = deadline = self._loop.time() + timeout
-            if deadline < self._watch.next_look:
-                self._watch.look_by(deadline, self._loop)
+        self._watch.limit(self, timeout)
         try:
             data = await self._content.readany()
             if self._lost and not data:

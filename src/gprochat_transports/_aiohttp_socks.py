@@ -7,11 +7,10 @@ end of a stream that asyncio never tells it of, until the time for connecting ha
 import asyncio
 from ssl import SSLContext
 
-from aiohttp.client_proto import ResponseHandler
 from aiohttp_socks import ProxyConnector
 from python_socks.async_.asyncio import Proxy
 
-from ._aiohttp_request import NotingConnector
+from ._aiohttp_connection import NotingConnector, Protocol
 
 __all__ = ["SocksConnector"]
 
@@ -25,7 +24,7 @@ class SocksConnector(NotingConnector, ProxyConnector):
         port: int,
         ssl: SSLContext | None = None,
         timeout: float | None = None,
-    ) -> tuple[asyncio.Transport, ResponseHandler]:
+    ) -> tuple[asyncio.Transport, Protocol]:
         proxy = Proxy(
             self._proxy_type,
             self._proxy_host,
@@ -37,7 +36,7 @@ class SocksConnector(NotingConnector, ProxyConnector):
         limit = float("inf") if timeout is None else timeout
         sock = await proxy.connect(host, port, timeout=limit)
         return await self._loop.create_connection(
-            lambda: ResponseHandler(self._loop),
+            lambda: Protocol(self._loop),
             sock=sock,
             ssl=ssl,
             server_hostname=host if ssl else None,

@@ -6,6 +6,8 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import anyio
+
 from gprochat_core import Request, SendLimits
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OUT_OF_STEP",
     "Progress",
+    "Turn",
     "build_request",
     "is_new_stream",
     "note_reads",
@@ -52,15 +55,13 @@ class Progress:
         self.asked_at = self.sent_at = monotonic()
         self._limit = limit
         self._limits = limits
-        self._connect_by = None if connect is None else self.sent_at + connect
+        limit(connect)
 
     def note(self, event: str, info: Mapping[str, object]) -> None:
         """Take a trace event."""
         _, _, step = event.partition(".")
         if step == "connect_tcp.started":
             self.connecting = True
-            if self._connect_by is not None:
-                self._limit(self._connect_by - monotonic())
         elif step == "connect_tcp.complete":
             self.stream = info["return_value"]
         elif step == "send_request_headers.started" and not is_for_a_proxy(info["request"]):
@@ -84,21 +85,40 @@ class Progress:
         return not self.reused or read_at >= self.asked_at
 
 
-def note_reads(stream: Any) -> None:
-    """Have a stream of the library's know when it was last read from, as `read_at`.
+class Turn:
+    """One call's turn to ask the library for a connection.
 
-    Reading ends at `read_until`, by `time.monotonic`, where that is not None. The library limits
-    each read in any case, so this costs nothing; another limit around it would cost as much as
-    the read.
+    The library offers a connection that is free to all that ask at once. All but one of them ask
+    again, and each time each of them looks at all connections.
+
+    Args:
+        asking: held by the call whose turn it is; None where calls ask as they come.
     """
+
+    def __init__(self, asking: anyio.Lock | None) -> None:
+        self._asking = asking
+        self._mine = False
+
+    async def begin(self) -> None:
+        """Wait until it is this call's turn."""
+        if self._asking is not None:
+            await self._asking.acquire()
+            self._mine = True
+
+    def end(self) -> None:
+        """Let the next one ask; only the first time does anything."""
+        if self._asking is not None and self._mine:
+            self._mine = False
+            self._asking.release()
+
+
+def note_reads(stream: Any) -> None:
+    """Have a stream of the library's know when it was last read from, as `read_at`."""
     read = stream.read
-    stream.read_until = None
 
     # Not a coroutine itself, which would be one more to go through for each piece of text.
     def note_and_read(max_bytes: int, timeout: float | None = None) -> Awaitable[bytes]:
-        stream.read_at = now = monotonic()
-        if stream.read_until is not None:
-            timeout = max(0.0, stream.read_until - now)
+        stream.read_at = monotonic()
         reading: Awaitable[bytes] = read(max_bytes, timeout)
         return reading
 

@@ -1,6 +1,5 @@
-"""One connection on trio: h11 speaks HTTP, a stream carries it, and a watch ends its waits."""
+"""One connection on trio: h11 speaks HTTP, a stream carries it, and the watch ends its waits."""
 
-from collections.abc import Collection
 from math import inf
 from time import monotonic
 from typing import Final, cast
@@ -12,9 +11,9 @@ import trio
 from gprochat_core import Request, SendLimits
 
 from ._trio_socket import READ_SIZE, TcpStream
-from ._waits import Waits
+from ._watch import Watch
 
-__all__ = ["Connection", "Watch"]
+__all__ = ["Connection"]
 
 WRITE_SIZE: Final = 64 * 1024
 
@@ -35,7 +34,7 @@ class Connection:
     """
 
     def __init__(
-        self, socket: TcpStream, stream: trio.abc.Stream, max_head: int, watch: "Watch"
+        self, socket: TcpStream, stream: trio.abc.Stream, max_head: int, watch: Watch
     ) -> None:
         self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
         self.reused = False
@@ -48,11 +47,8 @@ class Connection:
 
     def limit(self, seconds: float | None) -> None:
         """Have all waits from now on end after that time; None for as long as they take."""
-        if seconds is None or self._closed:
-            self.deadline = inf
-        else:
-            self.deadline = deadline = trio.current_time() + seconds
-            self._watch.look_by(deadline)
+        if not self._closed:
+            self._watch.limit(self, seconds)
 
     async def send(self, request: Request, limits: SendLimits) -> None:
         """Send a whole request."""
@@ -117,45 +113,3 @@ class Connection:
         self.deadline = inf
         self._closed = True
         self._socket.close()
-
-
-class Watch:
-    """Ends waits that take too long: one task for all connections of a client.
-
-    It is there from the first wait on, until it finds that nothing waits, or is stopped.
-
-    Args:
-        connections: those to look after, at any time.
-    """
-
-    def __init__(self, connections: Collection[Connection]) -> None:
-        self._waits = Waits(connections)
-        self._nap: trio.CancelScope | None = None
-        self._over = trio.Event()
-
-    def look_by(self, deadline: float) -> None:
-        """See that there is a look at this time, or before."""
-        if self._nap is None:
-            self._nap = trio.CancelScope(deadline=deadline)
-            self._over = trio.Event()
-            trio.lowlevel.spawn_system_task(self._run)
-        elif deadline < self._nap.deadline:
-            self._nap.deadline = deadline
-
-    async def stop(self) -> None:
-        """End the task, after all connections have been closed."""
-        if self._nap is not None:
-            self._nap.cancel()
-            with trio.CancelScope(shield=True):
-                await self._over.wait()
-
-    async def _run(self) -> None:
-        try:
-            while self._nap is not None:
-                with self._nap:
-                    await trio.sleep_forever()
-                next_look = self._waits.look(trio.current_time())
-                self._nap = None if next_look == inf else trio.CancelScope(deadline=next_look)
-        finally:
-            self._nap = None
-            self._over.set()

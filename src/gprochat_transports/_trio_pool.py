@@ -10,8 +10,9 @@ import trio
 from gprochat_core import Failure, Limits, TransportError
 
 from ._failures import FailureTable
-from ._trio_connection import Connection, Watch
+from ._trio_connection import Connection
 from ._trio_socket import TcpStream
+from ._watch_trio import TrioWatch
 
 __all__ = ["Pool"]
 
@@ -43,7 +44,7 @@ class Pool:
         self._ssl_context = ssl_context
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
-        self._watch = Watch(self._busy)
+        self._watch = TrioWatch()
         self._closed = False
 
     async def acquire(self, url: str, timeout: float | None) -> Connection:
@@ -62,11 +63,13 @@ class Pool:
             except CONNECT_FAILURES.kinds as error:
                 raise CONNECT_FAILURES.translate(error) from error
         self._busy.add(connection)
+        self._watch.waits.add(connection)
         return connection
 
     def release(self, connection: Connection) -> None:
         """Take a connection back: to keep it if it is fit for another request, else to close it."""
         self._busy.discard(connection)
+        self._watch.waits.discard(connection)
         self._places.release()
         if connection.is_reusable():
             self._idle.append(connection)

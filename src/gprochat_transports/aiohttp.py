@@ -3,6 +3,7 @@
 import asyncio
 from base64 import b64encode
 from functools import lru_cache
+from math import inf
 from ssl import SSLContext
 from weakref import WeakSet
 
@@ -22,11 +23,12 @@ from gprochat_core import (
     TransportError,
 )
 
-from ._aiohttp_request import FAILURES, OUT_OF_STEP, Body, TcpConnector
+from ._aiohttp_connection import TcpConnector
+from ._aiohttp_request import FAILURES, OUT_OF_STEP, Body
 from ._aiohttp_response import READ_BUFFER, AiohttpResponse
-from ._aiohttp_watch import Watch
 from ._client import Client as AnyClient
 from ._secrets import proxy_secrets
+from ._watch_asyncio import AsyncioWatch
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy
 
 __all__ = ["Client"]
@@ -44,7 +46,7 @@ class AiohttpTransport:
     ) -> None:
         self._session = session
         self._own_session: aiohttp.ClientSession | None = None
-        self._watch = Watch()
+        self._watch: AsyncioWatch | None = None
         self._served = WeakSet[ResponseHandler]()
         self._limits = limits
         self._socks_proxy: str | None = None
@@ -63,22 +65,22 @@ class AiohttpTransport:
 
     async def send(self, request: Request, limits: SendLimits) -> AiohttpResponse:
         session = self._session or self._make_session()
-        body = Body(request.body, limits, self._watch, self._served)
-        self._watch.waits.add(body)
+        watch = self._watch = self._watch or AsyncioWatch()
+        body = Body(request.body, limits, watch, self._served)
+        watch.waits.add(body)
         try:
             response = await self._request(session, request, body, limits.connect)
         except BaseException:
             body.abort()
             raise
         finally:
-            self._watch.waits.discard(body)
+            watch.waits.discard(body)
+            body.deadline = inf
         if body.reused and not body.in_step:
             # aiohttp would take it for the answer to this request.
             response.close()
             raise TransportError(Failure.STALE, OUT_OF_STEP)
-        return AiohttpResponse(
-            response, body.sent_at, self._watch, decompressed=session.auto_decompress
-        )
+        return AiohttpResponse(response, body.sent_at, watch, decompressed=session.auto_decompress)
 
     async def _request(
         self,
@@ -122,7 +124,8 @@ class AiohttpTransport:
         await asyncio.sleep(seconds)
 
     async def aclose(self) -> None:
-        self._watch.stop()
+        if self._watch is not None:
+            await self._watch.stop()
         if self._own_session is not None:
             await self._own_session.close()
 

@@ -1,11 +1,10 @@
 """The httpx transport: moves bytes with an httpx client, on asyncio, on trio, or blocking."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+import sys
+from collections.abc import Mapping
 from math import inf
 from ssl import SSLContext
-from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import anyio
 import anyio.lowlevel
@@ -26,14 +25,17 @@ from ._httpx_blocking import BlockingTransport
 from ._httpx_call import (
     OUT_OF_STEP,
     Progress,
+    Turn,
     build_request,
     is_new_stream,
     note_reads,
     take_lost_connections,
 )
 from ._httpx_library import Library, client_settings
+from ._httpx_response import HttpxResponse, close_to_the_end
 from ._secrets import proxy_secrets
 from ._sync import SyncClient as AnySyncClient
+from ._watch import Watch
 from .environment import FROM_ENVIRONMENT, Proxy
 
 if TYPE_CHECKING:
@@ -51,8 +53,12 @@ class HttpxTransport:
         self._client = client
         self._library = library
         self._own = own
+        # With one made elsewhere the library may not be what connects, nor tell how far it is.
+        self._asking = anyio.Lock(fast_acquire=True) if own else None
+        self._watch: Watch | None = None
 
-    async def send(self, request: Request, limits: SendLimits) -> "HttpxResponse":
+    async def send(self, request: Request, limits: SendLimits) -> HttpxResponse:
+        watch = self._watch = self._watch or make_watch()
         # The library's own limits start anew with every byte, and some it forgets.
         scope = anyio.CancelScope()
 
@@ -63,17 +69,21 @@ class HttpxTransport:
             progress.note(event, info)
             if is_new_stream(event):
                 note_reads(info["return_value"])
+            if progress.connecting or progress.sending:
+                turn.end()
 
+        turn = Turn(self._asking)
         progress = Progress(limits, limit)
         built = build_request(self._client, request, progress, trace)
         built.stream = self._library.body(request.body)
         try:
             with scope:
+                await turn.begin()
                 response = await self._client.send(built, stream=True, follow_redirects=False)
-                # From here on the limit comes with each read.
+                # From here on the watch limits each wait.
                 progress.timeouts["read"] = None
                 del built.extensions["trace"]
-                received = HttpxResponse(response, self._library, progress)
+                received = HttpxResponse(response, self._library, progress, watch)
                 if progress.is_in_step(response):
                     return received
                 await received.aclose()
@@ -81,13 +91,14 @@ class HttpxTransport:
         except self._library.failures.kinds as error:
             raise self._library.translate(error, progress) from error
         finally:
+            turn.end()
             if not progress.sending:
                 with anyio.CancelScope(shield=True):
                     for lost in take_lost_connections(self._client, built):
                         await lost.aclose()
                     if progress.stream is not None:
                         await cast("httpcore.AsyncNetworkStream", progress.stream).aclose()
-        raise TransportError(Failure.CONNECT_TIMEOUT if progress.connecting else Failure.TIMEOUT)
+        raise TransportError(Failure.TIMEOUT if progress.sending else Failure.CONNECT_TIMEOUT)
 
     def current_loop(self) -> object:
         return anyio.lowlevel.current_token()
@@ -96,69 +107,22 @@ class HttpxTransport:
         await anyio.sleep(seconds)
 
     async def aclose(self) -> None:
+        if self._watch is not None:
+            await self._watch.stop()
         if self._own:
-            await in_a_task_of_its_own(self._client.aclose)
+            await close_to_the_end(self._client.aclose)
 
 
-class HttpxResponse:
-    """A response of an asynchronous client."""
+def make_watch() -> Watch:
+    """The watch for the running event loop."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        from ._watch_trio import TrioWatch
 
-    def __init__(self, response: "httpx.Response", library: Library, progress: Progress) -> None:
-        self._response = response
-        self._body = aiter(cast("httpx.AsyncByteStream", response.stream))
-        self._library = library
-        self._stream: Any = response.extensions.get("network_stream")
-        # A connection may be older than this client, or others' too.
-        self._is_timed = hasattr(self._stream, "read_until") and response.http_version != "HTTP/2"
-        self._reading = False
-        self.sent_at = progress.sent_at
-        self.status = response.status_code
-        self.headers = response.headers.raw
+        return TrioWatch()
+    from ._watch_asyncio import AsyncioWatch
 
-    async def read(self, timeout: float | None) -> bytes:
-        self._reading = True
-        try:
-            if timeout is None or not self._is_timed:
-                with anyio.fail_after(timeout):
-                    return await anext(self._body)
-            self._stream.read_until = monotonic() + timeout
-            return await anext(self._body)
-        except StopAsyncIteration:
-            return b""
-        except self._library.failures.kinds as error:
-            raise self._library.translate(error) from error
-        finally:
-            self._reading = False
-            if self._is_timed:
-                self._stream.read_until = None
-
-    async def aclose(self) -> None:
-        await in_a_task_of_its_own(self._close)
-
-    async def _close(self) -> None:
-        await self._response.aclose()
-        # The body is several asynchronous generators in each other, and closing the outermost
-        # would leave the rest to the garbage collector. On a closed connection the innermost
-        # fails, and all of them end: if another task is reading, before its eyes.
-        if not self._reading:
-            with suppress(*self._library.failures.kinds):
-                while await anext(self._body, b""):
-                    pass
-
-
-async def in_a_task_of_its_own(close: Callable[[], Awaitable[None]]) -> None:
-    """Close something to its end, cancelled or not.
-
-    The library relies on anyio's shields, and asyncio's own cancellation goes through them but
-    for those in another task.
-    """
-
-    async def shielded() -> None:
-        with anyio.CancelScope(shield=True):
-            await close()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(shielded)
+    return AsyncioWatch()
 
 
 class Client(AnyClient):
