@@ -86,24 +86,32 @@ class Runs:
         return result["us"]
 
 
+def groups(states: list[str], settings: Settings) -> list[list[Live]]:
+    """What is measured by turns; who is compared has the other for a neighbour."""
+    result: list[list[Live]] = []
+    for state in states:
+        group: list[Live] = []
+        for adapter, bare in BARE.items():
+            group += [Live(bare, 100, state), Live(adapter, 100, state)]
+            if state == SETTLED and not settings.quick:
+                group += [Live(adapter, 2000), Live(bare, 2000)]
+        group += [Live(subject, 100, state) for subject in (BARE_ASYNCIO, G4F, OPENAI)]
+        # litellm cannot take 100 such streams on one core.
+        group += [Live(subject, 50, state) for subject in (AIOHTTP, LITELLM, TRIO)]
+        result.append(group)
+    if not settings.quick:
+        few = (BARE_ASYNCIO, G4F, AIOHTTP, BARE_AIOHTTP, BARE_TRIO, TRIO)
+        result.append([Live(subject, 500) for subject in few])
+    return result
+
+
 def run(settings: Settings) -> Report:
     report = Report("live streams")
-    everyone = [*BARE.values(), *BARE, BARE_ASYNCIO, G4F, OPENAI]
     states = [SETTLED] if settings.quick else [NEW, SETTLED]
-    # litellm cannot take 100 such streams on one core.
-    groups = [
-        [Live(subject, 100, state) for subject in everyone]
-        + [Live(subject, 50, state) for subject in (AIOHTTP, TRIO, LITELLM)]
-        for state in states
-    ]
-    if not settings.quick:
-        few = (BARE_ASYNCIO, BARE_AIOHTTP, AIOHTTP, BARE_TRIO, TRIO, G4F)
-        groups.append([Live(subject, 500) for subject in few])
-        groups.append([Live(subject, 2000) for subject in [*BARE.values(), *BARE]])
     turns = Turns[Live]()
     with Peer() as peer:
         runs = Runs(peer, settings.either(0.5, 1.2))
-        for group in groups:
+        for group in groups(states, settings):
             turns.take(settings.rounds, {live: partial(runs.measure, live) for live in group})
 
     for state in states:

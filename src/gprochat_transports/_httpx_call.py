@@ -6,8 +6,6 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import anyio
-
 from gprochat_core import Request, SendLimits
 
 if TYPE_CHECKING:
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = [
     "OUT_OF_STEP",
     "Progress",
-    "Turn",
     "build_request",
     "is_new_stream",
     "note_reads",
@@ -85,33 +82,6 @@ class Progress:
         return not self.reused or read_at >= self.asked_at
 
 
-class Turn:
-    """One call's turn to ask the library for a connection.
-
-    The library offers a connection that is free to all that ask at once. All but one of them ask
-    again, and each time each of them looks at all connections.
-
-    Args:
-        asking: held by the call whose turn it is; None where calls ask as they come.
-    """
-
-    def __init__(self, asking: anyio.Lock | None) -> None:
-        self._asking = asking
-        self._mine = False
-
-    async def begin(self) -> None:
-        """Wait until it is this call's turn."""
-        if self._asking is not None:
-            await self._asking.acquire()
-            self._mine = True
-
-    def end(self) -> None:
-        """Let the next one ask; only the first time does anything."""
-        if self._asking is not None and self._mine:
-            self._mine = False
-            self._asking.release()
-
-
 def note_reads(stream: Any) -> None:
     """Have a stream of the library's know when it was last read from, as `read_at`."""
     read = stream.read
@@ -162,8 +132,8 @@ def take_lost_connections(
     with suppress(AttributeError):
         pool = cast("Any", client)._transport_for_url(request.url)._pool
         with pool._optional_thread_lock:
-            used = [one.connection for one in pool._requests]
-            lost = [one for one in pool._connections if one not in used and not one.is_idle()]
+            used = {one.connection for one in pool._requests}
+            lost = {one for one in pool._connections if one not in used and not one.is_idle()}
             pool._connections = [one for one in pool._connections if one not in lost]
             return [*lost, *pool._assign_requests_to_connections()]
     return []

@@ -14,6 +14,7 @@ from gprochat_core import Failure, TransportError
 
 from ._httpx_call import Progress
 from ._httpx_library import Library
+from ._httpx_places import Place
 from ._watch import Watch
 
 if TYPE_CHECKING:
@@ -30,12 +31,18 @@ class HttpxResponse:
     """
 
     def __init__(
-        self, response: "httpx.Response", library: Library, progress: Progress, watch: Watch
+        self,
+        response: "httpx.Response",
+        library: Library,
+        progress: Progress,
+        watch: Watch,
+        place: Place,
     ) -> None:
         self._response = response
         self._body = aiter(cast("httpx.AsyncByteStream", response.stream))
         self._library = library
         self._watch = watch
+        self._place = place
         self._socket = own_socket(response.extensions)
         self._reading = False
         self._late = False
@@ -75,7 +82,10 @@ class HttpxResponse:
     async def aclose(self) -> None:
         self._watch.waits.discard(self)
         self.deadline = inf
-        await close_to_the_end(self._close)
+        try:
+            await close_to_the_end(self._close)
+        finally:
+            self._place.give_back()
 
     async def _close(self) -> None:
         await self._response.aclose()

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from math import inf
 from ssl import SSLContext
+from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -25,13 +26,13 @@ from ._httpx_blocking import BlockingTransport
 from ._httpx_call import (
     OUT_OF_STEP,
     Progress,
-    Turn,
     build_request,
     is_new_stream,
     note_reads,
     take_lost_connections,
 )
 from ._httpx_library import Library, client_settings
+from ._httpx_places import Place, Places
 from ._httpx_response import HttpxResponse, close_to_the_end
 from ._secrets import proxy_secrets
 from ._sync import SyncClient as AnySyncClient
@@ -49,12 +50,14 @@ __all__ = ["Client", "SyncClient"]
 class HttpxTransport:
     """Sends requests with an asynchronous client, which is closed here if it was made here."""
 
-    def __init__(self, client: "httpx.AsyncClient", library: Library, *, own: bool) -> None:
+    def __init__(
+        self, client: "httpx.AsyncClient", library: Library, limits: Limits, *, own: bool
+    ) -> None:
         self._client = client
         self._library = library
         self._own = own
-        # With one made elsewhere the library may not be what connects, nor tell how far it is.
-        self._asking = anyio.Lock(fast_acquire=True) if own else None
+        # How many connections one made elsewhere may have is not known, nor whether it has any.
+        self._places = Places(limits.max_connections) if own else None
         self._watch: Watch | None = None
 
     async def send(self, request: Request, limits: SendLimits) -> HttpxResponse:
@@ -70,20 +73,28 @@ class HttpxTransport:
             if is_new_stream(event):
                 note_reads(info["return_value"])
             if progress.connecting or progress.sending:
-                turn.end()
+                place.end_asking()
 
-        turn = Turn(self._asking)
+        received: HttpxResponse | None = None
+        place = Place(self._places)
         progress = Progress(limits, limit)
         built = build_request(self._client, request, progress, trace)
         built.stream = self._library.body(request.body)
         try:
             with scope:
-                await turn.begin()
+                await place.take()
+                if not place.may_ask():
+                    # To stand in line with this program's other calls is no part of connecting.
+                    connect_by, begun = scope.deadline, anyio.current_time()
+                    limit(limits.left(monotonic()))
+                    await place.ask_in_turn()
+                    waited = anyio.current_time() - begun
+                    scope.deadline = min(scope.deadline, connect_by + waited)
                 response = await self._client.send(built, stream=True, follow_redirects=False)
                 # From here on the watch limits each wait.
                 progress.timeouts["read"] = None
                 del built.extensions["trace"]
-                received = HttpxResponse(response, self._library, progress, watch)
+                received = HttpxResponse(response, self._library, progress, watch, place)
                 if progress.is_in_step(response):
                     return received
                 await received.aclose()
@@ -91,11 +102,14 @@ class HttpxTransport:
         except self._library.failures.kinds as error:
             raise self._library.translate(error, progress) from error
         finally:
-            turn.end()
+            place.end_asking()
+            lost = [] if progress.sending else take_lost_connections(self._client, built)
+            if received is None:
+                place.give_back()
             if not progress.sending:
                 with anyio.CancelScope(shield=True):
-                    for lost in take_lost_connections(self._client, built):
-                        await lost.aclose()
+                    for connection in lost:
+                        await connection.aclose()
                     if progress.stream is not None:
                         await cast("httpcore.AsyncNetworkStream", progress.stream).aclose()
         raise TransportError(Failure.TIMEOUT if progress.sending else Failure.CONNECT_TIMEOUT)
@@ -155,7 +169,7 @@ class Client(AnyClient):
         library = Library(client, "AsyncClient")
         settings = client_settings(service, limits or Limits(), proxy, ssl_context, client)
         used = cast("httpx.AsyncClient", client or library.make("AsyncClient", settings))
-        transport = HttpxTransport(used, library, own=client is None)
+        transport = HttpxTransport(used, library, limits or Limits(), own=client is None)
         super().__init__(
             service,
             transport,

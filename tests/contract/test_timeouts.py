@@ -67,8 +67,18 @@ async def test_a_reply_that_does_not_begin(
     assert (error.limit, error.text) == ("first_byte", "")
 
 
-async def test_a_reply_that_stands_still(make_client: MakeClient, happens: Happens) -> None:
-    script = [receive, send(CHUNKED + chunk("Привет")), until_client_closes]
+@pytest.mark.parametrize(
+    "begin",
+    [
+        pytest.param(CHUNKED + chunk("Привет"), id="chunked"),
+        pytest.param(head(200, "content-length: 100") + "Привет".encode(), id="with-length"),
+        pytest.param(head(200) + "Привет".encode(), id="until-closed"),
+    ],
+)
+async def test_a_reply_that_stands_still(
+    make_client: MakeClient, happens: Happens, begin: bytes
+) -> None:
+    script = [receive, send(begin), until_client_closes]
     error = await times_out(make_client, happens, script, Timeouts(first_byte=SHORT, idle=SHORT))
     assert (error.limit, error.text) == ("idle", "Привет")
 

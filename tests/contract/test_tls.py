@@ -4,7 +4,7 @@ import ssl
 
 import pytest
 
-from gprochat_core import ConnectError
+from gprochat_core import ConnectError, ReplyTimeout, Timeouts
 from tests.contract.conftest import Happens, MakeClient
 from tests.peers.scripted import (
     Script,
@@ -81,3 +81,19 @@ async def test_leaving_a_reply_early_closes_the_connection_over_tls_too(
                 assert await anext(reply) == "a"
             assert await happens(peer.connections[0].client_closed)
             assert await client.complete("Hello") == "fine"
+
+
+async def test_a_reply_over_tls_that_stands_still_ends_in_time(
+    make_client: MakeClient, authority: Authority, happens: Happens
+) -> None:
+    begin = head(200, "transfer-encoding: chunked") + chunk("a")
+    script: Script = [receive, send(begin), until_client_closes]
+    with ScriptedPeer(script, OK, ssl_context=authority.server_context()) as peer:
+        async with make_client(
+            peer.url, ssl_context=authority.client_context(), timeouts=Timeouts(idle=0.2)
+        ) as client:
+            with pytest.raises(ReplyTimeout) as caught:
+                await client.complete("Hello")
+            assert await happens(peer.connections[0].client_closed)
+            assert await client.complete("Hello") == "fine"
+    assert (caught.value.limit, caught.value.text) == ("idle", "a")

@@ -74,11 +74,14 @@ ADAPTERS: Final = ["aiohttp", "httpx", "trio"]
 
 NEEDS: Final[dict[str, list[list[str]]]] = {
     # Of each module that needs any library: the installations, each of them enough.
+    "gprochat_transports._aiohttp_connection": [["gprochat[aiohttp]"]],
     "gprochat_transports._aiohttp_request": [["gprochat[aiohttp]"]],
     "gprochat_transports._aiohttp_response": [["gprochat[aiohttp]"]],
     "gprochat_transports._aiohttp_socks": [["gprochat[aiohttp]", "gprochat[socks]"]],
     "gprochat_transports._httpx_blocking": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
     "gprochat_transports._httpx_library": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
+    "gprochat_transports._httpx_places": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
+    "gprochat_transports._httpx_response": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
     "gprochat_transports.aiohttp": [["gprochat[aiohttp]"]],
     "gprochat_transports.answers": [["gprochat[server]"]],
     # The command itself says what to install where nothing is.
@@ -92,6 +95,7 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
     "gprochat_transports._trio_connection": [["gprochat[trio]"]],
     "gprochat_transports._trio_pool": [["gprochat[trio]"]],
     "gprochat_transports._trio_socket": [["gprochat[trio]"]],
+    "gprochat_transports._watch_trio": [["gprochat[trio]"]],
     "gprochat_transports.trio": [["gprochat[trio]"]],
 }
 

@@ -9,24 +9,26 @@ import pytest
 from gprochat_core import Service, Timeouts
 from tests.contract.adapters import ADAPTERS, Adapter, Blocking
 from tests.peers.scripted import ScriptedPeer, receive, send
-from tests.peers.wire import chunk, head
+from tests.peers.wire import LAST_CHUNK, chunk, head
 
 LIMIT: Final = 0.2
 
 PIECES: Final = 8
 
+BEGIN: Final = head(200, "transfer-encoding: chunked")
+
 # Where a call blocks, nothing else can stand in its way.
 LOOPED: Final = [adapter for adapter in ADAPTERS if not isinstance(adapter.loop, Blocking)]
 
 
+async def stand_still() -> None:
+    await anyio.sleep(LIMIT / 10)
+    sleep(2 * LIMIT)  # noqa: ASYNC251 - that is what it is for
+
+
 @pytest.mark.parametrize("adapter", LOOPED, ids=lambda adapter: adapter.name)
 def test_a_reply_that_went_on_is_whole(adapter: Adapter) -> None:
-    begin = head(200, "transfer-encoding: chunked")
-    script = [receive, send(begin, *[chunk("a")] * PIECES, b"0\r\n\r\n", every=LIMIT / 4)]
-
-    async def stand_still() -> None:
-        await anyio.sleep(LIMIT / 10)
-        sleep(2 * LIMIT)  # noqa: ASYNC251 - that is what it is for
+    script = [receive, send(BEGIN, *[chunk("a")] * PIECES, LAST_CHUNK, every=LIMIT / 4)]
 
     async def main() -> None:
         timeouts = Timeouts(first_byte=LIMIT, idle=LIMIT)
