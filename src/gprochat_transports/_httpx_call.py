@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from gprochat_core import Request, SendLimits
 
@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 __all__ = [
     "OUT_OF_STEP",
     "Progress",
+    "Trace",
     "build_request",
     "is_new_stream",
     "note_reads",
     "take_lost_connections",
 ]
+
+Trace: TypeAlias = Callable[[str, Mapping[str, object]], object]
 
 OUT_OF_STEP: Final = "an answer has come that nobody asked for"
 
@@ -108,7 +111,7 @@ def build_request(
     client: "httpx.Client | httpx.AsyncClient",
     request: Request,
     progress: Progress,
-    trace: Callable[[str, Mapping[str, object]], object],
+    trace: Trace,
 ) -> "httpx.Request":
     """A request as the library has it, with the client's own headers where ours say nothing."""
     return client.build_request(

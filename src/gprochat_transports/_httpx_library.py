@@ -7,11 +7,11 @@ of them is installed, that one is used.
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ssl import SSLContext, SSLError, create_default_context
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import anyio
 
@@ -38,7 +38,10 @@ with suppress(ImportError):
     # The assertions are the library's, about what a proxy says.
     socks_failures = [(SOCKSError, Failure.CONNECT), (AssertionError, Failure.CONNECT)]
 
-__all__ = ["Library", "client_settings"]
+__all__ = ["KEPT_SECONDS", "Library", "client_settings"]
+
+KEPT_SECONDS: Final = 5.0
+"""How long a connection is kept for another call; also what the library itself does."""
 
 FAILURES: Final[tuple[tuple[str, Failure], ...]] = (
     ("ConnectTimeout", Failure.CONNECT_TIMEOUT),
@@ -90,17 +93,33 @@ class Library:
             type("Body", (Body, self.module.AsyncByteStream), {}),
         )
 
-    def make(self, kind: str, settings: Mapping[str, object]) -> object:
-        """Make a client with `client_settings`."""
-        proxy = settings["proxy"]
-        if isinstance(proxy, str):
-            url, user, password = split_proxy(proxy)
-            # The library logs what it tells a SOCKS proxy.
-            auth = (user, Hidden(password)) if user or password else None
-            settings = {**settings, "proxy": self.module.Proxy(url, auth=auth)}
-        client = getattr(self.module, kind)(**settings)
+    def make_client(self, settings: Mapping[str, object]) -> "httpx.Client":
+        """Make a blocking client with `client_settings`."""
+        client = self.module.Client(
+            **self._with_proxy(settings),
+            # Each call stands for itself, whatever a service would like to remember.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        )
         client.headers.clear()
-        return client
+        return cast("httpx.Client", client)
+
+    def connect_with(
+        self, settings: Mapping[str, object]
+    ) -> "Callable[[], httpx.AsyncHTTPTransport]":
+        """What makes a transport for a single connection, with `client_settings`."""
+        alone = self.module.Limits(max_connections=1, keepalive_expiry=KEPT_SECONDS)
+        return partial(
+            self.module.AsyncHTTPTransport, **{**self._with_proxy(settings), "limits": alone}
+        )
+
+    def _with_proxy(self, settings: Mapping[str, object]) -> dict[str, Any]:
+        proxy = settings["proxy"]
+        if not isinstance(proxy, str):
+            return {**settings}
+        url, user, password = split_proxy(proxy)
+        # The library logs what it tells a SOCKS proxy.
+        auth = (user, Hidden(password)) if user or password else None
+        return {**settings, "proxy": self.module.Proxy(url, auth=auth)}
 
     def translate(self, error: Exception, progress: "Progress | None" = None) -> TransportError:
         """Return an exception of the library's as a TransportError."""
@@ -159,7 +178,7 @@ def client_settings(
         "proxy": find_proxy(service.url, proxy, socks5="socksio"),
         "verify": ssl_context or system_context(),
         "trust_env": False,
-        # Each call stands for itself, whatever a service would like to remember.
-        "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        "limits": httpx.Limits(max_connections=limits.max_connections),
+        "limits": httpx.Limits(
+            max_connections=limits.max_connections, keepalive_expiry=KEPT_SECONDS
+        ),
     }

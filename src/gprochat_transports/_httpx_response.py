@@ -13,8 +13,8 @@ import anyio
 from gprochat_core import Failure, TransportError
 
 from ._httpx_call import Progress
+from ._httpx_connections import Connection
 from ._httpx_library import Library
-from ._httpx_places import Place
 from ._watch import Watch
 
 if TYPE_CHECKING:
@@ -36,13 +36,14 @@ class HttpxResponse:
         library: Library,
         progress: Progress,
         watch: Watch,
-        place: Place,
+        connection: Connection,
     ) -> None:
         self._response = response
         self._body = aiter(cast("httpx.AsyncByteStream", response.stream))
         self._library = library
         self._watch = watch
-        self._place = place
+        self._connection = connection
+        self._complete = False
         self._socket = own_socket(response.extensions)
         self._reading = False
         self._late = False
@@ -63,6 +64,7 @@ class HttpxResponse:
         except StopAsyncIteration:
             if self._late:
                 raise TransportError(Failure.TIMEOUT) from None
+            self._complete = True
             return b""
         except self._library.failures.kinds as error:
             if self._late:
@@ -82,13 +84,13 @@ class HttpxResponse:
     async def aclose(self) -> None:
         self._watch.waits.discard(self)
         self.deadline = inf
-        try:
-            await close_to_the_end(self._close)
-        finally:
-            self._place.give_back()
+        await close_to_the_end(self._close)
 
     async def _close(self) -> None:
-        await self._response.aclose()
+        try:
+            await self._response.aclose()
+        finally:
+            await self._connection.release(fit=self._complete)
         # The body is several asynchronous generators in each other, and closing the outermost
         # would leave the rest to the garbage collector. On a closed connection the innermost
         # fails, and all of them end: if another task is reading, before its eyes.

@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from math import inf
 from ssl import SSLContext
-from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -26,13 +26,11 @@ from ._httpx_blocking import BlockingTransport
 from ._httpx_call import (
     OUT_OF_STEP,
     Progress,
-    build_request,
     is_new_stream,
     note_reads,
-    take_lost_connections,
 )
+from ._httpx_connections import Connection, Connections, GivenClient, OwnConnections
 from ._httpx_library import Library, client_settings
-from ._httpx_places import Place, Places
 from ._httpx_response import HttpxResponse, close_to_the_end
 from ._secrets import proxy_secrets
 from ._sync import SyncClient as AnySyncClient
@@ -40,7 +38,6 @@ from ._watch import Watch
 from .environment import FROM_ENVIRONMENT, Proxy
 
 if TYPE_CHECKING:
-    import httpcore
     import httpx
     import httpx2
 
@@ -48,16 +45,11 @@ __all__ = ["Client", "SyncClient"]
 
 
 class HttpxTransport:
-    """Sends requests with an asynchronous client, which is closed here if it was made here."""
+    """Sends requests over connections made here, or with a client that was passed."""
 
-    def __init__(
-        self, client: "httpx.AsyncClient", library: Library, limits: Limits, *, own: bool
-    ) -> None:
-        self._client = client
+    def __init__(self, connections: Connections, library: Library) -> None:
+        self._connections = connections
         self._library = library
-        self._own = own
-        # How many connections one made elsewhere may have is not known, nor whether it has any.
-        self._places = Places(limits.max_connections) if own else None
         self._watch: Watch | None = None
 
     async def send(self, request: Request, limits: SendLimits) -> HttpxResponse:
@@ -72,29 +64,20 @@ class HttpxTransport:
             progress.note(event, info)
             if is_new_stream(event):
                 note_reads(info["return_value"])
-            if progress.connecting or progress.sending:
-                place.end_asking()
 
-        received: HttpxResponse | None = None
-        place = Place(self._places)
         progress = Progress(limits, limit)
-        built = build_request(self._client, request, progress, trace)
+        built = self._connections.build_request(request, progress, trace)
         built.stream = self._library.body(request.body)
+        connection: Connection | None = None
+        received: HttpxResponse | None = None
         try:
             with scope:
-                await place.take()
-                if not place.may_ask():
-                    # To stand in line with this program's other calls is no part of connecting.
-                    connect_by, begun = scope.deadline, anyio.current_time()
-                    limit(limits.left(monotonic()))
-                    await place.ask_in_turn()
-                    waited = anyio.current_time() - begun
-                    scope.deadline = min(scope.deadline, connect_by + waited)
-                response = await self._client.send(built, stream=True, follow_redirects=False)
+                connection = await self._connections.acquire()
+                response = await connection.send(built)
                 # From here on the watch limits each wait.
                 progress.timeouts["read"] = None
                 del built.extensions["trace"]
-                received = HttpxResponse(response, self._library, progress, watch, place)
+                received = HttpxResponse(response, self._library, progress, watch, connection)
                 if progress.is_in_step(response):
                     return received
                 await received.aclose()
@@ -102,16 +85,8 @@ class HttpxTransport:
         except self._library.failures.kinds as error:
             raise self._library.translate(error, progress) from error
         finally:
-            place.end_asking()
-            lost = [] if progress.sending else take_lost_connections(self._client, built)
-            if received is None:
-                place.give_back()
-            if not progress.sending:
-                with anyio.CancelScope(shield=True):
-                    for connection in lost:
-                        await connection.aclose()
-                    if progress.stream is not None:
-                        await cast("httpcore.AsyncNetworkStream", progress.stream).aclose()
+            if connection is not None and received is None:
+                await close_to_the_end(partial(connection.lose, built, progress))
         raise TransportError(Failure.TIMEOUT if progress.sending else Failure.CONNECT_TIMEOUT)
 
     def current_loop(self) -> object:
@@ -123,8 +98,7 @@ class HttpxTransport:
     async def aclose(self) -> None:
         if self._watch is not None:
             await self._watch.stop()
-        if self._own:
-            await close_to_the_end(self._client.aclose)
+        await close_to_the_end(self._connections.aclose)
 
 
 def make_watch() -> Watch:
@@ -167,9 +141,14 @@ class Client(AnyClient):
         client: "httpx.AsyncClient | httpx2.AsyncClient | None" = None,
     ) -> None:
         library = Library(client, "AsyncClient")
-        settings = client_settings(service, limits or Limits(), proxy, ssl_context, client)
-        used = cast("httpx.AsyncClient", client or library.make("AsyncClient", settings))
-        transport = HttpxTransport(used, library, limits or Limits(), own=client is None)
+        limits = limits or Limits()
+        settings = client_settings(service, limits, proxy, ssl_context, client)
+        connections: Connections = (
+            OwnConnections(library, library.connect_with(settings), limits.max_connections)
+            if client is None
+            else GivenClient(cast("httpx.AsyncClient", client))
+        )
+        transport = HttpxTransport(connections, library)
         super().__init__(
             service,
             transport,
@@ -196,7 +175,7 @@ class SyncClient(AnySyncClient):
     ) -> None:
         library = Library(client, "Client")
         settings = client_settings(service, limits or Limits(), proxy, ssl_context, client)
-        used = cast("httpx.Client", client or library.make("Client", settings))
+        used = cast("httpx.Client", client or library.make_client(settings))
         transport = BlockingTransport(used, library, own=client is None)
         super().__init__(
             AnyClient(

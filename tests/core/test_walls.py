@@ -80,7 +80,7 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
     "gprochat_transports._aiohttp_socks": [["gprochat[aiohttp]", "gprochat[socks]"]],
     "gprochat_transports._httpx_blocking": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
     "gprochat_transports._httpx_library": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
-    "gprochat_transports._httpx_places": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
+    "gprochat_transports._httpx_connections": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
     "gprochat_transports._httpx_response": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
     "gprochat_transports.aiohttp": [["gprochat[aiohttp]"]],
     "gprochat_transports.answers": [["gprochat[server]"]],

@@ -1,9 +1,9 @@
-"""What the httpx adapter does besides the contract: turns, and reads that end from outside."""
+"""What the httpx adapter does besides the contract: its connections, and how its reads end."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from threading import Event
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 import anyio
@@ -13,7 +13,15 @@ import pytest
 import trio
 import uvloop
 
-from gprochat_core import ConnectTimeout, Limits, ReplyTimeout, Service, Timeouts
+from gprochat_core import (
+    ConnectTimeout,
+    Limits,
+    ReplyTimeout,
+    Service,
+    Timeouts,
+    UsageError,
+)
+from gprochat_transports import _httpx_connections
 from gprochat_transports.httpx import Client
 from tests.peers.scripted import (
     Script,
@@ -52,29 +60,80 @@ async def all_at_once(client: Client) -> None:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_a_call_asks_the_library_once_for_its_connection(
+def test_a_call_has_the_library_look_at_no_connection_but_its_own(
     loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The library looks at all connections when a call begins, and when it ends."""
-    looks = 0
+    """With one pool for all, the time for a look grows with the square of idle connections."""
+    looked_at: list[int] = []
     look = httpcore.AsyncConnectionPool._assign_requests_to_connections
 
     def count(pool: httpcore.AsyncConnectionPool) -> Any:
-        nonlocal looks
-        looks += 1
-        return look(pool)
+        closing = look(pool)
+        looked_at.append(len(pool.connections))
+        return closing
 
     async def main() -> None:
-        nonlocal looks
-        async with Client(service, proxy=None) as client:
+        async with Client(Service(peer.url, secret_key="made up"), proxy=None) as client:
             for _ in range(2):
-                looks = 0
+                looked_at.clear()
                 await all_at_once(client)
-                assert looks == 2 * CALLERS
+                # When a call begins, and when it ends.
+                assert looked_at == [1] * 2 * CALLERS
 
     monkeypatch.setattr(httpcore.AsyncConnectionPool, "_assign_requests_to_connections", count)
     with ScriptedPeer([repeat(receive, send(chunked("fine")))]) as peer:
-        service = Service(peer.url, secret_key="made up")
+        RUN[loop](main)
+    assert len(peer.connections) == CALLERS
+
+
+def all_but_one_are_closed(peer: ScriptedPeer) -> bool:
+    end = monotonic() + SLACK
+    while monotonic() < end:
+        if sum(each.client_closed.is_set() for each in peer.connections) == CALLERS - 1:
+            return True
+        sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_connections_that_are_kept_for_too_long_are_closed(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with Client(Service(peer.url, secret_key="made up"), proxy=None) as client:
+            await all_at_once(client)
+            monkeypatch.setattr(_httpx_connections, "KEPT_SECONDS", SHORT)
+            await anyio.sleep(1.5 * SHORT)
+            await client.complete("Hello")
+            assert await anyio.to_thread.run_sync(all_but_one_are_closed, peer)
+            await client.complete("Hello")
+
+    with ScriptedPeer([repeat(receive, send(chunked("fine")))]) as peer:
+        RUN[loop](main)
+    assert len(peer.connections) == CALLERS
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_closing_the_client_ends_a_call_that_waits_for_a_free_connection(loop: str) -> None:
+    async def waits(client: Client) -> None:
+        with pytest.raises(UsageError):
+            await client.complete("Hello")
+
+    async def main() -> None:
+        async with (
+            anyio.create_task_group() as group,
+            Client(
+                Service(peer.url, secret_key="made up"),
+                limits=Limits(max_connections=1),
+                proxy=None,
+            ) as client,
+        ):
+            reply = await client.stream("Hello").__aenter__()
+            assert await anext(reply) == "a"
+            group.start_soon(waits, client)
+            await anyio.wait_all_tasks_blocked()
+
+    with ScriptedPeer(STANDS_STILL) as peer:
         RUN[loop](main)
 
 
@@ -106,7 +165,7 @@ def test_all_that_wait_for_a_free_connection_end_in_time(loop: str) -> None:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_one_that_waits_for_a_free_connection_lets_the_next_ask_when_it_is_cancelled(
+def test_a_call_that_is_cancelled_while_it_waits_for_a_free_connection_keeps_none_from_it(
     loop: str,
 ) -> None:
     freed = Event()
