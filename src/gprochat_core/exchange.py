@@ -80,16 +80,12 @@ class SendLimits(NamedTuple):
     first_byte: float | None
     deadline: float | None = None
 
-    def left(self, now: float) -> float | None:
-        """Return how many seconds are left of the whole call; None without an end."""
-        return None if self.deadline is None else max(0.0, self.deadline - now)
-
     def reply(self, now: float) -> float | None:
         """Return how many seconds there are, from now on, for `first_byte` within the whole."""
-        left = self.left(now)
-        if left is None or self.first_byte is None:
-            return self.first_byte if left is None else left
-        return min(left, self.first_byte)
+        if self.deadline is None:
+            return self.first_byte
+        left = max(0.0, self.deadline - now)
+        return left if self.first_byte is None else min(left, self.first_byte)
 
 
 class Exchange:

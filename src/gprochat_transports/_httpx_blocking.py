@@ -78,7 +78,7 @@ class BlockingTransport:
         progress = Progress(limits, self._deadline.set)
         built = build_request(self._client, request, progress, trace)
         try:
-            with self._deadline.within(limits.connect):
+            with self._deadline.within(None):
                 response = self._client.send(built, stream=True, follow_redirects=False)
         except self._library.failures.kinds as error:
             raise self._library.translate(error, progress) from error

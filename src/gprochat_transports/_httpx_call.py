@@ -55,13 +55,15 @@ class Progress:
         self.asked_at = self.sent_at = monotonic()
         self._limit = limit
         self._limits = limits
-        limit(connect)
+        self._connect_by = None if connect is None else self.sent_at + connect
 
     def note(self, event: str, info: Mapping[str, object]) -> None:
         """Take a trace event."""
         _, _, step = event.partition(".")
         if step == "connect_tcp.started":
             self.connecting = True
+            if self._connect_by is not None:
+                self._limit(self._connect_by - monotonic())
         elif step == "connect_tcp.complete":
             self.stream = info["return_value"]
         elif step == "send_request_headers.started" and not is_for_a_proxy(info["request"]):

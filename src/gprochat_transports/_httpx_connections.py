@@ -51,8 +51,12 @@ class Connections(Protocol):
         """Put a request as the library has it."""
         ...
 
-    async def acquire(self) -> Connection:
-        """Wait until a call may have one."""
+    async def acquire(self, timeout: float | None) -> Connection:
+        """Wait until a call may have one.
+
+        Raises:
+            TransportError: CONNECT_TIMEOUT after so many seconds.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -92,8 +96,14 @@ class OwnConnections:
             ),
         )
 
-    async def acquire(self) -> "OwnConnection":
-        await self._places.acquire()
+    async def acquire(self, timeout: float | None) -> "OwnConnection":
+        try:
+            self._places.acquire_nowait()
+        except anyio.WouldBlock:
+            with anyio.move_on_after(timeout) as waiting:
+                await self._places.acquire()
+            if waiting.cancelled_caught:
+                raise TransportError(Failure.CONNECT_TIMEOUT) from None
         if self._closed:
             self._places.release()
             raise TransportError(Failure.LOST, "the client was closed meanwhile")
@@ -154,7 +164,7 @@ class GivenClient:
     def build_request(self, request: Request, progress: Progress, trace: Trace) -> "httpx.Request":
         return build_request(self._client, request, progress, trace)
 
-    async def acquire(self) -> "GivenClient":
+    async def acquire(self, timeout: float | None) -> "GivenClient":
         return self
 
     async def send(self, request: "httpx.Request") -> "httpx.Response":

@@ -72,7 +72,7 @@ class HttpxTransport:
         received: HttpxResponse | None = None
         try:
             with scope:
-                connection = await self._connections.acquire()
+                connection = await self._connections.acquire(limits.connect)
                 response = await connection.send(built)
                 # From here on the watch limits each wait.
                 progress.timeouts["read"] = None
@@ -87,7 +87,7 @@ class HttpxTransport:
         finally:
             if connection is not None and received is None:
                 await close_to_the_end(partial(connection.lose, built, progress))
-        raise TransportError(Failure.TIMEOUT if progress.sending else Failure.CONNECT_TIMEOUT)
+        raise TransportError(Failure.CONNECT_TIMEOUT if progress.connecting else Failure.TIMEOUT)
 
     def current_loop(self) -> object:
         return anyio.lowlevel.current_token()

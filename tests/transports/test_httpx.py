@@ -224,3 +224,19 @@ def test_a_clients_own_transport_without_a_socket_is_held_to_the_limits_too(loop
         assert (caught.value.limit, caught.value.text) == ("idle", "a")
 
     RUN[loop](main)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_clients_own_transport_may_answer_later_than_another_would_connect(loop: str) -> None:
+    async def answer(request: httpx.Request) -> httpx.Response:
+        await anyio.sleep(SHORT)
+        return httpx.Response(200, text="fine")
+
+    async def main() -> None:
+        given = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+        service = Service("http://chat.example", secret_key="made up")
+        timeouts = Timeouts(connect=SHORT / 4)
+        async with given, Client(service, client=given, timeouts=timeouts) as client:
+            assert await client.complete("Hello") == "fine"
+
+    RUN[loop](main)
