@@ -137,7 +137,7 @@ def main() -> None:
     minutes = (time.monotonic() - begin) / 60
     print("\n" + "\n".join(table(reports)))
     for report in reports:
-        if report.title == "live streams":
+        if report.title in ("live streams", "first text"):
             print("\n" + "\n".join(report.notes))
     if not settings.quick:
         draw(reports)

@@ -38,8 +38,10 @@ class Process:
     """A program of this folder, until the block is left."""
 
     def __init__(self, environment: str, *arguments: str) -> None:
+        command = [python(environment), "-m", *arguments]
+        self._name = " ".join(command)
         self._process = subprocess.Popen(
-            [python(environment), "-m", *arguments],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -51,7 +53,7 @@ class Process:
         assert self._process.stdout
         if line := self._process.stdout.readline():
             return line
-        raise RuntimeError(f"{' '.join(map(str, self._process.args))} failed")  # type: ignore[arg-type]
+        raise RuntimeError(f"{self._name} failed")
 
     def write(self, line: str) -> None:
         assert self._process.stdin

@@ -18,10 +18,11 @@ from aiohttp.http import StreamWriter
 
 from gprochat_core import Failure, SendLimits
 
-from ._failures import FailureTable
+from ._failures import OUT_OF_STEP, FailureTable
+from ._sizes import WRITE_SIZE
 from ._watch import Watch
 
-__all__ = ["FAILURES", "OUT_OF_STEP", "Body"]
+__all__ = ["FAILURES", "Body"]
 
 socks_failures: list[tuple[type[Exception], Failure]] = []
 with suppress(ImportError):
@@ -33,10 +34,6 @@ with suppress(ImportError):
         (ProxyError, Failure.CONNECT),
         (asyncio.IncompleteReadError, Failure.CONNECT),
     ]
-
-WRITE_SIZE: Final = 64 * 1024
-
-OUT_OF_STEP: Final = "an answer has come that nobody asked for"
 
 FAILURES: Final = FailureTable(
     [

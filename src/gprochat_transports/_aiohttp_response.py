@@ -11,13 +11,10 @@ from typing import Any, Final, cast
 import aiohttp
 
 from ._aiohttp_request import FAILURES
+from ._sizes import READ_SIZE
 from ._watch import Watch
 
 __all__ = ["READ_BUFFER", "AiohttpResponse"]
-
-READ_SIZE: Final = 120 * 1024
-"""Bytes that asyncio is to read at once. It makes room for 256 KiB otherwise, even for a few bytes,
-and blocks as large come straight from the system, which costs more than the read."""
 
 READ_BUFFER: Final = 64 * 1024
 """Bytes for a slow reader after which aiohttp reads no more: twice as many, and what was being
@@ -51,6 +48,7 @@ class AiohttpResponse:
         protocol = None if connection is None else connection.protocol
         transport: Any = None if connection is None else connection.transport
         if hasattr(transport, "max_size"):
+            # What asyncio reads at once: it makes room for 256 KiB otherwise, even for a few bytes.
             transport.max_size = READ_SIZE
         if hasattr(transport, "set_read_buffer_limits"):
             transport.set_read_buffer_limits(TLS_BUFFER)

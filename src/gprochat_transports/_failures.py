@@ -1,10 +1,14 @@
 """A library's exceptions as the few failures that the core knows: one table a library."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from gprochat_core import Failure, TransportError
 
-__all__ = ["FailureTable"]
+__all__ = ["OUT_OF_STEP", "FailureTable"]
+
+OUT_OF_STEP: Final = "an answer has come that nobody asked for"
+"""What a transport says of a kept connection on which something had come before the request."""
 
 
 class FailureTable:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gprochat_core import Failure, Request, SendLimits, TransportError
 
+from ._failures import OUT_OF_STEP
 from ._httpx_call import (
-    OUT_OF_STEP,
     Progress,
     build_request,
     is_new_stream,

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from gprochat_core import Request, SendLimits
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import httpx
 
 __all__ = [
-    "OUT_OF_STEP",
     "Progress",
     "Trace",
     "build_request",
@@ -23,8 +22,6 @@ __all__ = [
 ]
 
 Trace: TypeAlias = Callable[[str, Mapping[str, object]], object]
-
-OUT_OF_STEP: Final = "an answer has come that nobody asked for"
 
 
 class Progress:

@@ -2,7 +2,7 @@
 
 from math import inf
 from time import monotonic
-from typing import Final, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import h11
@@ -10,12 +10,11 @@ import trio
 
 from gprochat_core import Request, SendLimits
 
-from ._trio_socket import READ_SIZE, TcpStream
+from ._sizes import READ_SIZE, WRITE_SIZE
+from ._trio_socket import TcpStream
 from ._watch import Watch
 
 __all__ = ["Connection"]
-
-WRITE_SIZE: Final = 64 * 1024
 
 
 class Connection:

@@ -6,15 +6,12 @@ answer is next here.
 """
 
 import socket
-from typing import Final
 
 import trio
 
-__all__ = ["READ_SIZE", "TcpStream"]
+from ._sizes import READ_SIZE
 
-READ_SIZE: Final = 120 * 1024
-"""Bytes to read at once: of what costs little to make room for, the most. What takes 128 KiB or
-more comes straight from the system."""
+__all__ = ["TcpStream"]
 
 
 class TcpStream(trio.abc.Stream):

@@ -24,9 +24,10 @@ from gprochat_core import (
 )
 
 from ._aiohttp_connection import TcpConnector
-from ._aiohttp_request import FAILURES, OUT_OF_STEP, Body
+from ._aiohttp_request import FAILURES, Body
 from ._aiohttp_response import READ_BUFFER, AiohttpResponse
 from ._client import Client as AnyClient
+from ._failures import OUT_OF_STEP
 from ._secrets import proxy_secrets
 from ._watch_asyncio import AsyncioWatch
 from .environment import FROM_ENVIRONMENT, Proxy, find_proxy

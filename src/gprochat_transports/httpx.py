@@ -22,9 +22,9 @@ from gprochat_core import (
 )
 
 from ._client import Client as AnyClient
+from ._failures import OUT_OF_STEP
 from ._httpx_blocking import BlockingTransport
 from ._httpx_call import (
-    OUT_OF_STEP,
     Progress,
     is_new_stream,
     note_reads,

@@ -53,6 +53,15 @@ STANDS_STILL: Final[Script] = [
 ]
 
 
+def with_one_connection(peer: ScriptedPeer, timeouts: Timeouts | None = None) -> Client:
+    return Client(
+        Service(peer.url, secret_key="made up"),
+        limits=Limits(max_connections=1),
+        timeouts=timeouts,
+        proxy=None,
+    )
+
+
 async def all_at_once(client: Client) -> None:
     async with anyio.create_task_group() as group:
         for _ in range(CALLERS):
@@ -114,7 +123,7 @@ def test_connections_that_are_kept_for_too_long_are_closed(
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_closing_the_client_ends_a_call_that_waits_for_a_free_connection(loop: str) -> None:
+def test_closing_the_client_ends_the_calls_that_wait_for_a_free_connection(loop: str) -> None:
     async def waits(client: Client) -> None:
         with pytest.raises(UsageError):
             await client.complete("Hello")
@@ -122,15 +131,12 @@ def test_closing_the_client_ends_a_call_that_waits_for_a_free_connection(loop: s
     async def main() -> None:
         async with (
             anyio.create_task_group() as group,
-            Client(
-                Service(peer.url, secret_key="made up"),
-                limits=Limits(max_connections=1),
-                proxy=None,
-            ) as client,
+            with_one_connection(peer) as client,
         ):
             reply = await client.stream("Hello").__aenter__()
             assert await anext(reply) == "a"
-            group.start_soon(waits, client)
+            for _ in range(3):
+                group.start_soon(waits, client)
             await anyio.wait_all_tasks_blocked()
 
     with ScriptedPeer(STANDS_STILL) as peer:
@@ -145,12 +151,7 @@ def test_all_that_wait_for_a_free_connection_end_in_time(loop: str) -> None:
 
     async def main() -> None:
         async with (
-            Client(
-                Service(peer.url, secret_key="made up"),
-                limits=Limits(max_connections=1),
-                timeouts=Timeouts(connect=SHORT),
-                proxy=None,
-            ) as client,
+            with_one_connection(peer, Timeouts(connect=SHORT)) as client,
             client.stream("Hello") as reply,
         ):
             assert await anext(reply) == "a"
@@ -171,11 +172,7 @@ def test_a_call_that_is_cancelled_while_it_waits_for_a_free_connection_keeps_non
     freed = Event()
 
     async def main() -> None:
-        async with Client(
-            Service(peer.url, secret_key="made up"),
-            limits=Limits(max_connections=1),
-            proxy=None,
-        ) as client:
+        async with with_one_connection(peer) as client:
             async with client.stream("Hello") as reply, anyio.create_task_group() as group:
                 assert await anext(reply) == "a"
                 group.start_soon(client.complete, "Hello")
