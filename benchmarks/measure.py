@@ -22,7 +22,7 @@ class Settings:
 
     @property
     def rounds(self) -> int:
-        return 3 if self.quick else 5
+        return 1 if self.quick else 5
 
     def either(self, quick: float, full: float) -> float:
         return quick if self.quick else full
