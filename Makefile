@@ -29,7 +29,7 @@ help:
 	@echo 'make clean        remove what the above have made'
 
 demo: .venv/demo.stamp
-	@$(venv) -m gprochat_transports.demo
+	@$(venv) -m gprochat.demo
 
 test: .venv/dev.stamp
 	@$(venv) noxfile.py

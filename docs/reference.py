@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pdoc.render
 
+import gprochat
 import gprochat_transports
 
 PROGRAMS = {"cli", "demo"}
@@ -20,13 +21,12 @@ PROGRAMS = {"cli", "demo"}
 
 def modules() -> list[str]:
     """The core as one page, for that is how it is imported; of the transports each module."""
-    names = [module.name for module in pkgutil.iter_modules(gprochat_transports.__path__)]
-    public = [name for name in names if not name.startswith("_") and name not in PROGRAMS]
-    return [
-        "gprochat_core",
-        "gprochat_transports",
-        *[f"gprochat_transports.{name}" for name in public],
-    ]
+    names = ["gprochat_core"]
+    for package in (gprochat_transports, gprochat):
+        found = [module.name for module in pkgutil.iter_modules(package.__path__)]
+        public = [name for name in found if not name.startswith("_") and name not in PROGRAMS]
+        names += [package.__name__, *[f"{package.__name__}.{name}" for name in public]]
+    return names
 
 
 def main() -> None:

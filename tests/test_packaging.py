@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"gprochat_core", "gprochat_transports"}
+PACKAGES = {"gprochat", "gprochat_core", "gprochat_transports"}
 PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[0-9][A-Za-z0-9.]*)(?: ;.+)?")
 
 

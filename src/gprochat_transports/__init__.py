@@ -5,10 +5,10 @@ Pick one by your event loop and the library you already have: `gprochat_transpor
 the clients for a transport of your own, and the settings that the environment makes.
 """
 
-from ._client import Client, Reply, Response, Transport
 from ._failures import FailureTable
-from ._sync import SyncClient, SyncReply
+from .client import Client, Reply, Response, Transport
 from .environment import FROM_ENVIRONMENT, service_from_environment
+from .sync import SyncClient, SyncReply
 
 __all__ = [
     "FROM_ENVIRONMENT",

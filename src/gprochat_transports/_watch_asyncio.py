@@ -3,7 +3,7 @@
 import asyncio
 from math import inf
 
-from ._watch import Watch
+from .watchdog import Watch
 
 __all__ = ["AsyncioWatch"]
 

@@ -4,7 +4,7 @@ from math import inf
 
 import trio
 
-from ._watch import Watch
+from .watchdog import Watch
 
 __all__ = ["TrioWatch"]
 

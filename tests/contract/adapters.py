@@ -21,8 +21,8 @@ import gprochat_transports.aiohttp
 import gprochat_transports.httpx
 import gprochat_transports.trio
 from gprochat_core import Conversation, Limits, Service
-from gprochat_transports._sync import SyncClient, SyncReply
 from gprochat_transports.environment import FROM_ENVIRONMENT, Proxy, find_proxy
+from gprochat_transports.sync import SyncClient, SyncReply
 
 __all__ = ["ADAPTERS", "Adapter", "Client", "Reply", "load"]
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from gprochat.server import Server, in_thread, serve
 from gprochat_core import (
     Encoding,
     InterruptedReply,
@@ -12,7 +13,6 @@ from gprochat_core import (
     ServiceFailed,
     SignatureRejected,
 )
-from gprochat_transports.server import Server, in_thread, serve
 from tests.contract.conftest import MakeClient
 
 CONVERSATION = [

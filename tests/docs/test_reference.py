@@ -15,9 +15,9 @@ MODULES = [
     "gprochat_transports.aiohttp",
     "gprochat_transports.environment",
     "gprochat_transports.httpx",
-    "gprochat_transports.provider",
-    "gprochat_transports.pytest_plugin",
-    "gprochat_transports.server",
+    "gprochat.provider",
+    "gprochat.pytest_plugin",
+    "gprochat.server",
     "gprochat_transports.trio",
 ]
 

@@ -16,8 +16,8 @@ from typing import Final
 import pytest
 from packaging.requirements import Requirement
 
+from gprochat.server import in_thread, serve
 from gprochat_core import Service
-from gprochat_transports.server import in_thread, serve
 from tests.docs.pages import ROOT, Block, blocks, pages
 
 BLOCKS: Final = [block for page in pages() for block in blocks(page)]
@@ -31,7 +31,7 @@ RUN: Final = frozenset({"echo", "gprochat", "pytest", "python"})
 """Commands that a shell block may hold and that are run, besides those that are checked."""
 
 COMMANDS: Final = {
-    "gprochat": ["-c", "from gprochat_transports.cli import main; main()"],
+    "gprochat": ["-c", "from gprochat.cli import main; main()"],
     "pytest": ["-m", "pytest", "-p", "no:cacheprovider"],
     "python": [],
 }
@@ -188,7 +188,7 @@ def run_script(script: list[str], block: Block, folder: Path) -> str:
     environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT / "src")])
     if not importlib.metadata.entry_points(group="pytest11", name="gprochat"):
         # The project is on the path, and not installed.
-        environ["PYTEST_PLUGINS"] = "gprochat_transports.pytest_plugin"
+        environ["PYTEST_PLUGINS"] = "gprochat.pytest_plugin"
     if "until" in block.directives:
         # Who starts a service is not yet talking to one.
         del environ["GPROCHAT_URL"], environ["GPROCHAT_SECRET_KEY"]

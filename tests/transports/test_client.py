@@ -28,7 +28,8 @@ from gprochat_core import (
     TruncatedReply,
     UsageError,
 )
-from gprochat_transports import Client, _client
+from gprochat_transports import Client
+from gprochat_transports import client as client_module
 from tests.transports.fake import Answer, FakeTransport
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +46,7 @@ class OwnError(Exception):
 
 @pytest.fixture(autouse=True)
 def longest_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_client, "random", lambda: 1.0)
+    monkeypatch.setattr(client_module, "random", lambda: 1.0)
 
 
 def lost(cause: Exception | None = None, failure: Failure = Failure.LOST) -> TransportError:

@@ -21,8 +21,7 @@ from gprochat_core import (
     Timeouts,
     UsageError,
 )
-from gprochat_transports import _httpx_connections
-from gprochat_transports.httpx import Client
+from gprochat_transports.httpx import Client, connections
 from tests.peers.scripted import (
     Script,
     ScriptedPeer,
@@ -111,7 +110,7 @@ def test_connections_that_are_kept_for_too_long_are_closed(
     async def main() -> None:
         async with Client(Service(peer.url, secret_key="made up"), proxy=None) as client:
             await all_at_once(client)
-            monkeypatch.setattr(_httpx_connections, "KEPT_SECONDS", SHORT)
+            monkeypatch.setattr(connections, "KEPT_SECONDS", SHORT)
             await anyio.sleep(1.5 * SHORT)
             await client.complete("Hello")
             assert await anyio.to_thread.run_sync(all_but_one_are_closed, peer)

@@ -9,8 +9,8 @@ from typing import Any, Final
 import pytest
 
 import gprochat_transports.aiohttp
+from gprochat.server import serve
 from gprochat_core import GPROChatError, Message, RetryPolicy, Service, TruncatedReply
-from gprochat_transports.server import serve
 from tests.contract.adapters import ADAPTERS, Adapter
 from tests.peers.proxies import ProxyServer
 from tests.peers.scripted import Script, ScriptedPeer, receive, repeat, send

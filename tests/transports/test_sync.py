@@ -7,7 +7,7 @@ import pytest
 
 from gprochat_core import ConnectError, Failure, Service, TransportError, TruncatedReply, UsageError
 from gprochat_transports import Client
-from gprochat_transports._sync import SyncClient, SyncReply, run
+from gprochat_transports.sync import SyncClient, SyncReply, run
 from tests.transports.fake import Answer, FakeTransport
 
 SERVICE = Service("https://chat.example", secret_key="made-up-key")

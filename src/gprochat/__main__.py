@@ -1,0 +1,6 @@
+"""`python -m gprochat` is the command `gprochat`."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

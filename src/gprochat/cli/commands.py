@@ -1,0 +1,180 @@
+"""The command line's root, its `chat` command, and the exit codes of all commands."""
+
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gprochat_core import GPROChatError, Service
+from gprochat_core.messages import Encoding
+from gprochat_transports.environment import Proxy
+
+from .chat import Chat
+from .conversation import converse
+from .failures import CLOSED_PIPE, INTERRUPTED, Failed, needing
+from .history import check_writable, load
+from .loops import choose
+from .options import (
+    encoding_option,
+    example,
+    find_service,
+    proxy_option,
+    service_options,
+    transport_option,
+)
+from .output import JSONOutput, TextOutput, abandon, is_terminal
+from .tools import check, curl, read_stdin, serve, sign
+
+__all__ = ["gprochat"]
+
+
+class Commands(click.Group):
+    """Runs a command, and gives what may end it the status and the one line that it has."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that the arguments name."""
+        try:
+            return super().invoke(ctx)
+        except GPROChatError as error:
+            raise Failed(str(error)) from error
+        except (KeyboardInterrupt, click.Abort):
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            abandon()
+            ctx.exit(CLOSED_PIPE)
+        except OSError as error:
+            abandon()
+            raise Failed(f"cannot go on: {error.strerror or error}") from error
+
+
+def show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    try:
+        click.echo(f"gprochat {version('gprochat')}")
+    except PackageNotFoundError:
+        click.echo("gprochat, not installed")
+    context.exit()
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=example("export GPROCHAT_URL=https://chat.example", "gprochat chat 'Hello, world!'"),
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_version,
+    help="Show the version and exit.",
+)
+def gprochat() -> None:
+    """Chat with a service of the GPROChat family.
+
+    $GPROCHAT_URL says where it is, $GPROCHAT_SECRET_KEY what requests are signed with, and
+    $GPROCHAT_PASSWORD the site password if there is one. Secrets are never taken from an argument.
+
+    Exit codes: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C, 141 where whoever reads
+    the output stopped.
+    """
+
+
+@gprochat.command(
+    epilog=example(
+        "gprochat chat 'Tell me a joke.'",
+        "git diff | gprochat chat --system 'Review this patch.'",
+        "gprochat chat --history joke.json 'Explain it.'",
+        "gprochat chat --local",
+    )
+)
+@click.argument("prompt", required=False)
+@transport_option
+@service_options
+@proxy_option
+@click.option("--system", metavar="TEXT", help="Instructions for the model.")
+@click.option(
+    "--history",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Go on with the conversation in this JSON file, and keep it there.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object a line: text, then end or error."
+)
+@click.option("--local", is_flag=True, help="Talk to a service of its own, which echoes.")
+@encoding_option
+def chat(
+    prompt: str | None,
+    transport: str | None,
+    url: str | None,
+    ask_password: bool,
+    ask_secret_key: bool,
+    proxy: Proxy,
+    system: str | None,
+    history: Path | None,
+    as_json: bool,
+    local: bool,
+    encoding: Encoding,
+) -> None:
+    """Ask PROMPT and stream the answer.
+
+    Without PROMPT, it is read from standard input; on a terminal, a conversation begins. Ctrl-C
+    ends the answer, and the history keeps what has arrived.
+    """
+    if local and (url or ask_password or ask_secret_key):
+        raise click.UsageError("--local brings its own URL and secrets")
+    if prompt is None and is_terminal(sys.stdin):
+        if as_json or not is_terminal(sys.stdout):
+            raise click.UsageError("nothing to ask: give a PROMPT, or pipe it in")
+    elif prompt is None:
+        # Whoever writes a line ends it; that end is not part of the question.
+        prompt = read_stdin().removesuffix("\n").removesuffix("\r")
+        if not prompt:
+            raise click.UsageError("nothing to ask: standard input is empty")
+    loop = choose(transport)
+    messages = []
+    if history is not None:
+        check_writable(history)
+        messages = load(history) if history.exists() else []
+    output = JSONOutput() if as_json else TextOutput()
+    with ExitStack() as stack:
+        try:
+            if local:
+                proxy = None
+                service = stack.enter_context(local_service(encoding))
+            else:
+                service = find_service(
+                    url,
+                    ask_password=ask_password,
+                    ask_secret_key=ask_secret_key,
+                    encoding=encoding,
+                )
+            talk = Chat(
+                service, loop, proxy, output, messages=messages, system=system, history=history
+            )
+        except GPROChatError as error:
+            output.fail(error)
+            raise
+        if prompt is None:
+            converse(talk)
+        else:
+            talk.ask(prompt)
+
+
+@contextmanager
+def local_service(encoding: Encoding) -> Generator[Service, None, None]:
+    """Run an embedded service, beside any event loop."""
+    with needing("server"):
+        from .. import server
+    with server.in_thread(server.serve(grace=0.0)) as served:
+        yield served.service.replace(encoding=encoding)
+
+
+for command in (sign, serve, check, curl):
+    gprochat.add_command(command)

@@ -1,0 +1,134 @@
+"""The options that commands share, and what they mean together with the environment.
+
+A secret never comes from an argument, where any process on the machine and the shell's history
+would see it: it comes from the environment, or is asked for without echo.
+"""
+
+import warnings
+from collections.abc import Callable
+from getpass import GetPassWarning
+from typing import Any, Final, TypeVar
+
+import click
+
+from gprochat_core import Service
+from gprochat_core.messages import ENCODINGS, Encoding
+from gprochat_transports.environment import FROM_ENVIRONMENT, Proxy, service_from_environment
+
+from .failures import WrongUsage
+from .loops import TRANSPORTS
+
+__all__ = [
+    "ask_secret",
+    "encoding_option",
+    "example",
+    "find_service",
+    "proxy_option",
+    "require_key",
+    "secret_key_option",
+    "service_options",
+    "transport_option",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+transport_option: Final = click.option(
+    "--transport", type=click.Choice(list(TRANSPORTS)), help="Default: the first one installed."
+)
+
+encoding_option: Final = click.option(
+    "--encoding",
+    type=click.Choice(list(ENCODINGS)),
+    default="native",
+    show_default=True,
+    help="How the conversation is written on the wire.",
+)
+
+secret_key_option: Final = click.option(
+    "--secret-key",
+    "ask_secret_key",
+    is_flag=True,
+    help="Ask for the secret key, instead of $GPROCHAT_SECRET_KEY.",
+)
+
+
+def read_proxy(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Proxy:
+    if value is None:
+        return FROM_ENVIRONMENT
+    return None if value == "none" else value
+
+
+proxy_option: Final = click.option(
+    "--proxy",
+    metavar="URL",
+    callback=read_proxy,
+    help="An HTTP or SOCKS5 proxy, or none. Default: as the environment says.",
+)
+
+
+def service_options(command: Command) -> Command:
+    """Add the options that say which service: `url`, `ask_password`, `ask_secret_key`."""
+    for option in (
+        secret_key_option,
+        click.option(
+            "--password",
+            "ask_password",
+            is_flag=True,
+            help="Ask for the site password, instead of $GPROCHAT_PASSWORD.",
+        ),
+        click.option("--url", help="The deployment, instead of $GPROCHAT_URL."),
+    ):
+        command = option(command)
+    return command
+
+
+def find_service(
+    url: str | None, *, ask_password: bool, ask_secret_key: bool, encoding: Encoding = "native"
+) -> Service:
+    """Return the service that options and environment tell, with its secret key.
+
+    Raises:
+        ConfigurationError: one of them cannot be used.
+        WrongUsage: there is no key, and nobody to ask for it.
+    """
+    service = service_from_environment()
+    service = service.replace(url=url or service.url, encoding=encoding)
+    if ask_password:
+        password = ask_secret(f"Password for {service.url}", "GPROCHAT_PASSWORD")
+        service = service.replace(password=password or None)
+    return require_key(service, ask_secret_key=ask_secret_key)
+
+
+def require_key(service: Service, *, ask_secret_key: bool) -> Service:
+    """Return the service with its secret key, asked for if need be.
+
+    Raises:
+        WrongUsage: there is no key, and nobody to ask for it.
+    """
+    if service.secret_key is not None and not ask_secret_key:
+        return service
+    key = ask_secret(f"Secret key of {service.url}", "GPROCHAT_SECRET_KEY")
+    return service.replace(secret_key=key)
+
+
+def ask_secret(what: str, variable: str) -> str:
+    """Ask on the terminal, without echo.
+
+    Raises:
+        WrongUsage: there is no terminal.
+    """
+    try:
+        with warnings.catch_warnings():
+            # What getpass gives before it would read a secret with echo.
+            warnings.simplefilter("error", GetPassWarning)
+            answer: str = click.prompt(
+                what, hide_input=True, default="", show_default=False, err=True
+            )
+    except GetPassWarning:
+        raise WrongUsage(f"{what}: set {variable}; there is no terminal to ask on") from None
+    return answer
+
+
+def example(*lines: str) -> str:
+    """Word examples as the end of a command's help."""
+    return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])

@@ -1,0 +1,1 @@
+"""The tests; they import one another's helpers as tests.<module>."""

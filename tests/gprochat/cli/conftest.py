@@ -1,0 +1,24 @@
+"""Services for the command line to talk to."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from gprochat.server import in_thread, serve
+from gprochat_core import Service
+
+from .running import stalling_answer
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """A service that echoes."""
+    with in_thread(serve(grace=0.0)) as server:
+        yield server.service
+
+
+@pytest.fixture
+def stalling() -> Iterator[Service]:
+    """A service whose replies begin, and stand still for whoever asks to wait."""
+    with in_thread(serve(stalling_answer, grace=0.0)) as server:
+        yield server.service

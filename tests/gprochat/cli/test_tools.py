@@ -1,0 +1,308 @@
+"""sign, curl, serve and check: the commands for whoever runs or debugs a deployment."""
+
+import json
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from time import time_ns
+
+import pytest
+
+from gprochat.cli.loops import TRANSPORTS
+from gprochat.server import in_thread, serve
+from gprochat_core import Acceptance, Message, Service, Signer
+from tests.peers.scripted import ScriptedPeer, receive, send
+from tests.peers.wire import answer, chunked
+
+from .running import LIMIT, answer_of, background, invoke, on_terminal, run
+
+KEY = {"GPROCHAT_SECRET_KEY": "ключ-Ключ"}
+TEXT = "Как дела? 🙂"
+SIGNATURE = "0a64086a3f19d644bdb5ddf22c9403dcdaa9415f0c7abdfc156fd94d2ec6b333"
+
+
+def test_sign_prints_the_signature() -> None:
+    result = invoke("sign", "--time", "1700000000000", TEXT, variables=KEY)
+    assert (result.stdout, result.stderr) == (f"{SIGNATURE}\n", "")
+
+
+def test_sign_takes_standard_input_as_it_is() -> None:
+    command = ("sign", "--time", "1700000000000", "-")
+    assert invoke(*command, variables=KEY, stdin=TEXT).stdout == f"{SIGNATURE}\n"
+    assert invoke(*command, variables=KEY, stdin=f"{TEXT}\n").stdout != f"{SIGNATURE}\n"
+
+
+def test_sign_without_a_time_tells_which_it_signed() -> None:
+    result = invoke("sign", TEXT, variables=KEY)
+    time_ms = int(result.stderr.removeprefix("time "))
+    assert abs(time_ms - time_ns() // 1_000_000) < LIMIT * 1000
+    assert Signer("ключ-Ключ").verify(result.stdout.strip(), time_ms, TEXT)
+
+
+def test_sign_works_with_an_empty_key() -> None:
+    result = invoke("sign", "--time", "0", "", variables={"GPROCHAT_SECRET_KEY": ""})
+    assert result.stdout.startswith("d0609c4cf79f05d8")
+
+
+def test_sign_asks_for_the_key_without_echo() -> None:
+    with on_terminal("sign", "--secret-key", "--time", "1700000000000", TEXT) as terminal:
+        terminal.expect("Secret key of")
+        terminal.type("ключ-Ключ\r")
+        terminal.expect(SIGNATURE)
+        assert terminal.wait() == 0
+    assert "Ключ" not in terminal.seen
+
+
+def test_sign_without_a_key_and_a_terminal_is_wrong_usage() -> None:
+    done = run("sign", TEXT)
+    assert done.returncode == 2
+    assert "set GPROCHAT_SECRET_KEY" in done.stderr
+
+
+def test_curl_prints_a_command_that_holds_as_a_request(service: Service) -> None:
+    result = invoke("curl", "it's\n$HOME `id`", service=service)
+    words = shlex.split(result.stdout)
+    body = words[words.index("--data-raw") + 1].encode()
+    accepted = Acceptance(service).accept(body, time_ns() // 1_000_000)
+    assert accepted.messages == (Message("user", "it's\n$HOME `id`"),)
+    assert service.endpoint in words
+    assert "content-type: text/plain;charset=UTF-8" in words
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl_prints_a_command_that_works(service: Service) -> None:
+    command = invoke("curl", TEXT, service=service).stdout
+    done = subprocess.run(
+        ["sh", "-c", command.replace("curl", "curl --noproxy '*'", 1)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=LIMIT,
+    )
+    assert done.stdout.endswith(TEXT)
+    assert done.stderr == ""
+
+
+def test_curl_never_shows_the_secret_key(service: Service) -> None:
+    result = invoke("curl", "Hello", service=service)
+    assert service.secret_key is not None
+    assert service.secret_key not in result.output
+
+
+def test_curl_warns_of_the_password_it_shows(service: Service) -> None:
+    without = invoke("curl", "Hello", service=service)
+    result = invoke("curl", "Hello", service=service, variables={"GPROCHAT_PASSWORD": "sesame"})
+    assert without.stderr == ""
+    assert "sesame" in result.stdout
+    assert result.stderr.startswith("gprochat: this command contains the site password")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_prints_its_url_and_stops_at_a_signal(number: signal.Signals) -> None:
+    with background("serve", variables=KEY) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        asked = invoke("chat", "--url", url, "Hello", variables=KEY)
+        process.send_signal(number)
+        assert process.communicate(timeout=LIMIT) == ("", "")
+    assert asked.stdout == "Hello"
+    assert process.returncode == 0
+
+
+def test_serve_shows_a_fresh_key_once_as_a_line_for_the_shell() -> None:
+    with background("serve") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        name, _, key = process.stderr.readline().strip().partition("=")
+        url = process.stdout.readline().strip()
+        asked = invoke("chat", "--url", url, "Hi", variables={"GPROCHAT_SECRET_KEY": key})
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=LIMIT)
+    assert name == "export GPROCHAT_SECRET_KEY"
+    assert len(key) >= 32
+    assert asked.stdout == "Hi"
+    assert rest == ("", "")
+
+
+def test_serve_takes_the_environments_password() -> None:
+    with background("serve", variables={**KEY, "GPROCHAT_PASSWORD": "sesame"}) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        refused = invoke("chat", "--url", url, "Hi", variables=KEY)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=LIMIT)
+    assert refused.exit_code == 1
+    assert "Invalid password" in refused.stderr
+
+
+def test_serve_on_a_port_that_is_taken_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = invoke("serve", "--port", str(taken.getsockname()[1]), variables=KEY)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "address already in use" in result.stderr.lower()
+
+
+def test_serve_answers_with_an_openai_compatible_api() -> None:
+    events = [
+        {"choices": [{"delta": {"content": "Привет"}}]},
+        {"choices": [{"delta": {"content": "!"}, "finish_reason": "stop"}]},
+    ]
+    stream = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    with ScriptedPeer(
+        [receive, send(chunked(stream, fields=("content-type: text/event-stream",)))]
+    ) as api:
+        options = ["--reply", "openai", "--openai-url", f"{api.url}/v1", "--openai-model", "m"]
+        variables = {**KEY, "OPENAI_API_KEY": "other", "GPROCHAT_OPENAI_KEY": "api-key"}
+        with background("serve", *options, variables=variables) as process:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            asked = invoke("chat", "--url", url, "Hi", variables=KEY)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=LIMIT)
+    assert asked.stdout == "Привет!"
+    (request,) = api.requests
+    assert request.line == "POST /v1/chat/completions HTTP/1.1"
+    assert request.field("authorization") == "Bearer api-key"
+    assert json.loads(request.body)["model"] == "m"
+
+
+def test_serve_with_an_api_needs_a_model() -> None:
+    result = invoke("serve", "--reply", "openai", variables=KEY)
+    assert result.exit_code == 2
+    assert "needs --openai-model" in result.stderr
+
+
+def verdicts(output: str) -> dict[str, str]:
+    """What a check said of each thing: ok, FAIL or -."""
+    return {line[6:18].strip(): line[:5].strip() for line in output.splitlines()}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_check_of_a_service_that_works_is_all_ok(service: Service, transport: str) -> None:
+    result = invoke("check", "--transport", transport, service=service)
+    assert set(verdicts(result.stdout).values()) == {"ok"}
+    assert list(verdicts(result.stdout)) == [
+        "service",
+        "password",
+        "signature",
+        "first byte",
+        "clock",
+    ]
+    assert result.exit_code == 0
+
+
+def test_check_waits_no_longer_than_for_the_first_byte() -> None:
+    with in_thread(serve(answer_of("first", error=ValueError()))) as server:
+        assert invoke("check", service=server.service).exit_code == 0
+
+
+def test_check_tells_a_wrong_password() -> None:
+    with in_thread(serve(password="sesame")) as server:
+        result = invoke("check", service=server.service)
+    assert result.exit_code == 1
+    assert verdicts(result.stdout) == {
+        "service": "ok",
+        "password": "FAIL",
+        "signature": "-",
+        "first byte": "-",
+        "clock": "ok",
+    }
+
+
+def test_check_tells_a_wrong_key() -> None:
+    with in_thread(serve(password="sesame")) as server:
+        variables = {"GPROCHAT_PASSWORD": "sesame", "GPROCHAT_SECRET_KEY": "another"}
+        result = invoke("check", service=server.service, variables=variables)
+    assert result.exit_code == 1
+    assert verdicts(result.stdout) == {
+        "service": "ok",
+        "password": "ok",
+        "signature": "FAIL",
+        "first byte": "-",
+        "clock": "ok",
+    }
+
+
+def test_check_tells_that_nothing_is_there() -> None:
+    nowhere = Service("http://127.0.0.1:1", secret_key="k")
+    result = invoke("check", "--proxy", "none", service=nowhere)
+    assert result.exit_code == 1
+    assert verdicts(result.stdout) == {
+        "service": "FAIL",
+        "password": "-",
+        "signature": "-",
+        "first byte": "-",
+        "clock": "-",
+    }
+
+
+def test_check_tells_that_something_else_is_there() -> None:
+    page = answer(200, "<html>", "content-type: text/html")
+    with ScriptedPeer([receive, send(page)]) as peer:
+        result = invoke("check", service=Service(peer.url, secret_key="k"))
+    assert verdicts(result.stdout)["service"] == "FAIL"
+    assert result.exit_code == 1
+
+
+def test_check_tells_an_error_of_the_model() -> None:
+    with in_thread(serve(answer_of(error=ValueError("out of order")))) as server:
+        result = invoke("check", service=server.service)
+    assert verdicts(result.stdout)["service"] == "ok"
+    assert verdicts(result.stdout)["first byte"] == "FAIL"
+    assert "out of order" in result.stdout
+    assert result.exit_code == 1
+
+
+def test_check_tells_an_empty_reply() -> None:
+    with in_thread(serve(answer_of())) as server:
+        result = invoke("check", service=server.service)
+    assert verdicts(result.stdout)["signature"] == "ok"
+    assert verdicts(result.stdout)["first byte"] == "FAIL"
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "verdict", "words"),
+    [
+        (0, "ok", "within a second"),
+        (10, "ok", "s behind"),
+        (-10, "ok", "s ahead of"),
+        (3600, "FAIL", "s behind"),
+        (-3600, "FAIL", "set this machine's clock"),
+    ],
+)
+def test_check_tells_how_far_the_clock_is_off(seconds: int, verdict: str, words: str) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+    with ScriptedPeer([receive, send(chunked("Hello", fields=(f"date: {date}",)))]) as peer:
+        result = invoke("check", service=Service(peer.url, secret_key="k"))
+    assert verdicts(result.stdout)["clock"] == verdict
+    assert words in result.stdout.splitlines()[-1]
+    assert result.exit_code == (verdict == "FAIL")
+
+
+def test_check_needs_no_time_from_the_service() -> None:
+    with ScriptedPeer([receive, send(chunked("Hello"))]) as peer:
+        result = invoke("check", service=Service(peer.url, secret_key="k"))
+    assert verdicts(result.stdout)["clock"] == "-"
+    assert result.exit_code == 0
+
+
+def test_no_command_shows_a_secret(service: Service, tmp_path: Path) -> None:
+    variables = {"GPROCHAT_PASSWORD": "open-sesame", "GPROCHAT_SECRET_KEY": "very-secret"}
+    history = str(tmp_path / "history.json")
+    for command in (
+        ("chat", "--json", "Hi"),
+        ("chat", "--history", history, "Hi"),
+        ("check",),
+        ("sign", "Hi"),
+        ("chat", "--url", "nonsense", "Hi"),
+        ("chat", "--proxy", "nonsense", "Hi"),
+    ):
+        output = invoke(*command, service=service, variables=variables).output
+        assert "open-sesame" not in output
+        assert "very-secret" not in output

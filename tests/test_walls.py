@@ -1,0 +1,251 @@
+"""The walls of the house: what may import what, and what the core must never touch."""
+
+import ast
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
+from typing import Final, cast
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT: Final = Path(__file__).parents[1]
+SRC: Final = ROOT / "src"
+CORE: Final = sorted((SRC / "gprochat_core").glob("*.py"))
+TRANSPORTS: Final = [
+    ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
+    for package in ("gprochat", "gprochat_transports")
+    for path in sorted((SRC / package).rglob("*.py"))
+]
+
+LAYERS: Final = [
+    "values",
+    "errors",
+    "signing",
+    "messages",
+    "service",
+    "request",
+    "content_coding",
+    "diagnosis",
+    "reply",
+    "policy",
+    "exchange",
+    "acceptance",
+]
+"""The core's files; each imports only those before it."""
+
+PURE: Final = {
+    "codecs",
+    "collections.abc",
+    "contextlib",
+    "datetime",
+    "enum",
+    "hashlib",
+    "hmac",
+    "ipaddress",
+    "json",
+    "math",
+    "re",
+    "types",
+    "typing",
+    "zlib",
+}
+"""What the core may import: no I/O, no clock, no randomness, no environment."""
+
+IMPURE_NAMES: Final = {"open", "print", "input", "breakpoint", "exec", "eval", "__import__"}
+IMPURE_ATTRIBUTES: Final = {
+    # Pure modules have doors too: these read the clock or the local time zone, or open files.
+    *("now", "today", "utcnow", "fromtimestamp", "astimezone"),
+    *("file_digest", "open", "load", "dump"),
+}
+
+FORBIDDEN_IN_THE_CORE: Final = {
+    *("asyncio", "concurrent", "multiprocessing", "threading", "signal", "subprocess"),
+    *("socket", "_socket", "ssl", "_ssl", "select", "selectors", "http", "urllib.request"),
+    *("random", "_random", "secrets", "uuid", "tempfile"),
+    *("logging", "sched", "calendar", "locale", "getpass", "shutil"),
+}
+
+ADAPTERS: Final = ["aiohttp", "httpx", "trio"]
+
+NEEDS: Final[dict[str, list[list[str]]]] = {
+    # Of each module that needs any library: the installations, each of them enough.
+    "gprochat_transports.aiohttp.socks": [["gprochat[aiohttp]", "gprochat[socks]"]],
+    "gprochat_transports.aiohttp*": [["gprochat[aiohttp]"]],
+    "gprochat_transports.httpx*": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
+    "gprochat_transports.trio*": [["gprochat[trio]"]],
+    "gprochat_transports._watch_trio": [["gprochat[trio]"]],
+    # The command itself says what to install where nothing is.
+    "gprochat.cli.*": [["gprochat[cli]"]],
+    "gprochat.demo": [["gprochat[server]"]],
+    "gprochat.provider": [["gprochat[aiohttp]"]],
+    # pytest loads it wherever the project is installed, with whichever extra.
+    "gprochat.pytest_plugin": [["pytest"]],
+    "gprochat.server*": [["gprochat[server]"]],
+}
+
+IMPORT: Final = """
+import json, sys
+
+paths, allowed, module = json.loads(sys.argv[1])
+sys.path[:0] = paths
+allowed = {*allowed, *sys.stdlib_module_names, "gprochat", "gprochat_core", "gprochat_transports"}
+
+
+class OnlyAllowed:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in allowed:
+            return self.finder.find_spec(name, path, target)
+
+    def find_distributions(self, *arguments):
+        return getattr(self.finder, "find_distributions", lambda *_: ())(*arguments)
+
+
+sys.meta_path[:] = [OnlyAllowed(finder) for finder in sys.meta_path]
+before = set(sys.modules)
+__import__(module)
+print(json.dumps(sorted(sys.modules.keys() - before)))
+"""
+"""Imports a module where nothing can be found but the standard library and what is allowed."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules that a file imports, by absolute name, wherever in it the import stands."""
+    package = path.parent.relative_to(SRC).parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *filter(None, [node.module])])
+            for alias in node.names:
+                file = SRC.joinpath(*module.split("."), f"{alias.name}.py")
+                yield f"{module}.{alias.name}" if file.exists() else module
+
+
+def name_of(path: Path) -> str:
+    return path.stem
+
+
+@pytest.mark.parametrize("path", CORE, ids=name_of)
+def test_the_core_imports_itself_and_what_is_pure(path: Path) -> None:
+    foreign = {name for name in imports(path) if name.partition(".")[0] != "gprochat_core"}
+    assert foreign <= PURE
+
+
+@pytest.mark.parametrize("path", CORE, ids=name_of)
+def test_the_core_uses_nothing_impure_that_needs_no_import(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    assert not names & IMPURE_NAMES
+    assert not attributes & IMPURE_ATTRIBUTES
+
+
+@pytest.mark.parametrize("path", CORE, ids=name_of)
+def test_the_core_has_no_async(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not isinstance(
+            node, (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await)
+        ), f"line {node.lineno}"
+        assert not (isinstance(node, ast.comprehension) and node.is_async)
+
+
+def test_every_file_of_the_core_has_its_layer() -> None:
+    assert {path.stem for path in CORE} == {*LAYERS, "__init__"}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_file_of_the_core_imports_only_layers_below_it(layer: str) -> None:
+    own = {name for name in imports(SRC / "gprochat_core" / f"{layer}.py") if "gprochat" in name}
+    below = LAYERS[: LAYERS.index(layer)]
+    assert own <= {f"gprochat_core.{name}" for name in below}
+
+
+def test_importing_the_core_touches_no_io_and_no_randomness() -> None:
+    loaded = modules_loaded_by("gprochat_core", [])
+    assert "gprochat_core.exchange" in loaded
+    assert not set(loaded) & FORBIDDEN_IN_THE_CORE
+    assert not any(name.startswith("gprochat_transports") for name in loaded)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_no_adapter_imports_another(adapter: str) -> None:
+    others = tuple(f"gprochat_transports.{name}" for name in ADAPTERS if name != adapter)
+    for path in (SRC / "gprochat_transports" / adapter).glob("*.py"):
+        assert not [name for name in imports(path) if name.startswith(others)]
+
+
+def installations(module: str) -> list[list[str]]:
+    """What may be installed for a module to be imported; nothing for most."""
+    return next((needed for names, needed in NEEDS.items() if fnmatch(module, names)), [[]])
+
+
+@pytest.mark.parametrize(
+    ("module", "installed"),
+    [
+        pytest.param(module, installed, id=f"{module}-with-{'-'.join(installed) or 'nothing'}")
+        for module in TRANSPORTS
+        for installed in installations(module)
+    ],
+)
+def test_a_module_needs_no_library_but_its_own(module: str, installed: list[str]) -> None:
+    loaded = modules_loaded_by(module, installed)
+    assert module in loaded
+    adapters = {f"gprochat_transports.{adapter}" for adapter in ADAPTERS}
+    room = ".".join(module.split(".")[:2])
+    if room in adapters:
+        assert adapters & set(loaded) == {room}
+
+
+def test_what_a_module_needs_is_told_of_modules_that_exist() -> None:
+    for names in NEEDS:
+        assert any(fnmatch(module, names) for module in TRANSPORTS)
+
+
+def modules_loaded_by(module: str, installed: Iterable[str]) -> list[str]:
+    """Import a module in an interpreter of its own where only some libraries are installed."""
+    distributions = installed_with(installed)
+    allowed = [
+        name
+        for name, provided_by in packages_distributions().items()
+        if distributions & {canonicalize_name(each) for each in provided_by}
+    ]
+    paths = [str(SRC), *filter(None, sys.path)]
+    run = subprocess.run(
+        # No site: its .pth files import what they like.
+        [sys.executable, "-I", "-S", "-c", IMPORT, json.dumps([paths, allowed, module])],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return cast("list[str]", json.loads(run.stdout))
+
+
+def installed_with(
+    requirements: Iterable[str], extras: Iterable[str] = frozenset({""})
+) -> set[str]:
+    """The distributions that an installer would bring for requirements, the project's resolved."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found: set[str] = set()
+    for requirement in map(Requirement, requirements):
+        marker = requirement.marker
+        if marker and not any(marker.evaluate({"extra": extra}) for extra in extras):
+            continue
+        name = canonicalize_name(requirement.name)
+        if name == "gprochat":
+            for extra in requirement.extras:
+                found |= installed_with(project["optional-dependencies"][extra])
+        else:
+            found |= {name, *installed_with(requires(name) or [], requirement.extras or {""})}
+    return found
