@@ -80,7 +80,7 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
     "gprochat_transports.aiohttp*": [["gprochat[aiohttp]"]],
     "gprochat_transports.httpx*": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
     "gprochat_transports.trio*": [["gprochat[trio]"]],
-    "gprochat_transports._watch_trio": [["gprochat[trio]"]],
+    "gprochat_transports.http11.[ct]*": [["h11"]],
     # The command itself says what to install where nothing is.
     "gprochat.cli.*": [["gprochat[cli]"]],
     "gprochat.demo": [["gprochat[server]"]],

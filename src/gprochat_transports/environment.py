@@ -4,11 +4,12 @@ A caller's own argument always comes first.
 """
 
 import os
+from base64 import b64encode
 from collections.abc import Mapping
 from enum import Enum
 from importlib.util import find_spec
 from typing import Final, Literal, TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from gprochat_core import GPROCHAT, ConfigurationError, Service
 
@@ -120,3 +121,18 @@ def split_url(url: str) -> tuple[SplitResult, int | None] | None:
         return parts, parts.port
     except ValueError:
         return None
+
+
+def split_proxy(proxy: str) -> tuple[str, str, str]:
+    """Return a proxy's URL without user and password, and these two, "" where there are none."""
+    parts = urlsplit(proxy)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}", unquote(parts.username or ""), unquote(parts.password or "")
+
+
+def proxy_secrets(proxy: str | None) -> list[str]:
+    """Return what errors must not tell of a proxy's URL."""
+    _, user, password = split_proxy(proxy or "")
+    if not password:
+        return []
+    return [password, b64encode(f"{user}:{password}".encode()).decode()]
