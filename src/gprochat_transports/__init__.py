@@ -5,7 +5,6 @@ Pick one by your event loop and the library you already have: `gprochat_transpor
 the clients for a transport of your own, and the settings that the environment makes.
 """
 
-from ._failures import FailureTable
 from .client import Client, Reply, Response, Transport
 from .environment import FROM_ENVIRONMENT, service_from_environment
 from .sync import SyncClient, SyncReply
@@ -13,7 +12,6 @@ from .sync import SyncClient, SyncReply
 __all__ = [
     "FROM_ENVIRONMENT",
     "Client",
-    "FailureTable",
     "Reply",
     "Response",
     "SyncClient",
