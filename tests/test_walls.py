@@ -44,6 +44,7 @@ PURE: Final = {
     "codecs",
     "collections.abc",
     "contextlib",
+    "dataclasses",
     "datetime",
     "enum",
     "hashlib",

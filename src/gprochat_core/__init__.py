@@ -8,16 +8,17 @@ from .acceptance import Acceptance, Accepted, Refusal
 from .errors import (
     AuthenticationError,
     BadRequest,
+    Cause,
     ConfigurationError,
     ConnectError,
     ConnectTimeout,
-    Failure,
     GPROChatError,
     IncompleteReply,
     InterruptedReply,
     InvalidMessages,
     NotTheService,
     PasswordRejected,
+    Phase,
     RateLimited,
     ReplyTimeout,
     ReplyTooLong,
@@ -28,7 +29,7 @@ from .errors import (
     TruncatedReply,
     UsageError,
 )
-from .exchange import Exchange, SendLimits, State
+from .exchange import Clock, Exchange, SendLimits, State
 from .messages import Conversation, Encoding, Message, Role, format_prompt, read_messages
 from .policy import Limits, RetryPolicy, Timeouts
 from .reply import ReplyParser
@@ -43,6 +44,8 @@ __all__ = [
     "Accepted",
     "AuthenticationError",
     "BadRequest",
+    "Cause",
+    "Clock",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeout",
@@ -50,7 +53,6 @@ __all__ = [
     "Draft",
     "Encoding",
     "Exchange",
-    "Failure",
     "GPROChatError",
     "IncompleteReply",
     "InterruptedReply",
@@ -59,6 +61,7 @@ __all__ = [
     "Message",
     "NotTheService",
     "PasswordRejected",
+    "Phase",
     "RateLimited",
     "Refusal",
     "ReplyParser",

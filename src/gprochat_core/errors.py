@@ -7,26 +7,29 @@ decide is in its attributes. Three branches share attributes:
 * `IncompleteReply`: a reply began and did not end well; `text` is what arrived of it;
 * everything else happened before the service said anything.
 
-`TransportError` at the end is not part of the tree: it is how a transport tells the core that
-moving bytes failed. The core turns it into one of the errors above, so users never meet it.
+`TransportError` at the end is not part of the tree: with it a transport reports to the core what
+failed (`Cause`) and when (`Phase`). The core turns it into one of the errors above, so users never
+meet it.
 """
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import Literal
+from typing import Literal, Self
 
 __all__ = [
     "AuthenticationError",
     "BadRequest",
+    "Cause",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeout",
-    "Failure",
     "GPROChatError",
     "IncompleteReply",
     "InterruptedReply",
     "InvalidMessages",
     "NotTheService",
     "PasswordRejected",
+    "Phase",
     "RateLimited",
     "ReplyTimeout",
     "ReplyTooLong",
@@ -237,40 +240,88 @@ class ReplyTooLong(IncompleteReply):
     """The reply passed the caller's limit."""
 
 
-class Failure(Enum):
-    """What can go wrong while bytes are moved, in the only words a transport needs."""
+class Cause(Enum):
+    """What the transport's library reported."""
 
-    CONNECT = "no connection"
-    """No connection was made: refused, unknown host, TLS handshake, proxy."""
-
-    CONNECT_TIMEOUT = "no connection in time"
-    """No connection within the limit given, waiting for a free one included."""
-
-    TIMEOUT = "silence"
-    """A connection is there, and nothing moved on it within the limit given."""
+    TIMED_OUT = "timed out"
+    """A time limit that the core gave the transport ran out."""
 
     LOST = "connection lost"
-    """The connection ended before the response was complete."""
-
-    STALE = "kept connection lost"
-    """A connection that had served before ended before any of this response had come."""
+    """Refused, unknown host, reset, closed, TLS failed."""
 
     MALFORMED = "not HTTP"
-    """What arrived breaks the rules of HTTP."""
+    """Bytes arrived that break the rules of HTTP, or of a proxy's protocol."""
+
+    UNSOLICITED = "unsolicited bytes"
+    """Bytes arrived on an idle connection before the request was sent."""
+
+
+class Phase(Enum):
+    """How far the call was when the transport failed."""
+
+    WAITING = "waiting for a slot"
+    """All `Limits.max_connections` connections were in use."""
+
+    CONNECTING = "connecting"
+    """DNS, TCP, the proxy, the TLS handshake."""
+
+    SENDING = "sending the request"
+    AWAITING_HEAD = "awaiting the head"
+    READING = "reading the reply"
 
 
 class TransportError(Exception):
-    """What a transport raises when it could not move bytes; the core decides what that means.
+    """What a transport raises when it fails: the facts, for the core to judge.
+
+    Raise it from the library's own exception (`raise TransportError.wrap(...) from error`): that
+    one becomes the `__cause__` of the error which the user gets.
 
     Attributes:
-        failure: what happened.
-        detail: the underlying library's words, for the message a user will read.
+        cause: what the library reported.
+        phase: how far the call was.
+        reused: whether the connection had served an earlier request.
+        detail: the library's words, for the message that a user reads; may be "".
     """
 
-    def __init__(self, failure: Failure, detail: str = "") -> None:
-        super().__init__(failure, detail)
-        self.failure = failure
+    def __init__(
+        self, cause: Cause, phase: Phase, *, reused: bool = False, detail: str = ""
+    ) -> None:
+        super().__init__(cause, phase)
+        self.cause = cause
+        self.phase = phase
+        self.reused = reused
         self.detail = detail
 
     def __str__(self) -> str:
-        return f"{self.failure.value}: {self.detail}" if self.detail else self.failure.value
+        said = f"{self.cause.value} while {self.phase.value}"
+        return f"{said}: {self.detail}" if self.detail else said
+
+    @classmethod
+    def wrap(
+        cls,
+        error: Exception,
+        causes: Mapping[type[Exception], Cause],
+        phase: Phase,
+        *,
+        reused: bool = False,
+    ) -> Self:
+        """Return a library's exception as a TransportError, to be raised from it.
+
+        Args:
+            error: the exception.
+            causes: what each of the library's exceptions reports. The class of `error` or one of
+                its bases must be among them; the one nearest to the class of `error` counts.
+            phase, reused: as the attributes.
+        """
+        cause = next(causes[kind] for kind in type(error).__mro__ if kind in causes)
+        return cls(cause, phase, reused=reused, detail=words(error))
+
+
+def words(error: BaseException) -> str:
+    """Return an exception's words: its own, else those of what caused it, else its class name."""
+    link: BaseException | None = error
+    while link is not None:
+        if str(link):
+            return str(link)
+        link = link.__cause__ or link.__context__
+    return type(error).__name__

@@ -1,30 +1,33 @@
 """One call, from its first attempt to the last byte of its reply, as a state machine.
 
-An `Exchange` takes every decision between: what to send, how long to wait, what a failure means,
-whether and when to try again, when the reply is complete. It moves no byte and reads no clock;
-whoever drives it does, asynchronously or not:
+An `Exchange` takes every decision: what to send, how long to wait, what a failure means, whether
+and when to try again, when the reply is complete. It does no I/O and reads no clock. Its driver
+does both, with or without `async`:
 
-1. `attempt` gives the request to send. The response's head goes to `receive_head`, each piece of
-   its body to `receive`, its end to `finish`; text comes back.
-2. Where the transport fails, `fail` says which error that is.
-3. Any of these errors goes to `retry`, which says how long to pause before the next `attempt`, or
-   that there is none: then the error is the caller's.
+1. `attempt` returns the request to send. The driver passes the response's head to `receive_head`
+   and each piece of its body to `receive`, which returns text; `receive(b"")` is the body's end.
+2. When the transport fails, the driver passes the TransportError to `fail`, which returns the
+   error that the failure means.
+3. The driver passes each error of an attempt to `retry`. It returns the seconds to pause before
+   the next `attempt`, or raises the error when there is to be none.
 
-Times are seconds of a monotonic clock where they are called `now`, and Unix time in milliseconds
-where they are called `now_ms`.
+Arguments called `now` and `sent` are seconds of a monotonic clock; `now_ms` is Unix time in
+milliseconds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal, NamedTuple, NoReturn
+from typing import Final, Literal, NamedTuple, NoReturn, TypeAlias, cast
 
 from .diagnosis import check_head
 from .errors import (
+    Cause,
     ConnectError,
     ConnectTimeout,
-    Failure,
     GPROChatError,
     NotTheService,
+    Phase,
     ReplyTimeout,
     SignatureRejected,
     TransportError,
@@ -36,34 +39,90 @@ from .reply import ReplyParser
 from .request import Draft, Request
 from .service import Service
 
-__all__ = ["Exchange", "SendLimits", "State"]
+__all__ = ["Clock", "Exchange", "SendLimits", "State"]
 
-TOLERATED_CLOCK_SKEW: Final = 30.0
-"""Seconds that a clock may be off before a rejected signature is blamed on it."""
+TOLERATED_CLOCK_SKEW_MS: Final = 30_000
+"""Milliseconds that a clock may be off before a rejected signature is blamed on it."""
 
 TIMER_SLACK: Final = 0.01
-"""Seconds that an event loop's timer may be early by another clock."""
+"""Seconds that an event loop's timer may be early, measured by another clock."""
 
 PROXY_AUTHENTICATION_REQUIRED: Final = 407
 """The one status that only a proxy sends (RFC 9110, 15.5.8): the service was never reached."""
 
 MAX_STALE_CONNECTIONS: Final = 100
-"""How many kept connections may turn out to be closed, one after the other, at no cost."""
+"""How many stale connections a call may meet before one counts as a failed attempt."""
 
 
 class State(Enum):
     """Where a call stands."""
 
-    READY = "an attempt may be made"
-    SENT = "a request is under way"
-    ERROR = "an answer that is not a reply is being read"
-    REPLY = "the reply is being read"
-    FAILED = "the attempt failed"
-    DONE = "the reply is complete"
-    GIVEN_UP = "the call failed"
+    READY = "before the attempt has begun"
+    SENT = "while the response's head is awaited"
+    ERROR = "while the body of an error is received"
+    REPLY = "while the reply is received"
+    FAILED = "after the attempt failed"
+    DONE = "after the reply is complete"
+    GIVEN_UP = "after the call failed"
 
 
 BODY_STATES: Final = (State.REPLY, State.ERROR)
+
+NEXT_STEP: Final[Mapping[State, str]] = {
+    State.READY: "call attempt() first",
+    State.SENT: "call receive_head() or fail() first",
+    State.ERROR: "call receive() or fail()",
+    State.REPLY: "call receive() or fail()",
+    State.FAILED: "call retry() first",
+    State.DONE: "make a new Exchange",
+    State.GIVEN_UP: "make a new Exchange",
+}
+"""What a driver that has called the wrong method is told to do."""
+
+
+Verdict: TypeAlias = Literal[
+    "no slot",  # ConnectTimeout: all connections were in use
+    "not in time",  # ConnectTimeout
+    "unreachable",  # ConnectError
+    "no reply",  # ReplyTimeout, limit "first_byte"
+    "lost",  # ConnectError
+    "not HTTP",  # NotTheService
+    "stale",  # ConnectError; the connection was useless from the start, so a retry costs nothing
+    "stalled",  # ReplyTimeout, limit "idle", or "first_byte" where only the head has come
+    "cut off",  # TruncatedReply, InterruptedReply, or the error that the response is
+]
+"""What a transport's failure means."""
+
+CAUSES: Final = (Cause.TIMED_OUT, Cause.LOST, Cause.MALFORMED, Cause.UNSOLICITED)
+
+# fmt: off
+VERDICTS: Final[Mapping[tuple[Phase, bool], tuple[Verdict, ...]]] = {
+    # Phase and `reused`, then a column for each of CAUSES. Whatever the phase, TIMED_OUT is a
+    # ReplyTimeout of limit "total" once `Timeouts.total` has run out.
+    (Phase.WAITING,       False): ("no slot",     "unreachable", "unreachable", "unreachable"),
+    (Phase.WAITING,       True):  ("no slot",     "unreachable", "unreachable", "unreachable"),
+    (Phase.CONNECTING,    False): ("not in time", "unreachable", "unreachable", "unreachable"),
+    (Phase.CONNECTING,    True):  ("not in time", "unreachable", "unreachable", "unreachable"),
+    (Phase.SENDING,       False): ("no reply",    "lost",        "not HTTP",    "stale"),
+    (Phase.SENDING,       True):  ("no reply",    "stale",       "stale",       "stale"),
+    (Phase.AWAITING_HEAD, False): ("no reply",    "lost",        "not HTTP",    "stale"),
+    (Phase.AWAITING_HEAD, True):  ("no reply",    "stale",       "stale",       "stale"),
+    (Phase.READING,       False): ("stalled",     "cut off",     "cut off",     "cut off"),
+    (Phase.READING,       True):  ("stalled",     "cut off",     "cut off",     "cut off"),
+}
+# fmt: on
+
+
+@dataclass(slots=True)
+class Clock:
+    """How far this machine's clock is off, shared by all calls to one service.
+
+    Attributes:
+        correction_ms: milliseconds to add to this machine's time when signing. A call whose
+            signature was rejected because of the clock sets it.
+    """
+
+    correction_ms: int = 0
 
 
 class SendLimits(NamedTuple):
@@ -92,13 +151,12 @@ class Exchange:
     """One call.
 
     Args:
-        service: whom to ask; it must have its secret key.
+        service: the deployment to ask; it must have its secret key.
         conversation: what to ask.
-        timeouts, retry, limits: the caller's numbers.
-        keep_text: as `ReplyParser` has it.
+        timeouts, retry, limits: the caller's numbers; None for the defaults.
+        keep_text: as in `ReplyParser`.
         now: the time, from which `timeouts.total` counts.
-        clock_correction_ms: milliseconds to add to this machine's time when signing, as an
-            earlier call learned.
+        clock: the correction of this machine's clock, which calls to one service share.
 
     Raises:
         InvalidMessages: the conversation cannot be sent.
@@ -107,7 +165,6 @@ class Exchange:
     Attributes:
         state: where the call stands.
         attempts: how many attempts have been made.
-        clock_correction_ms: as above; a call that had to correct the time changes it.
     """
 
     def __init__(
@@ -120,7 +177,7 @@ class Exchange:
         limits: Limits | None = None,
         keep_text: bool = True,
         now: float = 0.0,
-        clock_correction_ms: int = 0,
+        clock: Clock | None = None,
     ) -> None:
         self._draft = Draft(service, read_messages(conversation))
         self._keep_text = keep_text
@@ -129,15 +186,16 @@ class Exchange:
         self._retry = retry or RetryPolicy()
         self._limits = limits or Limits()
         self._deadline = None if self._timeouts.total is None else now + self._timeouts.total
+        self._clock = clock or Clock()
+        self._signed_correction_ms = 0
+        self._retried_for_clock = False
         self._parser: ReplyParser | None = None
         self._sent = now
         self._body_begun = False
         self._stale = False
-        self._clock_corrected = False
         self._stale_connections = 0
         self.state = State.READY
         self.attempts = 0
-        self.clock_correction_ms = clock_correction_ms
 
     @property
     def text(self) -> str:
@@ -146,22 +204,24 @@ class Exchange:
 
     @property
     def status(self) -> int | None:
-        """The HTTP status of the response being read; None before there is one."""
+        """The HTTP status of the attempt's response; None before its head has come."""
         return None if self._parser is None else self._parser.status
 
     @property
     def headers(self) -> dict[str, str]:
-        """That response's headers by lower-case name."""
+        """The headers of the attempt's response by lower-case name; empty before they have come."""
         return {} if self._parser is None else self._parser.headers
 
     def attempt(self, now_ms: int) -> Request:
-        """Begin an attempt: return its request, signed as of now."""
-        self._expect(State.READY)
+        """Begin an attempt; return its request, signed with the corrected time."""
+        if self.state is not State.READY:
+            self._refuse("attempt")
         self.state = State.SENT
         self.attempts += 1
         self._parser = None
         self._body_begun = self._stale = False
-        return self._draft.sign(now_ms + self.clock_correction_ms)
+        self._signed_correction_ms = self._clock.correction_ms
+        return self._draft.sign(now_ms + self._signed_correction_ms)
 
     def send_limits(self, now: float) -> SendLimits:
         """Return how long the attempt that begins now may take to its response's head."""
@@ -176,6 +236,7 @@ class Exchange:
 
         Raises:
             ReplyTimeout: no time is left.
+            ResponseError: no time is left for the body of an error.
         """
         timeouts = self._timeouts
         if self._body_begun:
@@ -185,33 +246,36 @@ class Exchange:
         else:
             limit = self._sent + timeouts.first_byte - now
             if limit <= 0:
+                self.state = State.FAILED
                 raise self._timed_out("first_byte")
         if self._deadline is None:
             return limit
         if now >= self._deadline:
+            self.state = State.FAILED
             raise self._timed_out("total")
         return self._within_total(limit, now)
 
     def receive_head(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], *, sent: float, now_ms: int
     ) -> None:
-        """Take the response's status and headers; `state` tells whether a reply follows.
+        """Take the response's status and headers; then `state` is REPLY or ERROR.
 
         Args:
             status: the HTTP status.
-            headers: as they came.
+            headers: names and values as they came.
             sent: when the last byte of the request was sent, for `timeouts.first_byte`.
             now_ms: the time.
 
         Raises:
-            ResponseError: that is all of the answer that matters.
-            ConnectError: it is not the service's but a proxy's.
+            ResponseError: the head alone shows which error the response is.
+            ConnectError: a proxy answered, not the service.
         """
-        self._expect(State.SENT)
+        if self.state is not State.SENT:
+            self._refuse("receive_head")
         self._sent = sent
         if status == PROXY_AUTHENTICATION_REQUIRED:
-            refused = TransportError(Failure.CONNECT, "the proxy asks for a user and password")
-            raise self.fail(refused, sent)
+            detail = "the proxy asks for a user and password"
+            raise self.fail(TransportError(Cause.LOST, Phase.CONNECTING, detail=detail), sent)
         try:
             lines = tuple(headers)
             check_head(status, lines, self._limits.max_head_bytes)
@@ -229,29 +293,22 @@ class Exchange:
         self.state = State.REPLY if self._parser.is_reply else State.ERROR
 
     def receive(self, data: bytes) -> str:
-        """Take a piece of the response's body; return the text it brings, "" for none yet.
+        """Take a piece of the response's body; return the text that it completes, or "".
+
+        Args:
+            data: the piece; b"" for the proper end of the body, after which `state` is DONE.
 
         Raises:
-            ReplyTooLong, TruncatedReply, ResponseError: as `ReplyParser.feed`.
+            ReplyTooLong, TruncatedReply, InterruptedReply, ResponseError: as in
+                `ReplyParser.feed` and `ReplyParser.finish`.
         """
         parser = self._parser
         if parser is None or self.state not in BODY_STATES:
-            self._refuse()
+            self._refuse("receive")
         self._body_begun = True
         try:
-            return parser.feed(data)
-        except GPROChatError:
-            self.state = State.FAILED
-            raise
-
-    def finish(self) -> str:
-        """Take the proper end of the response's body; return the last of the text.
-
-        Raises:
-            InterruptedReply, TruncatedReply, ResponseError: as `ReplyParser.finish`.
-        """
-        parser = self._answer()
-        try:
+            if data:
+                return parser.feed(data)
             text = parser.finish()
         except GPROChatError:
             self.state = State.FAILED
@@ -260,78 +317,103 @@ class Exchange:
         return text
 
     def fail(self, error: TransportError, now: float) -> GPROChatError:
-        """Return what a transport's failure means at this point of the call."""
-        if self.state is not State.SENT:
-            self._answer()
+        """Return the error that a transport's failure means."""
+        if self.state is not State.SENT and self.state not in BODY_STATES:
+            self._refuse("fail")
         self.state = State.FAILED
-        detail = f" ({error.detail})" if error.detail else ""
-        if error.failure is Failure.CONNECT_TIMEOUT and self._parser is None:
-            seconds = self._timeouts.connect
-            if self._total_ran_out(now):
-                return self._timed_out("total")
-            within = "in time" if seconds is None else f"within {seconds} s"
-            return ConnectTimeout(
-                f"no connection {within}{detail}; check URL, network and proxy",
-                seconds=seconds,
-            )
-        if error.failure is Failure.TIMEOUT:
-            if self._total_ran_out(now):
-                return self._timed_out("total")
-            return self._timed_out("idle" if self._body_begun else "first_byte")
+        if error.cause is Cause.TIMED_OUT and self._total_ran_out(now):
+            return self._timed_out("total")
+        phase = error.phase
+        # A response is read from the moment when its head was received here, and not before.
         if self._parser is not None:
-            return self._parser.cut(f"{error.failure.value}{detail}")
-        if error.failure is Failure.MALFORMED:
-            return NotTheService(
-                f"what answered does not speak HTTP as it must{detail}; check URL and proxy"
-            )
-        if error.failure is Failure.STALE:
-            self._stale = True
-        if error.failure in (Failure.LOST, Failure.STALE):
-            return ConnectError(f"the connection was lost before an answer{detail}; try again")
-        return ConnectError(f"no connection{detail}; check URL, network and proxy")
+            phase = Phase.READING
+        elif phase is Phase.READING:
+            phase = Phase.AWAITING_HEAD
+        verdict = VERDICTS[phase, error.reused][CAUSES.index(error.cause)]
+        self._stale = verdict == "stale"
+        return self._make_error(verdict, error)
 
-    def retry(self, error: GPROChatError, now: float, jitter: float) -> float | None:
-        """Decide what follows a failed attempt.
+    def retry(self, error: GPROChatError, now: float, jitter: float) -> float:
+        """Return the seconds to pause before the next attempt.
 
         Args:
-            error: what it ended with.
+            error: the error of the failed attempt.
             now: the time.
             jitter: a random number from 0 to 1.
 
-        Returns:
-            the seconds to pause before the next `attempt`; None if the error is the caller's.
+        Raises:
+            GPROChatError: `error` itself, where there is to be no further attempt.
         """
-        self._expect(State.FAILED)
-        delay = self._decide(error, now, jitter)
-        self.state = State.GIVEN_UP if delay is None else State.READY
-        return delay
+        if self.state is not State.FAILED:
+            self._refuse("retry")
+        pause = self._pause(error, now, jitter)
+        if pause is None:
+            self.state = State.GIVEN_UP
+            try:
+                raise error
+            finally:
+                # The error's traceback holds this frame: without it there is no cycle.
+                del error
+        self.state = State.READY
+        return pause
 
-    def _decide(self, error: GPROChatError, now: float, jitter: float) -> float | None:
+    def _pause(self, error: GPROChatError, now: float, jitter: float) -> float | None:
         if self._parser is not None and self._parser.is_reply:
-            # Whoever has begun to read a reply cannot be given another from its beginning.
+            # The caller may have read the beginning of this reply; another would begin differently.
             return None
         if self._stale and self._stale_connections < MAX_STALE_CONNECTIONS:
             self._stale_connections += 1
-            delay: float | None = 0.0
+            pause: float | None = 0.0
         elif isinstance(error, SignatureRejected) and self._correct_clock(error):
-            delay = 0.0
+            pause = 0.0
         else:
-            delay = self._retry.delay(error, self.attempts - self._stale_connections, jitter)
-        if delay is None or (self._deadline is not None and now + delay >= self._deadline):
+            pause = self._retry.delay(error, self.attempts - self._stale_connections, jitter)
+        if pause is None or (self._deadline is not None and now + pause >= self._deadline):
             return None
-        return delay
+        return pause
 
     def _correct_clock(self, error: SignatureRejected) -> bool:
-        """Set the time right by the service's, once a call; tell whether that changes anything."""
+        """Set the shared clock right, if it was the reason; tell whether to try again for it."""
         skew = error.clock_skew
-        if skew is None or self._clock_corrected:
+        if skew is None or self._retried_for_clock:
             return False
         correction_ms = round(skew * 1000)
-        if abs(correction_ms - self.clock_correction_ms) <= TOLERATED_CLOCK_SKEW * 1000:
+        # Another call may have corrected the clock since this attempt was signed.
+        if abs(correction_ms - self._signed_correction_ms) <= TOLERATED_CLOCK_SKEW_MS:
             return False
-        self._clock_corrected = True
-        self.clock_correction_ms = correction_ms
+        self._retried_for_clock = True
+        self._clock.correction_ms = correction_ms
         return True
+
+    def _make_error(self, verdict: Verdict, error: TransportError) -> GPROChatError:
+        detail = f" ({error.detail})" if error.detail else ""
+        match verdict:
+            case "no slot" | "not in time":
+                seconds = self._timeouts.connect
+                within = "in time" if seconds is None else f"within {seconds} s"
+                if verdict == "no slot":
+                    what = f"no connection was free {within}"
+                    advice = "raise Limits(max_connections=...) or make fewer calls at once"
+                else:
+                    what = f"no connection {within}"
+                    advice = "check URL, network and proxy"
+                return ConnectTimeout(f"{what}{detail}; {advice}", seconds=seconds)
+            case "unreachable":
+                return ConnectError(f"no connection{detail}; check URL, network and proxy")
+            case "no reply":
+                return self._timed_out("first_byte")
+            case "lost" | "stale":
+                return ConnectError(f"the connection was lost before an answer{detail}; try again")
+            case "not HTTP":
+                return NotTheService(
+                    f"the answer breaks the rules of HTTP{detail}; check URL and proxy"
+                )
+            case "stalled":
+                return self._timed_out("idle" if self._body_begun else "first_byte")
+            case "cut off":
+                # This verdict is given only after a head has come.
+                parser = cast("ReplyParser", self._parser)
+                return parser.cut(f"{error.cause.value}{detail}")
 
     def _within_total(self, seconds: float | None, now: float) -> float | None:
         if self._deadline is None:
@@ -343,11 +425,10 @@ class Exchange:
         return self._deadline is not None and now + TIMER_SLACK >= self._deadline
 
     def _timed_out(self, limit: Literal["first_byte", "idle", "total"]) -> GPROChatError:
-        self.state = State.FAILED
         if self._parser is not None and not self._parser.is_reply:
-            # The status has told enough.
+            # The status alone tells which error the response is.
             return self._parser.cut("its body did not come in time")
-        text = "" if self._parser is None else self._parser.salvage()
+        text = "" if self._parser is None else self._parser.partial_text()
         seconds = {
             "first_byte": self._timeouts.first_byte,
             "idle": self._timeouts.idle,
@@ -366,14 +447,5 @@ class Exchange:
             seconds=seconds,
         )
 
-    def _expect(self, state: State) -> None:
-        if self.state is not state:
-            self._refuse()
-
-    def _answer(self) -> ReplyParser:
-        if self._parser is None or self.state not in BODY_STATES:
-            self._refuse()
-        return self._parser
-
-    def _refuse(self) -> NoReturn:
-        raise UsageError(f"not now: {self.state.value}")
+    def _refuse(self, method: str) -> NoReturn:
+        raise UsageError(f"{method}() {self.state.value}; {NEXT_STEP[self.state]}")

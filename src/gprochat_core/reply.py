@@ -173,12 +173,12 @@ class ReplyParser:
             return self._diagnose(self._error_body)
         if self._ends_in_marker():
             return self._interrupted()
-        text = self.salvage()
+        text = self.partial_text()
         return TruncatedReply(
             f"the reply was cut off after {len(text)} characters: {why}", text=text
         )
 
-    def salvage(self) -> str:
+    def partial_text(self) -> str:
         """Return all of the reply that arrived, to be called when nothing more is expected."""
         if not self._ends_in_marker():
             self._pieces.append(self._held)
@@ -254,7 +254,7 @@ class ReplyParser:
         return text
 
     def _interrupted(self) -> InterruptedReply:
-        text = self.salvage()
+        text = self.partial_text()
         return InterruptedReply(
             f"the service failed after {len(text)} characters of the reply; ask again for the rest",
             text=text,

@@ -15,11 +15,13 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from gprochat_core import (
+    Cause,
+    Clock,
     Conversation,
     Exchange,
-    Failure,
     GPROChatError,
     Limits,
+    Phase,
     Request,
     RetryPolicy,
     SendLimits,
@@ -69,7 +71,7 @@ class Response(Protocol):
             timeout: seconds to wait; None for as long as it takes.
 
         Raises:
-            TransportError: TIMEOUT, LOST or MALFORMED; bytes that arrived before are given first.
+            TransportError: phase READING; bytes that arrived before the failure come first.
         """
         ...
 
@@ -95,8 +97,8 @@ class Transport(Protocol):
                 sending to make progress, and from the last byte sent to the end of the head.
 
         Raises:
-            TransportError: any failure; the library's own exception is its cause. STALE where a
-                kept connection ended before anything of the response came.
+            TransportError: any failure, with its cause, its phase, and whether the connection
+                was reused; raised from the library's own exception.
         """
         ...
 
@@ -163,25 +165,16 @@ class Reply:
                 await self._release()
                 if self._closed:
                     continue
-                delay = exchange.retry(error, monotonic(), random())
-                if delay is None:
-                    logger.debug("attempt %d: %s", exchange.attempts, type(error).__name__)
-                    self._client.secrets.conceal(error)
-                    raise
-                logger.debug(
-                    "attempt %d: %s, the next in %.2f s",
-                    exchange.attempts,
-                    type(error).__name__,
-                    delay,
-                )
+                logger.debug("attempt %d: %s", exchange.attempts, type(error).__name__)
+                self._client.secrets.conceal(error)
+                pause = exchange.retry(error, monotonic(), random())
+                logger.debug("next attempt in %.2f s", pause)
             except BaseException:
                 await self.aclose()
                 raise
             else:
                 return self
-            finally:
-                self._client.clock_correction_ms = exchange.clock_correction_ms
-            await self._transport.sleep(delay)
+            await self._transport.sleep(pause)
 
     async def __aexit__(
         self,
@@ -223,10 +216,8 @@ class Reply:
                     data = await response.read(exchange.read_limit(monotonic()))
                 except TransportError as error:
                     raise self._failed(error) from error.__cause__
-                if data:
-                    text = exchange.receive(data)
-                else:
-                    text = exchange.finish()
+                text = exchange.receive(data)
+                if not data:
                     logger.debug("reply complete")
                     await self._release()
                 if text:
@@ -254,13 +245,14 @@ class Reply:
             )
             logger.debug("attempt %d: status %d", exchange.attempts, response.status)
             if self._closed:
-                raise TransportError(Failure.LOST, "it was closed here")
+                raise TransportError(
+                    Cause.LOST, Phase.AWAITING_HEAD, detail="this reply was closed"
+                )
             exchange.receive_head(
                 response.status, response.headers, sent=response.sent_at, now_ms=unix_time_ms()
             )
             while exchange.state is State.ERROR:
-                data = await response.read(exchange.read_limit(monotonic()))
-                _ = exchange.receive(data) if data else exchange.finish()
+                exchange.receive(await response.read(exchange.read_limit(monotonic())))
         except TransportError as error:
             raise self._failed(error) from error.__cause__
 
@@ -287,8 +279,7 @@ class Client:
     Attributes:
         service: as given.
         secrets: takes secrets out of errors.
-        clock_correction_ms: milliseconds added to this machine's time when signing, once the
-            service's clock has been seen to differ.
+        clock: the correction of this machine's clock, which all replies share.
     """
 
     def __init__(
@@ -310,7 +301,7 @@ class Client:
             )
         self.service = service
         self.secrets = Secrets([service.secret_key or "", service.password or "", *secrets])
-        self.clock_correction_ms = 0
+        self.clock = Clock()
         self._transport = transport
         self._timeouts = timeouts or Timeouts()
         self._retry = retry or RetryPolicy()
@@ -387,7 +378,7 @@ class Client:
             limits=self._limits,
             keep_text=keep_text,
             now=monotonic(),
-            clock_correction_ms=self.clock_correction_ms,
+            clock=self.clock,
         )
         return Reply(self._transport, exchange, self)
 

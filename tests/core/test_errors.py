@@ -14,16 +14,17 @@ import gprochat_core
 from gprochat_core import (
     AuthenticationError,
     BadRequest,
+    Cause,
     ConfigurationError,
     ConnectError,
     ConnectTimeout,
-    Failure,
     GPROChatError,
     IncompleteReply,
     InterruptedReply,
     InvalidMessages,
     NotTheService,
     PasswordRejected,
+    Phase,
     RateLimited,
     ReplyTimeout,
     ReplyTooLong,
@@ -183,22 +184,76 @@ def test_a_transports_failure_is_not_part_of_the_tree() -> None:
     assert not issubclass(TransportError, GPROChatError)
 
 
-@pytest.mark.parametrize("failure", Failure)
-def test_a_transports_failure_is_the_same_after_pickling_and_copying(failure: Failure) -> None:
-    made = TransportError(failure, "connection reset")
+@pytest.mark.parametrize("cause", Cause)
+@pytest.mark.parametrize("phase", Phase)
+def test_a_transports_error_is_the_same_after_pickling_and_copying(
+    cause: Cause, phase: Phase
+) -> None:
+    made = TransportError(cause, phase, reused=True, detail="connection reset")
     for arrived in (pickle.loads(pickle.dumps(made)), copy.copy(made), copy.deepcopy(made)):
         assert type(arrived) is TransportError
-        assert arrived.failure is failure
-        assert arrived.detail == "connection reset"
-        assert arrived.args == (failure, "connection reset")
+        assert vars(arrived) == vars(made)
+        assert str(arrived) == str(made)
 
 
-@pytest.mark.parametrize("failure", Failure)
-def test_a_transports_failure_is_told_in_words(failure: Failure) -> None:
-    assert failure.value in str(TransportError(failure, "connection reset"))
-    assert "connection reset" in str(TransportError(failure, "connection reset"))
-    assert TransportError(failure).detail == ""
-    assert str(TransportError(failure)) == failure.value
+def test_a_transports_error_says_what_failed_and_when() -> None:
+    error = TransportError(Cause.LOST, Phase.SENDING)
+    assert (error.reused, error.detail) == (False, "")
+    assert str(error) == "connection lost while sending the request"
+    error.detail = "reset by peer"
+    assert str(error) == "connection lost while sending the request: reset by peer"
+
+
+class LibraryError(Exception):
+    """The base of a library's exceptions."""
+
+
+class LibraryTimeout(LibraryError, TimeoutError):
+    """An exception with two bases that a table names."""
+
+
+CAUSES: Final[dict[type[Exception], Cause]] = {
+    Exception: Cause.UNSOLICITED,
+    OSError: Cause.LOST,
+    LibraryError: Cause.MALFORMED,
+    TimeoutError: Cause.TIMED_OUT,
+}
+
+
+@pytest.mark.parametrize("causes", [CAUSES, dict(reversed(CAUSES.items()))])
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (OSError("words"), Cause.LOST),
+        (ConnectionResetError("words"), Cause.LOST),
+        (TimeoutError("words"), Cause.TIMED_OUT),
+        (LibraryError("words"), Cause.MALFORMED),
+        (LibraryTimeout("words"), Cause.MALFORMED),
+        (ValueError("words"), Cause.UNSOLICITED),
+    ],
+)
+def test_a_librarys_exception_has_the_cause_of_its_nearest_class_in_the_table(
+    error: Exception, cause: Cause, causes: dict[type[Exception], Cause]
+) -> None:
+    wrapped = TransportError.wrap(error, causes, Phase.SENDING, reused=True)
+    assert vars(wrapped) == {
+        "cause": cause,
+        "phase": Phase.SENDING,
+        "reused": True,
+        "detail": "words",
+    }
+
+
+def test_an_exception_without_words_has_those_of_what_caused_it_or_its_name() -> None:
+    caused, in_context, alone = LibraryError(), LibraryError(), LibraryError()
+    caused.__cause__ = OSError()
+    caused.__cause__.__context__ = OSError("reset by peer")
+    in_context.__context__ = OSError("reset by peer")
+    details = [
+        TransportError.wrap(error, CAUSES, Phase.SENDING).detail
+        for error in (caused, in_context, alone)
+    ]
+    assert details == ["reset by peer", "reset by peer", "LibraryError"]
 
 
 def test_everything_listed_exists() -> None:

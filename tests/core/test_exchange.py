@@ -1,6 +1,7 @@
 """One call's decisions: what each failure means where it strikes, and what follows from it."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from typing import Final, cast
@@ -11,17 +12,19 @@ from gprochat_core import (
     Acceptance,
     AuthenticationError,
     BadRequest,
+    Cause,
+    Clock,
     ConfigurationError,
     ConnectError,
     ConnectTimeout,
     Exchange,
-    Failure,
     GPROChatError,
     InterruptedReply,
     InvalidMessages,
     Limits,
     NotTheService,
     PasswordRejected,
+    Phase,
     RateLimited,
     ReplyTimeout,
     ReplyTooLong,
@@ -35,10 +38,16 @@ from gprochat_core import (
     TruncatedReply,
     UsageError,
 )
-from gprochat_core.exchange import SendLimits
+from gprochat_core.exchange import NEXT_STEP, SendLimits
 
 SERVICE: Final = Service("https://chat.example/gpt", secret_key="made-up key")
 NOW_MS: Final = 1_700_000_000_000
+
+LOST: Final = TransportError(Cause.LOST, Phase.AWAITING_HEAD)
+STALE: Final = TransportError(Cause.LOST, Phase.AWAITING_HEAD, reused=True)
+SILENT: Final = TransportError(Cause.TIMED_OUT, Phase.AWAITING_HEAD)
+NOT_CONNECTED_IN_TIME: Final = TransportError(Cause.TIMED_OUT, Phase.CONNECTING)
+NO_SLOT: Final = TransportError(Cause.TIMED_OUT, Phase.WAITING)
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -49,7 +58,7 @@ def exchange(
     retry: RetryPolicy | None = None,
     limits: Limits | None = None,
     now: float = 0.0,
-    clock_correction_ms: int = 0,
+    clock: Clock | None = None,
 ) -> Exchange:
     return Exchange(
         SERVICE,
@@ -58,7 +67,7 @@ def exchange(
         retry=retry,
         limits=limits,
         now=now,
-        clock_correction_ms=clock_correction_ms,
+        clock=clock,
     )
 
 
@@ -71,13 +80,13 @@ def in_state(state: State) -> Exchange:
     if state is State.SENT:
         return call
     if state in (State.FAILED, State.GIVEN_UP):
-        error = call.fail(TransportError(Failure.LOST), 0.0)
+        error = call.fail(LOST, 0.0)
         if state is State.GIVEN_UP:
-            call.retry(error, 0.0, 0.0)
+            assert pause(call, error, 0.0, 0.0) is None
         return call
     call.receive_head(500 if state is State.ERROR else 200, [], sent=0.0, now_ms=NOW_MS)
     if state is State.DONE:
-        call.finish()
+        call.receive(b"")
     return call
 
 
@@ -89,16 +98,26 @@ def answer(
     try:
         call.receive_head(status, headers, sent=0.0, now_ms=now_ms)
         call.receive(body)
-        call.finish()
+        call.receive(b"")
     except GPROChatError as error:
         return error
     pytest.fail("this was taken for a reply")
 
 
-def broken(call: Exchange, failure: Failure, now: float = 0.0) -> GPROChatError:
+def broken(call: Exchange, failure: TransportError, now: float = 0.0) -> GPROChatError:
     """Make an attempt that the transport fails before an answer."""
     call.attempt(NOW_MS)
-    return call.fail(TransportError(failure), now)
+    return call.fail(failure, now)
+
+
+def pause(call: Exchange, error: GPROChatError, now: float, jitter: float) -> float | None:
+    """Ask for a retry; None where the error is raised instead."""
+    try:
+        return call.retry(error, now, jitter)
+    except GPROChatError as raised:
+        if raised is not error:
+            raise
+        return None
 
 
 def error_json(message: str) -> bytes:
@@ -124,7 +143,7 @@ def test_a_call_goes_from_ready_to_done() -> None:
         "🙂 ",
     ]
     assert call.text == "Hi 🙂 "
-    assert call.finish() == "I"
+    assert call.receive(b"") == "I"
     assert (call.state, call.text, call.attempts) == (State.DONE, "Hi 🙂 I", 1)
 
 
@@ -143,7 +162,7 @@ def test_a_call_need_not_keep_its_text() -> None:
     call.attempt(NOW_MS)
     call.receive_head(200, [], sent=0.0, now_ms=NOW_MS)
     assert call.receive(b"Hi, I") == "Hi, "
-    error = call.fail(TransportError(Failure.LOST), 0.0)
+    error = call.fail(LOST, 0.0)
     assert isinstance(error, TruncatedReply)
     assert error.text == call.text == "I"
 
@@ -157,9 +176,8 @@ CALLS: dict[str, tuple[Callable[[Exchange], object], set[State]]] = {
         {State.SENT},
     ),
     "receive": (lambda call: call.receive(b"more"), {State.REPLY, State.ERROR}),
-    "finish": (lambda call: call.finish(), {State.REPLY, State.ERROR}),
     "fail": (
-        lambda call: call.fail(TransportError(Failure.LOST), 0.0),
+        lambda call: call.fail(LOST, 0.0),
         {State.SENT, State.REPLY, State.ERROR},
     ),
     "retry": (lambda call: call.retry(ConnectError("lost"), 0.0, 0.0), {State.FAILED}),
@@ -183,61 +201,126 @@ def test_each_state_can_be_reached(state: State) -> None:
 def test_a_call_in_the_wrong_order_is_refused_and_changes_nothing(state: State, name: str) -> None:
     call = in_state(state)
     before = (call.state, call.attempts, call.text)
-    with pytest.raises(UsageError, match=state.value):
+    with pytest.raises(UsageError, match=rf"^{name}\(\) {state.value}; (call|make) "):
         CALLS[name][0](call)
     assert (call.state, call.attempts, call.text) == before
 
 
+def test_a_call_in_the_wrong_order_is_told_what_to_call_instead() -> None:
+    call = in_state(State.FAILED)
+    with pytest.raises(UsageError) as caught:
+        call.receive(b"more")
+    assert str(caught.value) == "receive() after the attempt failed; call retry() first"
+
+
+@pytest.mark.parametrize("state", State)
+def test_each_method_that_is_advised_is_allowed(state: State) -> None:
+    allowed = {name for name, (_, states) in CALLS.items() if state in states}
+    advised = set(re.findall(r"(\w+)\(\)", NEXT_STEP[state]))
+    assert advised == allowed
+
+
 # What a failure means where it strikes
 
-BEFORE_AN_ANSWER: list[tuple[Failure, type[GPROChatError], str]] = [
-    (Failure.CONNECT, ConnectError, "no connection (why)"),
-    (Failure.CONNECT_TIMEOUT, ConnectTimeout, "no connection within 10.0 s (why)"),
-    (Failure.TIMEOUT, ReplyTimeout, "no reply began within 60.0 s"),
-    (Failure.LOST, ConnectError, "the connection was lost before an answer (why)"),
-    (Failure.STALE, ConnectError, "the connection was lost before an answer (why)"),
-    (Failure.MALFORMED, NotTheService, "does not speak HTTP as it must (why)"),
+NO_CONNECTION = "no connection (why); check URL, network and proxy"
+NO_SLOT_IN_TIME = "no connection was free within 10.0 s (why); raise Limits(max_connections=...)"
+NOT_IN_TIME = "no connection within 10.0 s (why); check URL, network and proxy"
+NO_REPLY = "no reply began within 60.0 s, 0 characters arrived; "
+NO_ANSWER = "the connection was lost before an answer (why); try again"
+NOT_HTTP = "the answer breaks the rules of HTTP (why); check URL and proxy"
+
+BEFORE_THE_REQUEST = (Phase.WAITING, Phase.CONNECTING)
+BEFORE_AN_ANSWER = (*BEFORE_THE_REQUEST, Phase.SENDING, Phase.AWAITING_HEAD)
+
+FAILURES: list[tuple[TransportError, type[GPROChatError], str, bool]] = [
+    # What a transport reports, which error it means, what that says, and whether a retry is free.
+    *[
+        (TransportError(cause, phase, reused=reused, detail="why"), error, said, False)
+        for reused in (False, True)
+        for cause, phase, error, said in (
+            (Cause.TIMED_OUT, Phase.WAITING, ConnectTimeout, NO_SLOT_IN_TIME),
+            (Cause.TIMED_OUT, Phase.CONNECTING, ConnectTimeout, NOT_IN_TIME),
+            (Cause.TIMED_OUT, Phase.SENDING, ReplyTimeout, NO_REPLY),
+            (Cause.TIMED_OUT, Phase.AWAITING_HEAD, ReplyTimeout, NO_REPLY),
+            *(
+                (cause, phase, ConnectError, NO_CONNECTION)
+                for cause in (Cause.LOST, Cause.MALFORMED, Cause.UNSOLICITED)
+                for phase in BEFORE_THE_REQUEST
+            ),
+        )
+    ],
+    *[
+        (TransportError(cause, phase, reused=reused, detail="why"), error, said, free)
+        for phase in (Phase.SENDING, Phase.AWAITING_HEAD)
+        for cause, reused, error, said, free in (
+            (Cause.LOST, False, ConnectError, NO_ANSWER, False),
+            (Cause.LOST, True, ConnectError, NO_ANSWER, True),
+            (Cause.MALFORMED, False, NotTheService, NOT_HTTP, False),
+            (Cause.MALFORMED, True, ConnectError, NO_ANSWER, True),
+            (Cause.UNSOLICITED, False, ConnectError, NO_ANSWER, True),
+            (Cause.UNSOLICITED, True, ConnectError, NO_ANSWER, True),
+        )
+    ],
 ]
 
 
-@pytest.mark.parametrize(("failure", "error", "said"), BEFORE_AN_ANSWER)
+def facts(error: TransportError) -> tuple[Cause, Phase, bool]:
+    return (error.cause, error.phase, error.reused)
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "said", "free"), FAILURES, ids=lambda value: str(value)[:60]
+)
 def test_a_failure_before_an_answer(
-    failure: Failure, error: type[GPROChatError], said: str
+    failure: TransportError, error: type[GPROChatError], said: str, free: bool
 ) -> None:
-    call = in_state(State.SENT)
-    failed = call.fail(TransportError(failure, "why"), 0.0)
+    call = exchange(retry=RetryPolicy(max_attempts=1))
+    failed = broken(call, failure)
     assert type(failed) is error
-    assert said in str(failed)
+    assert str(failed).startswith(said)
     assert call.state is State.FAILED
+    assert pause(call, failed, 0.0, 1.0) == (0.0 if free else None)
 
 
 def test_each_failure_has_its_meaning_before_an_answer() -> None:
-    assert {failure for failure, _, _ in BEFORE_AN_ANSWER} == set(Failure)
+    assert sorted(map(str, (facts(failure) for failure, *_ in FAILURES))) == sorted(
+        str((cause, phase, reused))
+        for cause in Cause
+        for phase in BEFORE_AN_ANSWER
+        for reused in (False, True)
+    )
 
 
-@pytest.mark.parametrize("failure", Failure)
-def test_a_failure_without_details_leaves_no_brackets(failure: Failure) -> None:
-    told = str(in_state(State.SENT).fail(TransportError(failure), 0.0))
-    assert "(" not in told.replace("Timeouts(first_byte=...)", "")
-    told_more = str(in_state(State.SENT).fail(TransportError(failure, "why"), 0.0))
+def test_a_transport_that_reports_reading_before_the_head_means_awaiting_it() -> None:
+    for cause in Cause:
+        reading = broken(exchange(), TransportError(cause, Phase.READING))
+        awaiting = broken(exchange(), TransportError(cause, Phase.AWAITING_HEAD))
+        assert (type(reading), str(reading)) == (type(awaiting), str(awaiting))
+
+
+@pytest.mark.parametrize("cause", Cause)
+@pytest.mark.parametrize("phase", Phase)
+def test_a_failure_without_details_leaves_no_brackets(cause: Cause, phase: Phase) -> None:
+    told = str(broken(exchange(), TransportError(cause, phase)))
+    assert " (" not in told
+    told_more = str(broken(exchange(), TransportError(cause, phase, detail="why")))
     assert told_more.replace(" (why)", "") == told
 
 
 def test_a_timed_out_connection_without_a_limit_of_ours_names_none() -> None:
     call = exchange(timeouts=Timeouts(connect=None))
-    error = broken(call, Failure.CONNECT_TIMEOUT)
+    error = broken(call, NOT_CONNECTED_IN_TIME)
     assert isinstance(error, ConnectTimeout)
     assert error.seconds is None
     assert str(error).startswith("no connection in time; ")
 
 
-@pytest.mark.parametrize(
-    "failure", [failure for failure in Failure if failure is not Failure.TIMEOUT]
-)
-def test_a_failure_within_a_reply_truncates_it(failure: Failure) -> None:
+@pytest.mark.parametrize("cause", [cause for cause in Cause if cause is not Cause.TIMED_OUT])
+@pytest.mark.parametrize("phase", Phase)
+def test_a_failure_within_a_reply_truncates_it(cause: Cause, phase: Phase) -> None:
     call = in_state(State.REPLY)
     call.receive(b"Hello Inter")
-    error = call.fail(TransportError(failure, "why"), 0.0)
+    error = call.fail(TransportError(cause, phase, detail="why"), 0.0)
     assert isinstance(error, TruncatedReply)
     assert error.text == call.text == "Hello Inter"
     assert "why" in str(error)
@@ -247,7 +330,7 @@ def test_a_failure_within_a_reply_truncates_it(failure: Failure) -> None:
 def test_silence_within_a_reply_keeps_what_arrived() -> None:
     call = in_state(State.REPLY)
     call.receive(b"Hello Inter")
-    error = call.fail(TransportError(Failure.TIMEOUT), 0.0)
+    error = call.fail(TransportError(Cause.TIMED_OUT, Phase.READING), 0.0)
     assert isinstance(error, ReplyTimeout)
     assert (error.limit, error.seconds) == ("idle", 30.0)
     assert error.text == call.text == "Hello Inter"
@@ -255,16 +338,16 @@ def test_silence_within_a_reply_keeps_what_arrived() -> None:
 
 
 def test_silence_after_a_replys_head_is_a_reply_that_did_not_begin() -> None:
-    error = in_state(State.REPLY).fail(TransportError(Failure.TIMEOUT), 0.0)
+    error = in_state(State.REPLY).fail(TransportError(Cause.TIMED_OUT, Phase.READING), 0.0)
     assert isinstance(error, ReplyTimeout)
     assert (error.limit, error.seconds, error.text) == ("first_byte", 60.0, "")
 
 
-@pytest.mark.parametrize("failure", Failure)
-def test_a_failure_within_an_error_is_that_error(failure: Failure) -> None:
+@pytest.mark.parametrize("cause", Cause)
+def test_a_failure_within_an_error_is_that_error(cause: Cause) -> None:
     call = in_state(State.ERROR)
     call.receive(error_json("it broke"))
-    error = call.fail(TransportError(failure), 0.0)
+    error = call.fail(TransportError(cause, Phase.READING), 0.0)
     assert type(error) is ServiceFailed
     assert (error.status, error.message) == (500, "it broke")
     assert call.state is State.FAILED
@@ -274,7 +357,7 @@ def test_a_reply_that_the_service_interrupts_fails() -> None:
     call = in_state(State.REPLY)
     call.receive(b"Hello Internal server error")
     with pytest.raises(InterruptedReply) as caught:
-        call.finish()
+        call.receive(b"")
     assert caught.value.text == call.text == "Hello "
     assert call.state is State.FAILED
 
@@ -391,58 +474,63 @@ def test_an_answer_that_stays_is_the_callers(
     call = exchange()
     failed = answer(call, status, body)
     assert type(failed) is error
-    assert call.retry(failed, 0.0, 0.0) is None
+    assert pause(call, failed, 0.0, 0.0) is None
     assert call.state is State.GIVEN_UP
 
 
 @pytest.mark.parametrize(
-    ("failure", "tried_again"),
+    ("cause", "phase", "tried_again"),
     [
-        (Failure.CONNECT, True),
-        (Failure.CONNECT_TIMEOUT, True),
-        (Failure.LOST, True),
-        (Failure.STALE, True),
-        (Failure.TIMEOUT, False),
-        (Failure.MALFORMED, False),
+        (Cause.TIMED_OUT, Phase.WAITING, True),
+        (Cause.TIMED_OUT, Phase.CONNECTING, True),
+        (Cause.LOST, Phase.CONNECTING, True),
+        (Cause.MALFORMED, Phase.CONNECTING, True),
+        (Cause.LOST, Phase.AWAITING_HEAD, True),
+        (Cause.UNSOLICITED, Phase.SENDING, True),
+        (Cause.TIMED_OUT, Phase.SENDING, False),
+        (Cause.TIMED_OUT, Phase.AWAITING_HEAD, False),
+        (Cause.MALFORMED, Phase.AWAITING_HEAD, False),
     ],
 )
 def test_which_failures_before_an_answer_are_tried_again(
-    failure: Failure, tried_again: bool
+    cause: Cause, phase: Phase, tried_again: bool
 ) -> None:
     call = exchange()
-    assert (call.retry(broken(call, failure), 0.0, 0.0) is not None) is tried_again
+    failed = broken(call, TransportError(cause, phase))
+    assert (pause(call, failed, 0.0, 0.0) is not None) is tried_again
 
 
 def test_an_error_cut_off_is_tried_again_if_its_status_may_pass() -> None:
-    for status, pause in ((503, 0.5), (501, None)):
+    for status, seconds in ((503, 0.5), (501, None)):
         call = exchange()
         call.attempt(NOW_MS)
         call.receive_head(status, [], sent=0.0, now_ms=NOW_MS)
-        assert call.retry(call.fail(TransportError(Failure.LOST), 0.0), 0.0, 1.0) == pause
+        assert pause(call, call.fail(LOST, 0.0), 0.0, 1.0) == seconds
 
 
-@pytest.mark.parametrize("failure", Failure)
+@pytest.mark.parametrize("cause", Cause)
 @pytest.mark.parametrize("data", [b"", b"H", b"\xd0", b"Inter"])
-def test_nothing_is_tried_again_once_a_reply_has_begun(failure: Failure, data: bytes) -> None:
+def test_nothing_is_tried_again_once_a_reply_has_begun(cause: Cause, data: bytes) -> None:
     call = exchange()
     call.attempt(NOW_MS)
     call.receive_head(200, [], sent=0.0, now_ms=NOW_MS)
-    call.receive(data)
-    error = call.fail(TransportError(failure), 0.0)
-    assert call.retry(error, 0.0, 0.0) is None
+    if data:
+        call.receive(data)
+    error = call.fail(TransportError(cause, Phase.READING), 0.0)
+    assert pause(call, error, 0.0, 0.0) is None
 
 
 @pytest.mark.parametrize("error", [ConnectError("lost"), RateLimited("busy", retry_after=0)])
 def test_no_error_whatever_makes_a_reply_begin_again(error: GPROChatError) -> None:
     call = in_state(State.REPLY)
     call.receive(b"Hello")
-    call.fail(TransportError(Failure.LOST), 0.0)
-    assert call.retry(error, 0.0, 0.0) is None
+    call.fail(LOST, 0.0)
+    assert pause(call, error, 0.0, 0.0) is None
 
 
 def test_a_call_ends_with_its_last_attempt() -> None:
     call = exchange(retry=RetryPolicy(max_attempts=4, base_delay=1, max_delay=3))
-    pauses = [call.retry(answer(call, 503), 0.0, 1.0) for _ in range(4)]
+    pauses = [pause(call, answer(call, 503), 0.0, 1.0) for _ in range(4)]
     assert pauses == [1, 2, 3, None]
     assert (call.attempts, call.state) == (4, State.GIVEN_UP)
 
@@ -452,7 +540,7 @@ def test_each_attempt_is_signed_afresh_with_its_own_time() -> None:
     acceptance = Acceptance(SERVICE, freshness_ms=0)
     for now_ms in (NOW_MS, NOW_MS + 1, NOW_MS + 60_000):
         assert acceptance.accept(call.attempt(now_ms).body, now_ms).time_ms == now_ms
-        call.retry(call.fail(TransportError(Failure.LOST), 0.0), 0.0, 0.0)
+        pause(call, call.fail(LOST, 0.0), 0.0, 0.0)
 
 
 def test_an_attempt_starts_without_what_the_one_before_has_left() -> None:
@@ -460,18 +548,18 @@ def test_an_attempt_starts_without_what_the_one_before_has_left() -> None:
     call.retry(answer(call, 503, b"busy", [(b"x", b"y")]), 0.0, 0.0)
     call.attempt(NOW_MS)
     assert (call.status, call.headers, call.text) == (None, {}, "")
-    error = call.fail(TransportError(Failure.TIMEOUT), 0.0)
+    error = call.fail(SILENT, 0.0)
     assert isinstance(error, ReplyTimeout)
     assert error.limit == "first_byte"
 
 
-@pytest.mark.parametrize(("asked", "pause"), [(0, 0.0), (120, 120.0), (121, None)])
+@pytest.mark.parametrize(("asked", "seconds"), [(0, 0.0), (120, 120.0), (121, None)])
 def test_the_wait_that_a_service_asks_for_is_obeyed_up_to_its_limit(
-    asked: int, pause: float | None
+    asked: int, seconds: float | None
 ) -> None:
     call = exchange()
     error = answer(call, 429, headers=[(b"retry-after", b"%d" % asked)])
-    assert call.retry(error, 0.0, 0.1) == pause
+    assert pause(call, error, 0.0, 0.1) == seconds
 
 
 # Kept connections that have closed
@@ -480,15 +568,15 @@ def test_the_wait_that_a_service_asks_for_is_obeyed_up_to_its_limit(
 def test_a_stale_connection_is_tried_again_at_once_and_outside_the_count() -> None:
     call = exchange(retry=RetryPolicy(max_attempts=2))
     for _ in range(5):
-        assert call.retry(broken(call, Failure.STALE), 0.0, 1.0) == 0.0
-    assert call.retry(broken(call, Failure.LOST), 0.0, 1.0) == 0.5
-    assert call.retry(broken(call, Failure.STALE), 0.0, 1.0) == 0.0
-    assert call.retry(broken(call, Failure.LOST), 0.0, 1.0) is None
+        assert call.retry(broken(call, STALE), 0.0, 1.0) == 0.0
+    assert call.retry(broken(call, LOST), 0.0, 1.0) == 0.5
+    assert call.retry(broken(call, STALE), 0.0, 1.0) == 0.0
+    assert pause(call, broken(call, LOST), 0.0, 1.0) is None
 
 
 def test_stale_connections_without_end_end() -> None:
     call = exchange(retry=RetryPolicy(max_attempts=1))
-    while call.retry(error := broken(call, Failure.STALE), 0.0, 1.0) is not None:
+    while pause(call, error := broken(call, STALE), 0.0, 1.0) is not None:
         assert call.attempts < 1000
     assert type(error) is ConnectError
     # More than a client has connections; the last of them counted as an attempt.
@@ -507,72 +595,102 @@ def rejected(call: Exchange, *, seconds_behind: float) -> SignatureRejected:
 
 @pytest.mark.parametrize("seconds_behind", [31, 3600, -31, -86400])
 def test_a_wrong_clock_is_set_right_for_one_more_attempt(seconds_behind: int) -> None:
-    call = exchange(retry=RetryPolicy(max_attempts=1))
+    clock = Clock()
+    call = exchange(retry=RetryPolicy(max_attempts=1), clock=clock)
     assert call.retry(rejected(call, seconds_behind=seconds_behind), 0.0, 1.0) == 0.0
-    assert call.clock_correction_ms == seconds_behind * 1000
+    assert clock.correction_ms == seconds_behind * 1000
     body = call.attempt(NOW_MS).body
     their_time = NOW_MS + seconds_behind * 1000
     assert Acceptance(SERVICE, freshness_ms=0).accept(body, their_time).time_ms == their_time
 
 
 def test_a_signature_rejected_again_tells_how_far_the_clock_is_off() -> None:
-    call = exchange()
+    clock = Clock()
+    call = exchange(clock=clock)
     assert call.retry(rejected(call, seconds_behind=90), 0.0, 1.0) == 0.0
     error = rejected(call, seconds_behind=90)
-    assert call.retry(error, 0.0, 1.0) is None
+    assert pause(call, error, 0.0, 1.0) is None
     assert error.clock_skew == 90
     assert "90 s behind" in str(error)
-    assert call.clock_correction_ms == 90_000
+    assert clock.correction_ms == 90_000
     assert call.attempts == 2
 
 
 def test_a_clock_is_set_once_a_call_even_if_the_service_contradicts_itself() -> None:
     call = exchange()
     assert call.retry(rejected(call, seconds_behind=90), 0.0, 1.0) == 0.0
-    assert call.retry(rejected(call, seconds_behind=900), 0.0, 1.0) is None
+    assert pause(call, rejected(call, seconds_behind=900), 0.0, 1.0) is None
 
 
 def test_a_clock_is_set_right_by_the_millisecond() -> None:
-    call = exchange()
+    clock = Clock()
+    call = exchange(clock=clock)
     now_ms = NOW_MS - 30_001
     headers = [(b"date", formatdate(NOW_MS / 1000, usegmt=True).encode())]
     error = answer(call, 401, error_json("Invalid signature."), headers, now_ms=now_ms)
     assert call.retry(error, 0.0, 1.0) == 0.0
-    assert call.clock_correction_ms == 30_001
+    assert clock.correction_ms == 30_001
 
 
 @pytest.mark.parametrize("seconds_behind", [0, 30, -30])
 def test_a_clock_that_is_little_off_is_not_the_reason(seconds_behind: int) -> None:
-    call = exchange()
-    assert call.retry(rejected(call, seconds_behind=seconds_behind), 0.0, 1.0) is None
-    assert call.clock_correction_ms == 0
+    clock = Clock()
+    call = exchange(clock=clock)
+    assert pause(call, rejected(call, seconds_behind=seconds_behind), 0.0, 1.0) is None
+    assert clock.correction_ms == 0
 
 
 def test_a_clock_already_set_right_by_an_earlier_call_is_not_the_reason() -> None:
-    call = exchange(clock_correction_ms=90_000)
+    clock = Clock(90_000)
+    call = exchange(clock=clock)
     assert json.loads(call.attempt(NOW_MS).body)["time"] == NOW_MS + 90_000
-    call = exchange(clock_correction_ms=90_000)
-    assert call.retry(rejected(call, seconds_behind=100), 0.0, 1.0) is None
-    assert call.clock_correction_ms == 90_000
+    call = exchange(clock=clock)
+    assert pause(call, rejected(call, seconds_behind=100), 0.0, 1.0) is None
+    assert clock.correction_ms == 90_000
 
 
 def test_a_correction_that_no_longer_holds_is_corrected() -> None:
-    call = exchange(clock_correction_ms=90_000)
+    clock = Clock(90_000)
+    call = exchange(clock=clock)
     assert call.retry(rejected(call, seconds_behind=0), 0.0, 1.0) == 0.0
-    assert call.clock_correction_ms == 0
+    assert clock.correction_ms == 0
 
 
 def test_without_a_date_a_rejected_signature_is_the_callers() -> None:
     call = exchange()
-    assert call.retry(answer(call, 401, error_json("Invalid signature.")), 0.0, 1.0) is None
+    assert pause(call, answer(call, 401, error_json("Invalid signature.")), 0.0, 1.0) is None
 
 
 def test_a_rejected_password_does_not_set_the_clock() -> None:
-    call = exchange()
+    clock = Clock()
+    call = exchange(clock=clock)
     headers = [(b"date", b"Sun, 06 Nov 1994 08:49:37 GMT")]
     error = answer(call, 401, error_json("Invalid password."), headers)
-    assert call.retry(error, 0.0, 1.0) is None
-    assert call.clock_correction_ms == 0
+    assert pause(call, error, 0.0, 1.0) is None
+    assert clock.correction_ms == 0
+
+
+def test_calls_that_are_rejected_at_once_are_each_signed_anew_once() -> None:
+    clock = Clock()
+    calls = [exchange(clock=clock, retry=RetryPolicy(max_attempts=1)) for _ in range(3)]
+    errors = [rejected(call, seconds_behind=90) for call in calls]
+    for call, error in zip(calls, errors, strict=True):
+        assert call.retry(error, 0.0, 1.0) == 0.0
+        assert json.loads(call.attempt(NOW_MS).body)["time"] == NOW_MS + 90_000
+    assert clock.correction_ms == 90_000
+
+
+def test_a_call_made_before_a_correction_is_signed_with_it() -> None:
+    clock = Clock()
+    learning, waiting = exchange(clock=clock), exchange(clock=clock)
+    learning.retry(rejected(learning, seconds_behind=90), 0.0, 1.0)
+    assert json.loads(waiting.attempt(NOW_MS).body)["time"] == NOW_MS + 90_000
+
+
+def test_calls_that_share_no_clock_share_no_correction() -> None:
+    learning, other = exchange(), exchange()
+    learning.retry(rejected(learning, seconds_behind=90), 0.0, 1.0)
+    assert json.loads(other.attempt(NOW_MS).body)["time"] == NOW_MS
 
 
 # Time limits
@@ -664,17 +782,17 @@ def test_a_reply_that_trickles_ends_with_the_total() -> None:
     assert "not over within 45 s, 7 characters arrived" in str(caught.value)
 
 
-@pytest.mark.parametrize("failure", [Failure.TIMEOUT, Failure.CONNECT_TIMEOUT])
-def test_a_limit_that_the_total_cut_short_is_the_total(failure: Failure) -> None:
+@pytest.mark.parametrize("failure", [SILENT, NOT_CONNECTED_IN_TIME, NO_SLOT], ids=str)
+def test_a_limit_that_the_total_cut_short_is_the_total(failure: TransportError) -> None:
     call = exchange(timeouts=Timeouts(total=5), now=100.0)
     error = broken(call, failure, now=105.0)
     assert isinstance(error, ReplyTimeout)
     assert (error.limit, error.seconds, error.text) == ("total", 5, "")
-    assert call.retry(error, 105.0, 0.0) is None
+    assert pause(call, error, 105.0, 0.0) is None
 
 
-@pytest.mark.parametrize("failure", [Failure.TIMEOUT, Failure.CONNECT_TIMEOUT])
-def test_a_limit_that_ran_out_before_the_total_is_itself(failure: Failure) -> None:
+@pytest.mark.parametrize("failure", [SILENT, NOT_CONNECTED_IN_TIME, NO_SLOT], ids=str)
+def test_a_limit_that_ran_out_before_the_total_is_itself(failure: TransportError) -> None:
     call = exchange(timeouts=Timeouts(connect=1, first_byte=1, total=5), now=100.0)
     error = broken(call, failure, now=101.0)
     assert getattr(error, "limit", "connect") != "total"
@@ -692,18 +810,19 @@ def test_an_error_whose_body_does_not_come_is_told_by_its_status() -> None:
 
 
 def test_no_pause_reaches_beyond_the_total() -> None:
-    for now, pause in ((19.0, 0.5), (19.499, 0.5), (19.5, None), (25.0, None)):
+    for now, seconds in ((19.0, 0.5), (19.499, 0.5), (19.5, None), (25.0, None)):
         call = exchange(timeouts=Timeouts(total=20))
-        assert call.retry(answer(call, 503), now, 1.0) == pause
+        assert pause(call, answer(call, 503), now, 1.0) == seconds
 
 
 def test_not_even_an_attempt_at_once_is_made_after_the_total() -> None:
+    clock = Clock()
+    call = exchange(timeouts=Timeouts(total=20), clock=clock)
+    assert pause(call, rejected(call, seconds_behind=90), 20.0, 0.0) is None
+    # The next call is signed with the right time at once.
+    assert clock.correction_ms == 90_000
     call = exchange(timeouts=Timeouts(total=20))
-    assert call.retry(rejected(call, seconds_behind=90), 20.0, 0.0) is None
-    # The next call profits from what this one learned.
-    assert call.clock_correction_ms == 90_000
-    call = exchange(timeouts=Timeouts(total=20))
-    assert call.retry(broken(call, Failure.STALE), 20.0, 0.0) is None
+    assert pause(call, broken(call, STALE), 20.0, 0.0) is None
 
 
 def test_a_proxy_that_asks_for_a_password_is_no_connection() -> None:

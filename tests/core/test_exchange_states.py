@@ -22,12 +22,14 @@ from hypothesis.stateful import (
 
 from gprochat_core import (
     Acceptance,
+    Cause,
+    Clock,
     ConnectError,
     Exchange,
-    Failure,
     GPROChatError,
     IncompleteReply,
     InterruptedReply,
+    Phase,
     ReplyTimeout,
     ReplyTooLong,
     ResponseError,
@@ -51,9 +53,9 @@ START_MS: Final = 1_700_000_000_000
 seconds = st.integers(1, 40)
 
 pieces = st.one_of(
-    st.text(max_size=6).map(str.encode),
-    st.binary(max_size=5),
-    st.sampled_from([b"", b"I", b"Internal ", FAILURE_MARKER.encode(), "🙂".encode()[:3]]),
+    st.text(min_size=1, max_size=6).map(str.encode),
+    st.binary(min_size=1, max_size=5),
+    st.sampled_from([b"I", b"Internal ", FAILURE_MARKER.encode(), "🙂".encode()[:3]]),
 )
 
 
@@ -63,7 +65,7 @@ class Calls(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0
-        self.clock_correction_ms = 0
+        self.clock = Clock()
         self.call: Exchange
         self.error: GPROChatError | None = None
 
@@ -92,7 +94,7 @@ class Calls(RuleBasedStateMachine):
             retry=self.retries,
             limits=Limits(max_reply_bytes=max_reply_bytes),
             now=self.now,
-            clock_correction_ms=self.clock_correction_ms,
+            clock=self.clock,
         )
         self.attempts = self.stale = self.corrections = 0
         self.began_a_reply = self.was_stale = False
@@ -109,7 +111,7 @@ class Calls(RuleBasedStateMachine):
         self.attempts += 1
         self.error = None
         self.was_stale = False
-        time_ms = self.now_ms + self.call.clock_correction_ms
+        time_ms = self.now_ms + self.clock.correction_ms
         assert ACCEPTANCE.accept(request.body, time_ms).time_ms == time_ms
 
     @precondition(lambda self: self.call.state is State.SENT)
@@ -140,7 +142,7 @@ class Calls(RuleBasedStateMachine):
         self.call.receive_head(401, [(b"date", date)], sent=self.now, now_ms=self.now_ms)
         self.call.receive(b'{"error": {"message": "Invalid signature."}}')
         with pytest.raises(SignatureRejected) as caught:
-            self.call.finish()
+            self.call.receive(b"")
         self.failed(caught.value)
 
     @precondition(lambda self: self.call.state in (State.REPLY, State.ERROR))
@@ -161,7 +163,7 @@ class Calls(RuleBasedStateMachine):
     def the_body_ends(self) -> None:
         is_reply = self.call.state is State.REPLY
         try:
-            self.text += self.call.finish()
+            self.text += self.call.receive(b"")
         except (InterruptedReply, ResponseError) as error:
             self.failed(error)
         if is_reply and self.error is not None:
@@ -175,10 +177,14 @@ class Calls(RuleBasedStateMachine):
             assert isinstance(self.error, ResponseError)
 
     @precondition(lambda self: self.call.state in (State.SENT, State.REPLY, State.ERROR))
-    @rule(failure=st.sampled_from(Failure))
-    def the_transport_fails(self, failure: Failure) -> None:
+    @rule(
+        cause=st.sampled_from(Cause),
+        phase=st.sampled_from([Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.READING]),
+        reused=st.booleans(),
+    )
+    def the_transport_fails(self, cause: Cause, phase: Phase, reused: bool) -> None:
         before = self.call.state
-        error = self.call.fail(TransportError(failure), self.now)
+        error = self.call.fail(TransportError(cause, phase, reused=reused), self.now)
         self.failed(error)
         if before is State.REPLY:
             assert isinstance(error, (TruncatedReply, InterruptedReply, ReplyTimeout))
@@ -186,7 +192,9 @@ class Calls(RuleBasedStateMachine):
             assert self.whole_characters.removeprefix(error.text) in ("", FAILURE_MARKER)
         elif before is State.ERROR:
             assert isinstance(error, ResponseError)
-        elif failure is Failure.STALE:
+        elif phase is not Phase.CONNECTING and (
+            cause is Cause.UNSOLICITED or (reused and cause in (Cause.LOST, Cause.MALFORMED))
+        ):
             assert isinstance(error, ConnectError)
             self.was_stale = True
 
@@ -210,9 +218,12 @@ class Calls(RuleBasedStateMachine):
     @rule(jitter=st.sampled_from([0.0, 0.5, 1.0]))
     def the_driver_asks_for_another_attempt(self, jitter: float) -> None:
         assert self.error is not None
-        correction_ms = self.call.clock_correction_ms
-        pause = self.call.retry(self.error, self.now, jitter)
-        if pause is None:
+        correction_ms = self.clock.correction_ms
+        try:
+            pause = self.call.retry(self.error, self.now, jitter)
+        except GPROChatError as raised:
+            if raised is not self.error:
+                raise
             assert self.call.state is State.GIVEN_UP
             delay = self.retries.delay(self.error, self.attempts - self.stale, jitter)
             earliest = 0.0 if self.was_stale else delay
@@ -226,7 +237,7 @@ class Calls(RuleBasedStateMachine):
         assert not self.began_a_reply
         assert 0 <= pause <= max(self.retries.max_delay, self.retries.max_retry_after)
         assert self.deadline is None or self.now + pause < self.deadline
-        if self.call.clock_correction_ms != correction_ms:
+        if self.clock.correction_ms != correction_ms:
             assert isinstance(self.error, SignatureRejected)
             self.corrections += 1
         elif not self.was_stale:
@@ -239,10 +250,9 @@ class Calls(RuleBasedStateMachine):
         total=st.none() | st.integers(1, 100),
     )
     def another_call(self, max_attempts: int, total: int | None) -> None:
-        self.clock_correction_ms = self.call.clock_correction_ms
         self.begin(max_attempts, 60, 30, total, 1 << 20)
 
-    @rule(name=st.sampled_from(["attempt", "head", "receive", "finish", "fail", "retry"]))
+    @rule(name=st.sampled_from(["attempt", "head", "receive", "fail", "retry"]))
     def the_driver_is_confused(self, name: str) -> None:
         call, state = self.call, self.call.state
         calls: dict[str, tuple[Callable[[], object], set[State]]] = {
@@ -252,9 +262,8 @@ class Calls(RuleBasedStateMachine):
                 {State.SENT},
             ),
             "receive": (lambda: call.receive(b"late"), {State.REPLY, State.ERROR}),
-            "finish": (call.finish, {State.REPLY, State.ERROR}),
             "fail": (
-                lambda: call.fail(TransportError(Failure.LOST), self.now),
+                lambda: call.fail(TransportError(Cause.LOST, Phase.READING), self.now),
                 {State.SENT, State.REPLY, State.ERROR},
             ),
             "retry": (lambda: call.retry(ConnectError("late"), self.now, 0.0), {State.FAILED}),

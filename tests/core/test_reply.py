@@ -305,8 +305,8 @@ def test_a_reply_broken_off_says_after_how_much_and_why() -> None:
 def test_salvaging_brings_what_was_held_back_but_not_the_marker(held: bytes, text: str) -> None:
     parser = ReplyParser(200, [])
     assert parser.feed(b"Hello " + held) == "Hello "
-    assert parser.salvage() == parser.text == text
-    assert parser.salvage() == text
+    assert parser.partial_text() == parser.text == text
+    assert parser.partial_text() == text
 
 
 def test_a_reply_that_is_interrupted_says_after_how_much() -> None:
@@ -318,7 +318,7 @@ def test_after_the_end_nothing_more_comes() -> None:
     parser.feed(b"Hello I\xf0\x9f")
     assert parser.finish() == "I\ufffd"
     assert parser.finish() == ""
-    assert parser.salvage() == parser.text == "Hello I\ufffd"
+    assert parser.partial_text() == parser.text == "Hello I\ufffd"
 
 
 def test_an_error_broken_off_is_what_arrived_of_it() -> None:

@@ -11,13 +11,14 @@ import anyio.lowlevel
 import pytest
 
 from gprochat_core import (
+    Cause,
     ConfigurationError,
     ConnectError,
-    Failure,
     GPROChatError,
     InterruptedReply,
     InvalidMessages,
     NotTheService,
+    Phase,
     ReplyTimeout,
     RetryPolicy,
     Service,
@@ -49,9 +50,9 @@ def longest_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "random", lambda: 1.0)
 
 
-def lost(cause: Exception | None = None, failure: Failure = Failure.LOST) -> TransportError:
-    error = TransportError(failure, "in the middle")
-    error.__cause__ = cause
+def lost(theirs: Exception | None = None, *, reused: bool = False) -> TransportError:
+    error = TransportError(Cause.LOST, Phase.READING, reused=reused, detail="in the middle")
+    error.__cause__ = theirs
     return error
 
 
@@ -121,7 +122,7 @@ async def test_an_exception_in_the_block_passes_and_releases_the_connection() ->
     ("answer", "kind"),
     [
         (Answer(pieces=(b"fi", lost())), TruncatedReply),
-        (Answer(pieces=(b"fi", lost(failure=Failure.TIMEOUT))), ReplyTimeout),
+        (Answer(pieces=(b"fi", TransportError(Cause.TIMED_OUT, Phase.READING))), ReplyTimeout),
         (Answer(pieces=(b"fi", b"Internal server error")), InterruptedReply),
         (Answer(500, pieces=(b"boom",)), ServiceFailed),
         (Answer(500, pieces=(lost(),)), ServiceFailed),
@@ -186,7 +187,7 @@ async def test_a_reply_that_breaks_off_after_its_first_text_is_not_asked_for_aga
 
 
 async def test_a_kept_connection_that_was_lost_is_tried_again_at_once() -> None:
-    transport = FakeTransport([lost(failure=Failure.STALE), FINE])
+    transport = FakeTransport([lost(reused=True), FINE])
     client = Client(SERVICE, transport, retry=RetryPolicy(max_attempts=1))
     assert await client.complete("Hello") == "fine"
     assert ("sleep", 0.0) in transport.events
@@ -199,27 +200,71 @@ async def test_a_transport_is_given_the_callers_time_limits() -> None:
     assert transport.limits == [(1.5, 2.5)]
 
 
+def rejected(*, ahead: int) -> Answer:
+    """The answer of a service whose clock is so many seconds ahead of this machine's."""
+    date = formatdate(time() + ahead, usegmt=True).encode()
+    return Answer(401, ((b"date", date),), (b'{"error":{"message":"Invalid signature."}}',))
+
+
+def signed_ahead(transport: FakeTransport) -> list[float]:
+    """How many seconds ahead of this machine's clock each request was signed."""
+    return [signed - time() for signed in signed_at(transport)]
+
+
 async def test_a_clock_correction_is_kept_by_the_client() -> None:
-    date = formatdate(time() + 3600, usegmt=True).encode()
-    rejected = Answer(401, ((b"date", date),), (b'{"error":{"message":"Invalid signature."}}',))
-    transport = FakeTransport([rejected, FINE, FINE])
+    transport = FakeTransport([rejected(ahead=3600), FINE, FINE])
     client = Client(SERVICE, transport)
     await client.complete("Hello")
     await client.complete("Hello")
-    ahead = [signed - time() for signed in signed_at(transport)]
-    assert ahead == pytest.approx([0, 3600, 3600], abs=30)
-    assert client.clock_correction_ms == pytest.approx(3_600_000, abs=30_000)
+    assert signed_ahead(transport) == pytest.approx([0, 3600, 3600], abs=30)
+    assert client.clock.correction_ms == pytest.approx(3_600_000, abs=30_000)
 
 
 async def test_a_clock_correction_is_kept_even_where_the_call_fails() -> None:
-    date = formatdate(time() - 3600, usegmt=True).encode()
-    rejected = Answer(401, ((b"date", date),), (b'{"error":{"message":"Invalid signature."}}',))
-    transport = FakeTransport([rejected, rejected, FINE])
+    transport = FakeTransport([rejected(ahead=-3600), rejected(ahead=-3600), FINE])
     client = Client(SERVICE, transport)
     with pytest.raises(SignatureRejected):
         await client.complete("Hello")
     await client.complete("Hello")
-    assert signed_at(transport)[-1] - time() == pytest.approx(-3600, abs=30)
+    assert signed_ahead(transport)[-1] == pytest.approx(-3600, abs=30)
+
+
+async def test_a_reply_made_before_the_clock_was_corrected_spends_no_attempt_of_its_own() -> None:
+    transport = FakeTransport([rejected(ahead=3600), FINE, FINE])
+    client = Client(SERVICE, transport)
+    earlier = client.stream("Hello")
+    await client.complete("Hello")
+    async with earlier:
+        assert earlier.attempts == 1
+    assert signed_ahead(transport) == pytest.approx([0, 3600, 3600], abs=30)
+
+
+async def test_calls_that_are_rejected_at_once_are_each_tried_again_once() -> None:
+    arrived = 0
+    all_rejected = anyio.Event()
+
+    async def wait_for_all() -> None:
+        nonlocal arrived
+        if transport.events[-1][0] == "send" and len(transport.requests) <= 3:
+            arrived += 1
+            if arrived == 3:
+                all_rejected.set()
+            await all_rejected.wait()
+
+    transport = FakeTransport([*[rejected(ahead=3600)] * 3, *[FINE] * 3], wait_for_all)
+    client = Client(SERVICE, transport)
+    attempts: list[int] = []
+
+    async def call() -> None:
+        async with client.stream("Hello") as reply:
+            assert [text async for text in reply] == ["fi", "ne"]
+        attempts.append(reply.attempts)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(call)
+    assert attempts == [2, 2, 2]
+    assert signed_ahead(transport) == pytest.approx([0] * 3 + [3600] * 3, abs=30)
 
 
 async def test_a_reply_is_entered_once() -> None:

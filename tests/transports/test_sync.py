@@ -5,7 +5,15 @@ from collections.abc import Generator
 
 import pytest
 
-from gprochat_core import ConnectError, Failure, Service, TransportError, TruncatedReply, UsageError
+from gprochat_core import (
+    Cause,
+    ConnectError,
+    Phase,
+    Service,
+    TransportError,
+    TruncatedReply,
+    UsageError,
+)
 from gprochat_transports import Client
 from gprochat_transports.sync import SyncClient, SyncReply, run
 from tests.transports.fake import Answer, FakeTransport
@@ -68,14 +76,15 @@ def test_an_exception_in_the_block_passes_and_releases_the_connection() -> None:
 
 
 def test_a_passing_failure_is_followed_by_another_attempt() -> None:
-    client, transport = make_client(TransportError(Failure.LOST), FINE)
+    client, transport = make_client(TransportError(Cause.LOST, Phase.AWAITING_HEAD), FINE)
     assert client.complete("Hello") == "fine"
     assert [event[0] for event in transport.events[:3]] == ["send", "sleep", "send"]
 
 
 def test_an_error_is_the_same_as_the_asynchronous_clients() -> None:
     client, _ = make_client(
-        Answer(pieces=(b"fi", TransportError(Failure.LOST))), *[TransportError(Failure.CONNECT)] * 3
+        Answer(pieces=(b"fi", TransportError(Cause.LOST, Phase.READING))),
+        *[TransportError(Cause.LOST, Phase.CONNECTING)] * 3,
     )
     with pytest.raises(TruncatedReply) as caught:
         client.complete("Hello")
