@@ -7,9 +7,12 @@ from math import inf
 from ssl import SSLContext
 from weakref import WeakSet
 
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from yarl import URL
+from ..extras import needs
+
+with needs("aiohttp"):
+    import aiohttp
+    from aiohttp.client_proto import ResponseHandler
+    from yarl import URL
 
 from gprochat_core import (
     ConfigurationError,

@@ -7,8 +7,13 @@ from math import inf
 from ssl import SSLContext
 from typing import TYPE_CHECKING, cast
 
-import anyio
-import anyio.lowlevel
+from ..extras import needs
+
+with needs("httpx"):
+    import anyio
+    import anyio.lowlevel
+
+    from .library import Library, client_settings
 
 from gprochat_core import (
     Failure,
@@ -34,7 +39,6 @@ from .call import (
     note_reads,
 )
 from .connections import Connection, Connections, GivenClient, OwnConnections
-from .library import Library, client_settings
 from .response import HttpxResponse, close_to_the_end
 
 if TYPE_CHECKING:

@@ -6,8 +6,11 @@ from ssl import SSLContext
 from time import monotonic
 from typing import Final
 
-import h11
-import trio
+from ..extras import needs
+
+with needs("trio"):
+    import h11
+    import trio
 
 from gprochat_core import (
     Failure,

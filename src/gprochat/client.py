@@ -1,0 +1,106 @@
+"""The client for the event loop that runs, on the first adapter for that loop that is installed."""
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from functools import cache
+from importlib import import_module
+from ssl import SSLContext
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import gprochat_transports
+from gprochat_core import Limits, RetryPolicy, Service, Timeouts, UsageError
+from gprochat_transports.environment import FROM_ENVIRONMENT, Proxy
+
+__all__ = ["Client", "first_installed"]
+
+ADAPTERS: Final = {"asyncio": ("aiohttp", "httpx"), "trio": ("trio", "httpx")}
+"""The adapters that run on an event loop, the preferred one first."""
+
+
+class Client(gprochat_transports.Client):
+    """A client for the event loop that runs: on asyncio or trio, over whatever is installed.
+
+    On asyncio it uses aiohttp, or httpx where aiohttp is missing; on trio it uses trio's own
+    sockets, or httpx where trio's adapter is missing. Make it inside `async def`:
+
+        async with gprochat.Client(service) as client:
+            print(await client.complete("Hello"))
+
+    To pass a session or client of a library, use that adapter's own `Client`.
+
+    Args:
+        service: the deployment to talk to.
+        timeouts, retry, limits: the time limits, the retries and the size limits; None for the
+            defaults.
+        proxy: the URL of an HTTP or SOCKS5 proxy, None for no proxy; by default as the
+            environment says.
+        ssl_context: the TLS settings; by default certificates are verified against the system's.
+
+    Raises:
+        UsageError: no event loop runs.
+        ImportError: no adapter for the event loop is installed; the message names the extra.
+        ConfigurationError: the service has no secret key, or the proxy cannot be used.
+    """
+
+    # A class and not a function, so that annotations and isinstance can name it. `__new__` makes
+    # the object an instance of the adapter's Client as well; that class's `__init__` runs next.
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            service: Service,
+            *,
+            timeouts: Timeouts | None = None,
+            retry: RetryPolicy | None = None,
+            limits: Limits | None = None,
+            proxy: Proxy = FROM_ENVIRONMENT,
+            ssl_context: SSLContext | None = None,
+        ) -> None: ...
+
+    def __new__(cls, *_arguments: Any, **_settings: Any) -> Self:
+        """Make an instance of this class and of the adapter's."""
+        adapter = first_installed(ADAPTERS[running_loop()])
+        made: Self = super().__new__(combined((cls, adapter.Client)))
+        return made
+
+
+def first_installed(adapters: Iterable[str]) -> ModuleType:
+    """Return the first of some adapters, given by name, whose libraries are installed.
+
+    Raises:
+        ImportError: the libraries of all of them are missing; the message names the first's extra.
+    """
+    missing: list[ImportError] = []
+    for adapter in adapters:
+        try:
+            return import_module(f"gprochat_transports.{adapter}")
+        except ImportError as error:
+            missing.append(error)
+    raise missing[0]
+
+
+def running_loop() -> str:
+    """Return the name of the library whose event loop runs in this thread.
+
+    Raises:
+        UsageError: no event loop runs.
+    """
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return "trio"
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise UsageError(
+            "no event loop runs here: make a gprochat.Client inside `async def`, "
+            "or choose an adapter, such as gprochat_transports.aiohttp.Client"
+        ) from None
+    return "asyncio"
+
+
+@cache
+def combined(bases: tuple[type, ...]) -> type:
+    return type(bases[0].__name__, bases, {"__doc__": bases[0].__doc__})
