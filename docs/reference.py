@@ -1,8 +1,8 @@
-"""Makes the reference, HTML pages from the docstrings of all public modules, in a folder.
+"""Writes the reference, HTML pages made from the docstrings of all public modules, to a folder.
 
     python docs/reference.py build/docs
 
-Anything that pdoc would only warn of, such as a type that it cannot resolve, ends it.
+Every warning of pdoc's, such as a type that it cannot resolve, is an error here.
 """
 
 import pkgutil

@@ -1,14 +1,16 @@
-"""The front door: the names of a first program.
+"""The front door: the names that a first program needs.
 
+    import asyncio
     import gprochat
 
-    service = gprochat.service_from_environment()
-    async with gprochat.Client(service) as client:
-        print(await client.complete("Hello"))
+    async def main():
+        async with gprochat.Client(gprochat.service_from_environment()) as client:
+            print(await client.complete("Hello"))
 
-Each name is imported when it is first used, so that `import gprochat` is quick and needs no
-library. What else there is stands in `gprochat_core`, `gprochat_transports` and this package's
-modules.
+    asyncio.run(main())
+
+A name is imported when it is first used, so `import gprochat` is quick and needs no other library.
+All other names are in `gprochat_core`, `gprochat_transports` and the modules of this package.
 """
 
 from importlib import import_module
@@ -86,15 +88,18 @@ HOMES: Final = {
     "SyncClient": "gprochat_transports.httpx",
     "service_from_environment": "gprochat_transports",
 }
-"""The modules of the names that are not the core's."""
+"""The modules of those names that do not come from `gprochat_core`."""
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(HOMES.get(name, "gprochat_core")), name)
-    globals()[name] = value
-    return value
+# Hidden from type checkers, which otherwise would accept any name.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(HOMES.get(name, "gprochat_core")), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The client for the event loop that runs, on the first adapter for that loop that is installed."""
+"""The client for the event loop that runs: the first adapter for that loop that is installed."""
 
 import asyncio
 import sys
@@ -15,15 +15,16 @@ from gprochat_transports.environment import FROM_ENVIRONMENT, Proxy
 
 __all__ = ["Client", "first_installed"]
 
-ADAPTERS: Final = {"asyncio": ("aiohttp", "httpx"), "trio": ("trio", "httpx")}
-"""The adapters that run on an event loop, the preferred one first."""
+# Where httpx is installed h11 is too, and so the adapter for trio: httpx is no choice on trio.
+ADAPTERS: Final = {"asyncio": ("aiohttp", "httpx"), "trio": ("trio",)}
+"""The adapters for each event loop, the preferred one first."""
 
 
 class Client(gprochat_transports.Client):
-    """A client for the event loop that runs: on asyncio or trio, over whatever is installed.
+    """A client for the event loop that runs, asyncio or trio.
 
-    On asyncio it uses aiohttp, or httpx where aiohttp is missing; on trio it uses trio's own
-    sockets, or httpx where trio's adapter is missing. Make it inside `async def`:
+    On asyncio it uses the adapter for aiohttp, or the one for httpx if aiohttp is not installed;
+    on trio it uses the adapter for trio. Make it inside `async def`:
 
         async with gprochat.Client(service) as client:
             print(await client.complete("Hello"))
@@ -40,7 +41,7 @@ class Client(gprochat_transports.Client):
 
     Raises:
         UsageError: no event loop runs.
-        ImportError: no adapter for the event loop is installed; the message names the extra.
+        ImportError: no adapter for the event loop is installed; the message names an extra.
         ConfigurationError: the service has no secret key, or the proxy cannot be used.
     """
 
