@@ -7,7 +7,7 @@ from functools import cache
 from importlib import import_module
 from ssl import SSLContext
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import gprochat_transports
 from gprochat_core import Limits, RetryPolicy, Service, Timeouts, UsageError
@@ -45,9 +45,8 @@ class Client(gprochat_transports.Client):
         ConfigurationError: the service has no secret key, or the proxy cannot be used.
     """
 
-    # A class and not a function, so that annotations and isinstance can name it. `__new__` makes
-    # the object an instance of the adapter's Client as well; that class's `__init__` runs next.
-
+    # A class and not a function, so that annotations and isinstance can name it. An object of it
+    # is an instance of the adapter's Client too, whose `__init__` takes the arguments.
     if TYPE_CHECKING:
 
         def __init__(
@@ -61,11 +60,12 @@ class Client(gprochat_transports.Client):
             ssl_context: SSLContext | None = None,
         ) -> None: ...
 
-    def __new__(cls, *_arguments: Any, **_settings: Any) -> Self:
-        """Make an instance of this class and of the adapter's."""
-        adapter = first_installed(ADAPTERS[running_loop()])
-        made: Self = super().__new__(combined((cls, adapter.Client)))
-        return made
+    else:
+
+        def __new__(cls, service, **settings):
+            """Make an instance of this class and of the adapter's `Client`."""
+            adapter = first_installed(ADAPTERS[running_loop()])
+            return super().__new__(combined((cls, adapter.Client)))
 
 
 def first_installed(adapters: Iterable[str]) -> ModuleType:

@@ -2,7 +2,7 @@
 
 It has the names of the original provider class, so that it can replace that class: class
 attributes that describe it, and an asynchronous generator of text. A conversation is sent as one
-prompt (docs/protocol.md, "flattened").
+prompt, the encoding "flattened".
 """
 
 from collections.abc import AsyncGenerator

@@ -1,6 +1,7 @@
 """The client for the event loop that runs, on the first adapter that is installed."""
 
 from collections.abc import Iterator
+from ssl import create_default_context
 from typing import get_type_hints
 
 import pytest
@@ -10,7 +11,7 @@ import gprochat_transports
 import gprochat_transports.aiohttp
 import gprochat_transports.trio
 from gprochat.server import in_thread, serve
-from gprochat_core import ConfigurationError, Service, Timeouts, UsageError
+from gprochat_core import ConfigurationError, Limits, RetryPolicy, Service, Timeouts, UsageError
 from tests.installations import output_with, run_with
 
 SERVICE = Service("http://127.0.0.1:9", secret_key="made up")
@@ -75,6 +76,15 @@ async def test_a_subclass_is_an_instance_of_itself() -> None:
 
 @pytest.mark.anyio
 async def test_settings_reach_the_adapter() -> None:
+    async with gprochat.Client(
+        SERVICE,
+        timeouts=Timeouts(),
+        retry=RetryPolicy(),
+        limits=Limits(),
+        proxy=None,
+        ssl_context=create_default_context(),
+    ):
+        pass
     with pytest.raises(ConfigurationError, match="proxy"):
         gprochat.Client(SERVICE, proxy="ftp://proxy.example")
     with pytest.raises(TypeError):
