@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Final
@@ -42,7 +42,9 @@ exec(code, {"__name__": "__main__"})
 """Runs code that can import only this project, the standard library and the allowed modules."""
 
 
-def run_with(installed: Iterable[str], code: str) -> "subprocess.CompletedProcess[str]":
+def run_with(
+    installed: Iterable[str], code: str, *, environment: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
     """Run code where only these requirements, such as "gprochat[trio]", are installed."""
     distributions = installed_with(installed)
     allowed = [
@@ -56,6 +58,7 @@ def run_with(installed: Iterable[str], code: str) -> "subprocess.CompletedProces
         [sys.executable, "-I", "-S", "-c", HIDE, json.dumps([paths, allowed, code])],
         capture_output=True,
         encoding="utf-8",
+        env=environment,
         check=False,
     )
 

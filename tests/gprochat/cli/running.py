@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from typing import Final
@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from gprochat.cli.commands import gprochat
 from gprochat.server import Answer
 from gprochat_core import Message, Service
+from tests.installations import run_with
 
 __all__ = [
     "COMMAND",
@@ -31,7 +32,7 @@ __all__ = [
     "lines_of",
     "on_terminal",
     "run",
-    "run_without",
+    "run_where_installed",
     "stalling_answer",
 ]
 
@@ -213,25 +214,15 @@ async def stalling_answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
     yield messages[-1].text
 
 
-def run_without(modules: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process where these modules cannot be imported."""
-    code = (
-        "import sys\n"
-        "class Missing:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.partition('.')[0] in {modules!r}:\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Missing())\n"
-        "from gprochat.cli import main\n"
-        "main()\n"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**environment(), "GPROCHAT_SECRET_KEY": "k", "GPROCHAT_URL": "http://127.0.0.1:1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=LIMIT,
+def run_where_installed(
+    requirements: Iterable[str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command where only these requirements are installed; no service is where it asks."""
+    settings = {"GPROCHAT_SECRET_KEY": "k", "GPROCHAT_URL": "http://127.0.0.1:1"}
+    return run_with(
+        requirements,
+        f"import sys; sys.argv[1:] = {arguments!r}; from gprochat.cli import main; main()",
+        environment={**environment(), **settings},
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from gprochat.cli.loops import TRANSPORTS
 from gprochat_core import Service
+from tests.installations import run_with
 
 from .running import LIMIT, PROMPT, environment, on_terminal
 
@@ -182,3 +183,10 @@ def test_the_line_editor_is_not_imported_without_a_conversation() -> None:
         [sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, timeout=LIMIT
     )
     assert (done.stdout, done.returncode) == (b"Hi", 0)
+
+
+def test_without_the_line_editor_the_error_names_the_extra() -> None:
+    code = "from gprochat.cli.conversation import line_editor; line_editor()"
+    run = run_with(["click"], code)
+    assert run.returncode == 1
+    assert "pip install 'gprochat[cli]'" in run.stderr.splitlines()[-1]

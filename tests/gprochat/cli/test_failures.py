@@ -18,7 +18,7 @@ from .running import (
     invoke,
     lines_of,
     run,
-    run_without,
+    run_where_installed,
 )
 
 FULL = Path("/dev/full")
@@ -125,23 +125,18 @@ def test_a_standard_stream_closed_from_the_start_causes_no_traceback(
 
 
 @pytest.mark.parametrize(
-    ("missing", "arguments", "status", "advice"),
+    ("installed", "arguments", "status", "extra"),
     [
-        (["trio"], ["chat", "--transport", "trio", "Hi"], 2, "pip install 'gprochat[trio]'"),
-        (["aiohttp"], ["chat", "--local", "Hi"], 1, "pip install 'gprochat[server]'"),
-        (["aiohttp"], ["serve"], 1, "pip install 'gprochat[server]'"),
-        (
-            ["aiohttp", "httpx", "httpx2", "trio"],
-            ["chat", "Hi"],
-            2,
-            "pip install 'gprochat[aiohttp]'",
-        ),
+        (["gprochat[cli]"], ["chat", "--transport", "trio", "Hi"], 2, "trio"),
+        (["gprochat[httpx]", "click"], ["chat", "--local", "Hi"], 1, "server"),
+        (["gprochat[httpx]", "click"], ["serve"], 1, "server"),
+        (["click"], ["chat", "Hi"], 2, "aiohttp"),
     ],
 )
 def test_a_missing_library_is_one_line_that_names_the_extra(
-    missing: list[str], arguments: list[str], status: int, advice: str
+    installed: list[str], arguments: list[str], status: int, extra: str
 ) -> None:
-    done = run_without(missing, *arguments)
+    done = run_where_installed(installed, *arguments)
     assert done.returncode == status
-    assert advice in done.stderr
+    assert f"pip install 'gprochat[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr

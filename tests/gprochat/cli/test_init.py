@@ -3,11 +3,11 @@
 import subprocess
 import sys
 
-from .running import LIMIT, environment, run_without
+from .running import LIMIT, environment, run_where_installed
 
 
 def test_without_click_the_command_says_what_to_install() -> None:
-    done = run_without(["click"], "--help")
+    done = run_where_installed(["gprochat[aiohttp]"], "--help")
     assert done.returncode == 1
     assert done.stderr == "gprochat: No module named 'click'. Run: pip install 'gprochat[cli]'\n"
 

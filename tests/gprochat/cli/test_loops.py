@@ -8,14 +8,12 @@ import trio
 from gprochat.cli import loops
 from gprochat.cli.loops import TRANSPORTS
 
-from .running import (
-    run_without,
-)
+from .running import run_where_installed
 
 
 def test_the_first_transport_that_is_installed_is_the_default() -> None:
     assert loops.choose(None) == loops.choose("aiohttp")
-    done = run_without(["aiohttp"], "chat", "Hi")
+    done = run_where_installed(["gprochat[httpx]", "click"], "chat", "Hi")
     assert done.returncode == 1
     assert "check URL, network and proxy" in done.stderr
 
