@@ -95,9 +95,9 @@ def sign(text: str, time_ms: int | None, ask_secret_key: bool) -> None:
 def curl(
     prompt: str, url: str | None, ask_password: bool, ask_secret_key: bool, encoding: Encoding
 ) -> None:
-    """Print a curl command that asks PROMPT, signed with the current time.
+    """Print a signed curl command that asks PROMPT.
 
-    The command contains the site password, but not the secret key.
+    It is signed with the current time. It contains the site password, but not the secret key.
     """
     service = find_service(
         url, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
