@@ -2,14 +2,17 @@
 
 from typing import Unpack
 
-import aiohttp
-
 from gprochat_core import Limits, Service
 
 from ..client import Client as AnyClient
 from ..environment import find_proxy, proxy_secrets
+from ..extras import needs
 from ..options import ClientOptions, Settings
-from .transport import AiohttpTransport
+
+with needs("aiohttp"):
+    import aiohttp
+
+    from .transport import AiohttpTransport
 
 __all__ = ["Client"]
 

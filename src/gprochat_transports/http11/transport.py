@@ -13,7 +13,7 @@ from gprochat_core import Cause, Limits, Phase, Request, SendLimits, TransportEr
 from ..environment import split_proxy
 from ..pool import Pool
 from .connection import Connection, Headers
-from .network import Network
+from .network import Causes, Network
 
 __all__ = ["Http11Response", "Http11Transport"]
 
@@ -32,7 +32,7 @@ class Http11Transport:
         self, network: Network, limits: Limits, proxy: str | None, ssl_context: SSLContext | None
     ) -> None:
         self._network = network
-        self._causes = {**network.causes, h11.RemoteProtocolError: Cause.MALFORMED}
+        self._causes: Causes = {**network.causes, h11.RemoteProtocolError: Cause.MALFORMED}
         self._exceptions = tuple(self._causes)
         self._max_head_bytes = limits.max_head_bytes
         self._ssl_context = ssl_context

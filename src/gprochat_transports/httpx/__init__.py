@@ -12,12 +12,15 @@ from gprochat_core import Limits, Service
 from ..client import Client as AnyClient
 from ..client import Transport
 from ..environment import find_proxy, proxy_secrets
+from ..extras import needs
 from ..http11.network import Network
-from ..http11.transport import Http11Transport
 from ..options import ClientOptions, Settings
 from ..sync import SyncClient as AnySyncClient
-from .blocking import BlockingNetwork
-from .connection import AnyioNetwork
+
+with needs("httpx"):
+    from ..http11.transport import Http11Transport
+    from .blocking import BlockingNetwork
+    from .connection import AnyioNetwork
 
 if TYPE_CHECKING:
     import httpx

@@ -6,9 +6,12 @@ from gprochat_core import Limits, Service
 
 from ..client import Client as AnyClient
 from ..environment import find_proxy, proxy_secrets
-from ..http11.transport import Http11Transport
+from ..extras import needs
 from ..options import ClientOptions, Settings
-from .connection import TrioNetwork
+
+with needs("trio"):
+    from ..http11.transport import Http11Transport
+    from .connection import TrioNetwork
 
 __all__ = ["Client"]
 
