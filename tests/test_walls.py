@@ -25,7 +25,6 @@ TRANSPORTS: Final = [
 ]
 
 LAYERS: Final = [
-    "values",
     "errors",
     "signing",
     "messages",

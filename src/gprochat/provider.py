@@ -5,6 +5,7 @@ what it can, and an asynchronous generator of text. A conversation goes out as o
 """
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import ClassVar
 
 import aiohttp
@@ -118,7 +119,8 @@ class GPROChat:
         service = service_from_environment(
             default=Service(cls.url, secret_key=cls.secret_key, encoding="flattened")
         )
-        service = service.replace(
+        service = replace(
+            service,
             url=service.url if url is None else url,
             secret_key=service.secret_key if secret_key is None else secret_key,
             password=service.password if password is None else password,

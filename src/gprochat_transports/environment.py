@@ -5,6 +5,7 @@ A caller's own argument always comes first.
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum
 from importlib.util import find_spec
 from typing import Final, Literal, TypeAlias
@@ -40,7 +41,8 @@ def service_from_environment(
     Raises:
         ConfigurationError: one of them cannot be used.
     """
-    return default.replace(
+    return replace(
+        default,
         url=environ.get("GPROCHAT_URL") or default.url,
         secret_key=environ.get("GPROCHAT_SECRET_KEY", default.secret_key),
         password=environ.get("GPROCHAT_PASSWORD") or default.password,

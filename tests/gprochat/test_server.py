@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import aiohttp
 import anyio
@@ -232,7 +233,7 @@ class TestAReply:
     @pytest.mark.parametrize("encoding", ["native", "flattened", "content"])
     async def test_every_encoding_is_understood(self, encoding: Encoding) -> None:
         async with serve() as server:
-            service = server.service.replace(encoding=encoding)
+            service = replace(server.service, encoding=encoding)
             async with Client(service) as client:
                 assert await client.complete("Hello, world!") == "Hello, world!"
 
@@ -345,8 +346,8 @@ class TestARefusal:
     async def test_clients_meet_the_matching_errors(self) -> None:
         async with serve(password="open sesame") as server:
             for service, error in [
-                (server.service.replace(password=None), PasswordRejected),
-                (server.service.replace(secret_key="another"), SignatureRejected),
+                (replace(server.service, password=None), PasswordRejected),
+                (replace(server.service, secret_key="another"), SignatureRejected),
             ]:
                 async with Client(service) as client:
                     with pytest.raises(error):
