@@ -21,7 +21,6 @@ TRANSPORTS: Final = [
 ]
 
 LAYERS: Final = [
-    "values",
     "errors",
     "signing",
     "messages",

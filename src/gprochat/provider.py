@@ -6,6 +6,7 @@ prompt, the encoding "flattened".
 """
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from gprochat_core import (
@@ -123,7 +124,8 @@ class GPROChat:
         service = service_from_environment(
             default=Service(cls.url, secret_key=cls.secret_key, encoding="flattened")
         )
-        service = service.replace(
+        service = replace(
+            service,
             url=service.url if url is None else url,
             secret_key=service.secret_key if secret_key is None else secret_key,
             password=service.password if password is None else password,

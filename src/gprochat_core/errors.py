@@ -85,33 +85,17 @@ class ConnectTimeout(ConnectError):
 
 
 class ResponseError(GPROChatError):
-    """The service, or whatever stands in front of it, answered with something else than a reply.
+    """The service, or a gateway or proxy in front of it, answered with something else than a reply.
 
     Attributes:
         status: the HTTP status.
         message: what the response's body said, "" where it said nothing readable.
         code: the `code` of the response's JSON error, where there was one.
-    """
-
-    def __init__(
-        self, what: str, *, status: int = 0, message: str = "", code: str | None = None
-    ) -> None:
-        super().__init__(what)
-        self.status = status
-        self.message = message
-        self.code = code
-
-
-class BadRequest(ResponseError):
-    """The service cannot take this request: a wrong conversation (400), too long a one (413)."""
-
-
-class AuthenticationError(ResponseError):
-    """The service does not let this request in (401, 403).
-
-    Attributes:
+        retry_after: how many seconds the service asks to wait; None where it did not say. Only
+            RateLimited and ServiceFailed have it.
         clock_skew: how many seconds the service's clock is ahead of this machine's, by the
-            response's Date header; None where it had none.
+            response's Date header; None where it had none. Only AuthenticationError has it.
+        location: where a redirect pointed; it is never followed. Only NotTheService has it.
     """
 
     def __init__(
@@ -121,10 +105,25 @@ class AuthenticationError(ResponseError):
         status: int = 0,
         message: str = "",
         code: str | None = None,
+        retry_after: float | None = None,
         clock_skew: float | None = None,
+        location: str | None = None,
     ) -> None:
-        super().__init__(what, status=status, message=message, code=code)
+        super().__init__(what)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.retry_after = retry_after
         self.clock_skew = clock_skew
+        self.location = location
+
+
+class BadRequest(ResponseError):
+    """The service cannot take this request: a wrong conversation (400), too long a one (413)."""
+
+
+class AuthenticationError(ResponseError):
+    """The service does not let this request in (401, 403)."""
 
 
 class SignatureRejected(AuthenticationError):
@@ -136,63 +135,15 @@ class PasswordRejected(AuthenticationError):
 
 
 class RateLimited(ResponseError):
-    """Too many requests: a 429, or the model's 429 that hides in a 500.
-
-    Attributes:
-        retry_after: how many seconds the service asks to wait; None where it did not say.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        *,
-        status: int = 0,
-        message: str = "",
-        code: str | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(what, status=status, message=message, code=code)
-        self.retry_after = retry_after
+    """Too many requests: a 429, or the model's 429 that hides in a 500."""
 
 
 class ServiceFailed(ResponseError):
-    """The service, its model or a gateway in front of it failed (5xx, 408).
-
-    Attributes:
-        retry_after: how many seconds the service asks to wait; None where it did not say.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        *,
-        status: int = 0,
-        message: str = "",
-        code: str | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(what, status=status, message=message, code=code)
-        self.retry_after = retry_after
+    """The service, its model or a gateway in front of it failed (5xx, 408)."""
 
 
 class NotTheService(ResponseError):
-    """Whatever answered is not a service of this family: a redirect, a 404, a page, no HTTP.
-
-    Attributes:
-        location: where a redirect pointed; it is never followed.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        *,
-        status: int = 0,
-        message: str = "",
-        code: str | None = None,
-        location: str | None = None,
-    ) -> None:
-        super().__init__(what, status=status, message=message, code=code)
-        self.location = location
+    """The answer is not from a service of this family: a redirect, a 404, a page, no HTTP."""
 
 
 class IncompleteReply(GPROChatError):

@@ -6,12 +6,12 @@ conversations of other shapes become wire messages" and "The relatives' dialect"
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from json import JSONEncoder
 from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 from .errors import InvalidMessages
 from .signing import utf8
-from .values import Value, put
 
 __all__ = [
     "ENCODINGS",
@@ -43,7 +43,8 @@ JSON_BLANK_LINE: Final = rb"\n\n"
 to_json: Final = JSONEncoder(ensure_ascii=False).encode
 
 
-class Message(Value):
+@dataclass(frozen=True, slots=True)
+class Message:
     """One message of a conversation, checked when it is made.
 
     Args:
@@ -54,29 +55,24 @@ class Message(Value):
         InvalidMessages: an unknown role, a text that is not a str or holds a lone surrogate.
     """
 
-    __slots__ = ("json", "role", "text")
-    __match_args__ = ("role", "text")
-
     role: Role
     text: str
-    json: bytes
-    """The text inside a JSON string, in UTF-8 and without quotes: encoded once, however often
-    the message is sent."""
+    json: bytes = field(init=False, repr=False, compare=False)
+    """The text as a JSON string in UTF-8 without its quotes, encoded once for all attempts."""
 
-    def __init__(self, role: Role, text: str) -> None:
+    def __post_init__(self) -> None:
         try:
-            known = ROLES[role]
+            role = ROLES[self.role]
         except (KeyError, TypeError):
             raise InvalidMessages(
-                f"unknown role {role!r}: use 'system', 'user' or 'assistant' "
+                f"unknown role {self.role!r}: use 'system', 'user' or 'assistant' "
                 "(which the wire calls 'model')"
             ) from None
-        if not isinstance(text, str):
-            raise InvalidMessages(f"a message's text is a str, not {type(text).__name__}")
-        utf8(text)
-        put(self, "role", known)
-        put(self, "text", text)
-        put(self, "json", to_json(text).encode()[1:-1])
+        if not isinstance(self.text, str):
+            raise InvalidMessages(f"a message's text is a str, not {type(self.text).__name__}")
+        utf8(self.text)
+        object.__setattr__(self, "role", role)
+        object.__setattr__(self, "json", to_json(self.text).encode()[1:-1])
 
 
 Conversation: TypeAlias = (

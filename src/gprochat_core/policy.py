@@ -1,11 +1,18 @@
 """The numbers a caller may set, and what follows from them: time limits, retries, size limits."""
 
+from dataclasses import dataclass, fields
 from typing import Final
 
 from .diagnosis import MISCONFIGURED
-from .errors import ConfigurationError, ConnectError, GPROChatError, RateLimited, ServiceFailed
+from .errors import (
+    ConfigurationError,
+    ConnectError,
+    GPROChatError,
+    RateLimited,
+    ResponseError,
+    ServiceFailed,
+)
 from .reply import MAX_REPLY_BYTES
-from .values import Value, put
 
 __all__ = ["Limits", "RetryPolicy", "Timeouts", "is_transient"]
 
@@ -15,7 +22,8 @@ LONGEST: Final = 10**9
 """Seconds that every event loop and socket can still count: thirty years."""
 
 
-class Timeouts(Value):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
     """How long to wait, in seconds; None waits for as long as it takes.
 
     Args:
@@ -28,32 +36,20 @@ class Timeouts(Value):
         ConfigurationError: one of them is neither None nor a positive number.
     """
 
-    __slots__ = __match_args__ = ("connect", "first_byte", "idle", "total")
+    connect: float | None = 10.0
+    first_byte: float | None = 60.0
+    idle: float | None = 30.0
+    total: float | None = None
 
-    connect: float | None
-    first_byte: float | None
-    idle: float | None
-    total: float | None
-
-    def __init__(
-        self,
-        *,
-        connect: float | None = 10.0,
-        first_byte: float | None = 60.0,
-        idle: float | None = 30.0,
-        total: float | None = None,
-    ) -> None:
-        put(self, "connect", connect)
-        put(self, "first_byte", first_byte)
-        put(self, "idle", idle)
-        put(self, "total", total)
-        for name in self.__slots__:
-            seconds = getattr(self, name)
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            seconds = getattr(self, field.name)
             if seconds is not None:
-                check_number("timeout", name, seconds, zero=False)
+                check_number("timeout", field.name, seconds, zero=False)
 
 
-class RetryPolicy(Value):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
     """When a failed attempt is followed by another, and how soon.
 
     Args:
@@ -67,26 +63,13 @@ class RetryPolicy(Value):
         ConfigurationError: a number that is none, negative, or less than one attempt.
     """
 
-    __slots__ = __match_args__ = ("max_attempts", "base_delay", "max_delay", "max_retry_after")
+    max_attempts: int = 3
+    base_delay: float = 0.5
+    max_delay: float = 8.0
+    max_retry_after: float = 120.0
 
-    max_attempts: int
-    base_delay: float
-    max_delay: float
-    max_retry_after: float
-
-    def __init__(
-        self,
-        *,
-        max_attempts: int = 3,
-        base_delay: float = 0.5,
-        max_delay: float = 8.0,
-        max_retry_after: float = 120.0,
-    ) -> None:
-        put(self, "max_attempts", max_attempts)
-        put(self, "base_delay", base_delay)
-        put(self, "max_delay", max_delay)
-        put(self, "max_retry_after", max_retry_after)
-        check_count("retry", "max_attempts", max_attempts)
+    def __post_init__(self) -> None:
+        check_count("retry", "max_attempts", self.max_attempts)
         for name in ("base_delay", "max_delay", "max_retry_after"):
             check_number("retry", name, getattr(self, name))
 
@@ -101,43 +84,37 @@ class RetryPolicy(Value):
         """
         if attempt >= self.max_attempts or not is_transient(error):
             return None
-        retry_after = getattr(error, "retry_after", None)
-        if retry_after is not None:
-            return retry_after if retry_after <= self.max_retry_after else None
+        if isinstance(error, ResponseError) and error.retry_after is not None:
+            return error.retry_after if error.retry_after <= self.max_retry_after else None
         # Past the 60th doubling any base delay is above any maximum.
         return jitter * min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 60))
 
 
-class Limits(Value):
-    """How much to take.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much to receive, and how many connections to keep.
 
     Args:
         max_reply_bytes: how long a reply may be, in bytes after decompression.
         max_head_bytes: how long a response's status line and headers may be, in bytes.
         max_connections: how many connections a client has at once; a further call waits.
+        keep_alive: seconds that an idle connection is kept for reuse; 0 closes a connection after
+            each call. The services of this family close idle connections after 5 seconds.
 
     Raises:
-        ConfigurationError: one of them is not a positive int.
+        ConfigurationError: `keep_alive` is not a number of seconds, or another limit is not an int
+            of at least 1.
     """
 
-    __slots__ = __match_args__ = ("max_reply_bytes", "max_head_bytes", "max_connections")
+    max_reply_bytes: int = MAX_REPLY_BYTES
+    max_head_bytes: int = 64 * 1024
+    max_connections: int = 100
+    keep_alive: float = 4.0
 
-    max_reply_bytes: int
-    max_head_bytes: int
-    max_connections: int
-
-    def __init__(
-        self,
-        *,
-        max_reply_bytes: int = MAX_REPLY_BYTES,
-        max_head_bytes: int = 64 * 1024,
-        max_connections: int = 100,
-    ) -> None:
-        put(self, "max_reply_bytes", max_reply_bytes)
-        put(self, "max_head_bytes", max_head_bytes)
-        put(self, "max_connections", max_connections)
-        for name in self.__slots__:
+    def __post_init__(self) -> None:
+        for name in ("max_reply_bytes", "max_head_bytes", "max_connections"):
             check_count("limit", name, getattr(self, name))
+        check_number("limit", "keep_alive", self.keep_alive)
 
 
 def is_transient(error: GPROChatError) -> bool:

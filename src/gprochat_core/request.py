@@ -6,11 +6,11 @@ docs/protocol.md, "Request".
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from .messages import Message, encode, newest, to_json
 from .service import Service
-from .values import Value, put
 
 __all__ = ["USER_AGENT", "Draft", "Request"]
 
@@ -20,7 +20,8 @@ USER_AGENT: Final = (
 )
 
 
-class Request(Value):
+@dataclass(frozen=True, slots=True)
+class Request:
     """What goes over the wire; a transport adds `host` and `content-length`, and nothing else.
 
     Attributes:
@@ -30,21 +31,10 @@ class Request(Value):
         body: JSON in UTF-8. It holds the password, so it is never shown.
     """
 
-    __slots__ = __match_args__ = ("method", "url", "headers", "body")
-    SECRETS = ("body",)
-
     method: str
     url: str
     headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-    def __init__(
-        self, method: str, url: str, headers: tuple[tuple[str, str], ...], body: bytes
-    ) -> None:
-        put(self, "method", method)
-        put(self, "url", url)
-        put(self, "headers", headers)
-        put(self, "body", body)
+    body: bytes = field(repr=False)
 
 
 class Draft:

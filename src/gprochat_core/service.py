@@ -5,12 +5,12 @@ The protocol names no model, so a model's name ends here: it is resolved and tra
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from .errors import ConfigurationError
 from .messages import ENCODINGS, Encoding
 from .signing import Signer, secret_utf8
-from .values import Value, put
 
 __all__ = ["DEFAULT_MODEL", "GPROCHAT", "MODELS", "MODEL_ALIASES", "Service", "get_model"]
 
@@ -54,7 +54,8 @@ def get_model(model: str | None) -> str:
     return MODEL_ALIASES.get(model or "", DEFAULT_MODEL)
 
 
-class Service(Value):
+@dataclass(frozen=True, slots=True)
+class Service:
     """A deployment of the chat service, and how to talk to it.
 
     Args:
@@ -72,45 +73,29 @@ class Service(Value):
         ConfigurationError: one of these cannot be used; the message says which and why.
     """
 
-    __slots__ = ("encoding", "max_history", "origin", "password", "secret_key", "url")
-    __match_args__ = ("url", "secret_key", "password", "encoding", "max_history")
-    SECRETS = ("secret_key", "password")
-
     url: str
-    secret_key: str | None
-    password: str | None
-    encoding: Encoding
-    max_history: int | None
-    origin: str
+    secret_key: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    encoding: Encoding = "native"
+    max_history: int | None = None
+    origin: str = field(init=False, repr=False, compare=False)
     """The URL's scheme, host and port alone, as a browser's `origin` header has it (RFC 6454)."""
 
-    def __init__(
-        self,
-        url: str,
-        secret_key: str | None = None,
-        password: str | None = None,
-        encoding: Encoding = "native",
-        max_history: int | None = None,
-    ) -> None:
-        url, origin = read_url(url)
-        if secret_key is not None:
-            secret_utf8(secret_key, "secret key")
-        if password is not None:
-            secret_utf8(password, "password")
-        if encoding not in list(ENCODINGS):
+    def __post_init__(self) -> None:
+        url, origin = read_url(self.url)
+        object.__setattr__(self, "url", url)
+        object.__setattr__(self, "origin", origin)
+        if self.secret_key is not None:
+            secret_utf8(self.secret_key, "secret key")
+        if self.password is not None:
+            secret_utf8(self.password, "password")
+        if self.encoding not in list(ENCODINGS):
             raise ConfigurationError(
-                f"unknown encoding {encoding!r}: use one of {', '.join(ENCODINGS)}"
+                f"unknown encoding {self.encoding!r}: use one of {', '.join(ENCODINGS)}"
             )
-        if max_history is not None and (type(max_history) is not int or max_history < 1):
-            raise ConfigurationError(
-                f"max_history is None or an int of at least 1, not {max_history!r}"
-            )
-        put(self, "url", url)
-        put(self, "secret_key", secret_key)
-        put(self, "password", password)
-        put(self, "encoding", encoding)
-        put(self, "max_history", max_history)
-        put(self, "origin", origin)
+        limit = self.max_history
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise ConfigurationError(f"max_history is None or an int of at least 1, not {limit!r}")
 
     @property
     def signer(self) -> Signer:
@@ -194,4 +179,4 @@ def read_host(host: str) -> str | None:
 
 GPROCHAT: Final = Service("https://gprochat.com")
 """The public deployment; its secret key is for its owner to give and not known here:
-`GPROCHAT.replace(secret_key=...)`."""
+`dataclasses.replace(GPROCHAT, secret_key=...)`."""

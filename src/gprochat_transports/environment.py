@@ -6,6 +6,7 @@ An argument that a caller passes always overrides the environment.
 import os
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum
 from importlib.util import find_spec
 from typing import Final, Literal, TypeAlias
@@ -46,7 +47,8 @@ def service_from_environment(
     Raises:
         ConfigurationError: a variable has a value that cannot be used.
     """
-    return default.replace(
+    return replace(
+        default,
         url=environ.get("GPROCHAT_URL") or default.url,
         secret_key=environ.get("GPROCHAT_SECRET_KEY", default.secret_key),
         password=environ.get("GPROCHAT_PASSWORD") or default.password,

@@ -1,6 +1,7 @@
 """A whole conversation with the embedded service, in every dialect and several scripts."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -69,7 +70,7 @@ async def test_a_conversation_arrives_and_its_reply_comes_back(
     make_client: MakeClient, server: Server, encoding: Encoding
 ) -> None:
     async with (
-        make_client(service=server.service.replace(encoding=encoding)) as client,
+        make_client(service=replace(server.service, encoding=encoding)) as client,
         client.stream(CONVERSATION) as reply,
     ):
         pieces = [text async for text in reply]
@@ -89,10 +90,10 @@ async def test_turn_after_turn_of_a_conversation(make_client: MakeClient, server
 async def test_a_wrong_key_and_a_wrong_password_are_told_apart(
     make_client: MakeClient, server: Server
 ) -> None:
-    async with make_client(service=server.service.replace(secret_key="another")) as client:
+    async with make_client(service=replace(server.service, secret_key="another")) as client:
         with pytest.raises(SignatureRejected):
             await client.complete("Hello")
-    async with make_client(service=server.service.replace(password="another")) as client:
+    async with make_client(service=replace(server.service, password="another")) as client:
         with pytest.raises(PasswordRejected):
             await client.complete("Hello")
 

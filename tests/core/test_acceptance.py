@@ -3,6 +3,7 @@
 import codecs
 import hmac
 import json
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -90,13 +91,13 @@ def test_a_native_conversation_comes_out_as_it_went_in(
 def test_a_conversation_in_the_relatives_dialect_comes_out_as_it_went_in(
     conversation: list[Message], time_ms: int
 ) -> None:
-    request = Draft(SERVICE.replace(encoding="content"), conversation).sign(time_ms)
+    request = Draft(replace(SERVICE, encoding="content"), conversation).sign(time_ms)
     assert accept(request.body, now_ms=time_ms) == (tuple(conversation), time_ms)
 
 
 @given(strategies.sendable)
 def test_a_flattened_conversation_comes_out_as_one_prompt(conversation: list[Message]) -> None:
-    request = Draft(SERVICE.replace(encoding="flattened"), conversation).sign(NOW_MS)
+    request = Draft(replace(SERVICE, encoding="flattened"), conversation).sign(NOW_MS)
     (message,) = accept(request.body).messages
     assert message.role == "user"
     assert all(one.text in message.text for one in conversation)
@@ -104,7 +105,7 @@ def test_a_flattened_conversation_comes_out_as_one_prompt(conversation: list[Mes
 
 @given(strategies.keys, strategies.texts)
 def test_a_request_signed_with_another_key_is_refused(key: str, text: str) -> None:
-    request = Draft(SERVICE.replace(secret_key=f"{KEY}{key}!"), [Message("user", text)])
+    request = Draft(replace(SERVICE, secret_key=f"{KEY}{key}!"), [Message("user", text)])
     assert refusal(request.sign(NOW_MS).body) == BAD_SIGNATURE
 
 
@@ -246,13 +247,13 @@ def test_any_other_password_is_refused(password: object) -> None:
 
 @given(strategies.texts, st.none() | st.text(st.characters()) | st.integers() | st.just(PASSWORD))
 def test_a_password_is_that_password_and_no_other(password: str, given: object) -> None:
-    acceptance = Acceptance(SERVICE.replace(password=password))
+    acceptance = Acceptance(replace(SERVICE, password=password))
     assert acceptance.is_password(password)
     assert acceptance.is_password(given) is (given == password)
 
 
 def test_a_deployment_without_a_password_takes_any() -> None:
-    acceptance = Acceptance(SERVICE.replace(password=None))
+    acceptance = Acceptance(replace(SERVICE, password=None))
     for password in ("anything", None, 7):
         body = json.dumps(fields(**{"pass": password})).encode()
         assert acceptance.accept(body, NOW_MS).time_ms == NOW_MS

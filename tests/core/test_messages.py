@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby, pairwise
 from typing import cast
 
@@ -104,6 +105,14 @@ def test_a_message_that_was_checked_is_not_made_again(given: Passed) -> None:
 def test_a_message_does_not_change() -> None:
     with pytest.raises(AttributeError):
         HELLO.text = "Goodbye"  # type: ignore[misc]
+    assert replace(HELLO, role="assistant") != HELLO
+    assert replace(HELLO, text="Goodbye") == Message("user", "Goodbye")
+
+
+def test_a_message_is_matched_by_its_role_and_text() -> None:
+    match HELLO:
+        case Message(role, text):
+            assert (role, text) == ("user", "Hello")
 
 
 def test_a_message_shows_its_role_and_text() -> None:

@@ -1,6 +1,9 @@
 """The caller's numbers: which are refused, and what pauses and second attempts follow from them."""
 
+import copy
+import pickle
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import cast
 
 import pytest
@@ -44,7 +47,7 @@ def test_the_defaults_are_those_the_documentation_gives() -> None:
         max_attempts=3, base_delay=0.5, max_delay=8, max_retry_after=120
     )
     assert Limits() == Limits(
-        max_reply_bytes=16 * 2**20, max_head_bytes=64 * 2**10, max_connections=100
+        max_reply_bytes=16 * 2**20, max_head_bytes=64 * 2**10, max_connections=100, keep_alive=4
     )
 
 
@@ -63,18 +66,29 @@ def test_any_other_time_limit_is_refused_by_name(name: str, seconds: object) -> 
         build(**{name: seconds})
 
 
-@pytest.mark.parametrize("name", ["base_delay", "max_delay", "max_retry_after"])
+TIMES: list[tuple[Build, str]] = [
+    (RetryPolicy, "base_delay"),
+    (RetryPolicy, "max_delay"),
+    (RetryPolicy, "max_retry_after"),
+    (Limits, "keep_alive"),
+]
+
+
+@pytest.mark.parametrize(("build", "name"), TIMES)
 @pytest.mark.parametrize("seconds", [0, 0.5, 100])
-def test_a_pause_is_a_number_that_may_be_nought(name: str, seconds: float) -> None:
-    build = cast("Build", RetryPolicy)
+def test_a_pause_or_an_idle_time_is_a_number_that_may_be_nought(
+    build: Build, name: str, seconds: float
+) -> None:
     assert getattr(build(**{name: seconds}), name) == seconds
 
 
-@pytest.mark.parametrize("name", ["base_delay", "max_delay", "max_retry_after"])
+@pytest.mark.parametrize(("build", "name"), TIMES)
 @pytest.mark.parametrize("seconds", [None, -0.001, 10**10, *NO_NUMBERS])
-def test_any_other_pause_is_refused_by_name(name: str, seconds: object) -> None:
-    build = cast("Build", RetryPolicy)
-    with pytest.raises(ConfigurationError, match=f"retry {name}=.*number of seconds$"):
+def test_any_other_pause_or_idle_time_is_refused_by_name(
+    build: Build, name: str, seconds: object
+) -> None:
+    kind = "retry" if build is RetryPolicy else "limit"
+    with pytest.raises(ConfigurationError, match=f"^{kind} {name}=.*number of seconds$"):
         build(**{name: seconds})
 
 
@@ -113,6 +127,32 @@ def test_numbers_are_given_by_name_only(build: Build) -> None:
 def test_numbers_do_not_change_once_they_are_checked(numbers: object, name: str) -> None:
     with pytest.raises(AttributeError):
         setattr(numbers, name, -1)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        Timeouts(connect=1, first_byte=2, idle=3, total=4),
+        RetryPolicy(max_attempts=4, base_delay=1, max_delay=2, max_retry_after=3),
+        Limits(max_reply_bytes=1, max_head_bytes=2, max_connections=3, keep_alive=4),
+    ],
+    ids=repr,
+)
+def test_numbers_are_the_same_after_a_journey_and_others_where_one_differs(
+    numbers: Timeouts | RetryPolicy | Limits,
+) -> None:
+    for arrived in (pickle.loads(pickle.dumps(numbers)), copy.deepcopy(numbers)):
+        assert arrived == numbers
+        assert {arrived: "found"}[numbers] == "found"
+    for field in fields(numbers):
+        value = getattr(numbers, field.name)
+        assert f"{field.name}={value}" in repr(numbers)
+        assert replace(numbers, **{field.name: value + 1}) != numbers
+
+
+def test_numbers_that_replace_others_are_checked_too() -> None:
+    with pytest.raises(ConfigurationError, match="connect"):
+        replace(Timeouts(), connect=-1)
 
 
 # Pauses

@@ -1,6 +1,9 @@
 """The request is byte for byte what a browser's client would send, and signed afresh each time."""
 
+import copy
 import json
+import pickle
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -23,7 +26,7 @@ from .leaks import told_by
 from .strategies import keys, messages, sendable, texts, times
 
 HELLO = [Message("user", "Hello, world!")]
-SECRET = GPROCHAT.replace(secret_key="secret")
+SECRET = replace(GPROCHAT, secret_key="secret")
 
 encodings: st.SearchStrategy[Encoding] = st.sampled_from(["native", "flattened", "content"])
 
@@ -164,6 +167,9 @@ def test_a_request_does_not_change() -> None:
     with pytest.raises(AttributeError):
         request.body = b""  # type: ignore[misc]
     assert request == Request(request.method, request.url, request.headers, request.body)
+    assert request == pickle.loads(pickle.dumps(request))
+    assert {request: "found"}[copy.deepcopy(request)] == "found"
+    assert replace(request, body=b"") != request
 
 
 def test_the_longest_text_is_signed_as_it_is_sent() -> None:

@@ -3,7 +3,8 @@
 import copy
 import pickle
 from collections.abc import Callable
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -340,15 +341,40 @@ def test_the_public_deployment_takes_its_key_by_replace() -> None:
     assert GPROCHAT.url == "https://gprochat.com"
     assert GPROCHAT.secret_key is None
     assert GPROCHAT.encoding == "native"
-    service = GPROCHAT.replace(secret_key="secret")
+    service = replace(GPROCHAT, secret_key="secret")
     assert service.endpoint == "https://gprochat.com/api/generate"
     assert service.secret_key == "secret"
 
 
 def test_a_service_is_the_same_after_pickling_and_copying() -> None:
     service = Service("https://chat.example/a/", "key", "password", "content", 3)
-    assert pickle.loads(pickle.dumps(service)) == service
-    assert copy.deepcopy(service) == service
+    for arrived in (pickle.loads(pickle.dumps(service)), copy.deepcopy(service)):
+        assert arrived == service
+        assert {arrived: "found"}[service] == "found"
+        assert arrived.origin == "https://chat.example"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"url": "https://chat.example/b"},
+        {"secret_key": "other"},
+        {"password": None},
+        {"encoding": "native"},
+        {"max_history": 4},
+    ],
+    ids=str,
+)
+def test_a_service_with_one_difference_is_another(change: dict[str, Any]) -> None:
+    service = Service("https://chat.example/a/", "key", "password", "content", 3)
+    assert replace(service, **change) != service
+
+
+def test_a_replaced_url_has_its_own_origin_and_is_checked() -> None:
+    service = Service("https://chat.example")
+    assert replace(service, url="https://other.example/").origin == "https://other.example"
+    with pytest.raises(ConfigurationError):
+        replace(service, url="ftp://other.example")
     assert pickle.loads(pickle.dumps(service)).origin == "https://chat.example"
 
 

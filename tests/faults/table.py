@@ -659,7 +659,7 @@ LIMIT: Final = 0.4
 """What QUICK's limits are, in seconds."""
 
 FIRST_BYTE: Final = silent("first_byte", LIMIT)
-TOTAL: Final = PATIENT.replace(total=LIMIT)
+TOTAL: Final = replace(PATIENT, total=LIMIT)
 
 TIME: Final = [
     at_once("never answers", [until_client_closes], FIRST_BYTE, timeouts=QUICK),
@@ -917,7 +917,7 @@ RETRIES: Final = [
         "429 with Retry-After: 5, longer than is left of the whole call",
         asks_to_wait("retry-after: 5"),
         Expected(RateLimited, attributes={"retry_after": 5.0}),
-        timeouts=PATIENT.replace(total=2.0),
+        timeouts=replace(PATIENT, total=2.0),
     ),
     at_once(
         "429 with a Retry-After that is neither",

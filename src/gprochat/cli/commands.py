@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,7 @@ def local_service(encoding: Encoding) -> Generator[Service, None, None]:
     from .. import server
 
     with server.in_thread(server.serve(grace=0.0)) as served:
-        yield served.service.replace(encoding=encoding)
+        yield replace(served.service, encoding=encoding)
 
 
 for command in (sign, serve, check, curl):

@@ -6,6 +6,7 @@ comes from the environment, or the command asks for it without echo.
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from getpass import GetPassWarning
 from typing import Any, Final, TypeVar
 
@@ -92,10 +93,10 @@ def find_service(
         WrongUsage: there is no secret key, and no terminal to ask on.
     """
     service = service_from_environment()
-    service = service.replace(url=url or service.url, encoding=encoding)
+    service = replace(service, url=url or service.url, encoding=encoding)
     if ask_password:
         password = ask_secret(f"Password for {service.url}", "GPROCHAT_PASSWORD")
-        service = service.replace(password=password or None)
+        service = replace(service, password=password or None)
     return require_key(service, ask_secret_key=ask_secret_key)
 
 
@@ -108,7 +109,7 @@ def require_key(service: Service, *, ask_secret_key: bool) -> Service:
     if service.secret_key is not None and not ask_secret_key:
         return service
     key = ask_secret(f"Secret key of {service.url}", "GPROCHAT_SECRET_KEY")
-    return service.replace(secret_key=key)
+    return replace(service, secret_key=key)
 
 
 def ask_secret(what: str, variable: str) -> str:

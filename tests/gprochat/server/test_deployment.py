@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -115,7 +116,7 @@ class TestAReply:
     @pytest.mark.parametrize("encoding", ["native", "flattened", "content"])
     async def test_every_encoding_is_understood(self, encoding: Encoding) -> None:
         async with serve() as server:
-            service = server.service.replace(encoding=encoding)
+            service = replace(server.service, encoding=encoding)
             async with Client(service) as client:
                 assert await client.complete("Hello, world!") == "Hello, world!"
 
@@ -228,8 +229,8 @@ class TestARefusal:
     async def test_clients_meet_the_matching_errors(self) -> None:
         async with serve(password="open sesame") as server:
             for service, error in [
-                (server.service.replace(password=None), PasswordRejected),
-                (server.service.replace(secret_key="another"), SignatureRejected),
+                (replace(server.service, password=None), PasswordRejected),
+                (replace(server.service, secret_key="another"), SignatureRejected),
             ]:
                 async with Client(service) as client:
                     with pytest.raises(error):
