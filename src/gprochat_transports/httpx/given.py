@@ -7,6 +7,7 @@ httpx2 is the same library under another name.
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from math import inf
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -79,22 +80,25 @@ class Call:
         self._phase = Phase.WAITING
         self._reused = True
 
-    def note(self, event: str, info: Mapping[str, Any]) -> None:
-        """Take an event of the `trace` extension."""
+    def note(self, event: str, info: Mapping[str, Any]) -> Phase | None:
+        """Take an event of the `trace` extension; return the phase that begins with it, if any."""
         step = event.partition(".")[2]
+        begun: Phase | None = None
         if step == "connect_tcp.started":
-            self._phase = Phase.CONNECTING
+            begun = Phase.CONNECTING
             self._reused = False
         elif step == "connect_tcp.complete":
             self.connected = info["return_value"]
         elif step == "send_request_headers.started" and info["request"].method != b"CONNECT":
-            self._phase = Phase.SENDING
+            begun = Phase.SENDING
             self.connected = None
         elif step == "send_request_body.complete" and self._phase is Phase.SENDING:
-            self._phase = Phase.AWAITING_HEAD
+            begun = Phase.AWAITING_HEAD
             self.sent_at = monotonic()
         elif step == "receive_response_body.started":
-            self._phase = Phase.READING
+            begun = Phase.READING
+        self._phase = begun or self._phase
+        return begun
 
     def build(
         self, client: "httpx.Client | httpx.AsyncClient", request: Request, trace: object
@@ -128,17 +132,23 @@ class GivenTransport:
     async def send(self, request: Request, limits: SendLimits) -> "GivenResponse":
         call = Call(self._causes, limits)
 
+        connect_by = deadline(limits.connect)
+
         async def trace(event: str, info: Mapping[str, Any]) -> None:
-            call.note(event, info)
-            if event.endswith("send_request_body.complete"):
-                # httpx limits each read; here all reads together must bring the head in time.
-                scope.deadline = deadline(limits.reply(monotonic()))
-            elif event.endswith("send_request_headers.started"):
-                scope.deadline = deadline(None)
+            # httpx limits each of its steps and reads; here all of them together must be in time.
+            match call.note(event, info):
+                case Phase.CONNECTING:
+                    scope.deadline = connect_by
+                case Phase.SENDING:
+                    scope.deadline = inf
+                case Phase.AWAITING_HEAD:
+                    scope.deadline = deadline(limits.reply(monotonic()))
+                case _:
+                    pass
 
         built = call.build(self._client, request, trace)
         try:
-            with anyio.fail_after(limits.connect) as scope:
+            with anyio.fail_after(None) as scope:
                 response = await self._client.send(built, stream=True, follow_redirects=False)
         except tuple(self._causes) as error:
             raise call.failed(error) from error
@@ -159,7 +169,7 @@ class GivenTransport:
 
 
 def deadline(seconds: float | None) -> float:
-    return float("inf") if seconds is None else anyio.current_time() + seconds
+    return inf if seconds is None else anyio.current_time() + seconds
 
 
 class GivenResponse:
