@@ -96,6 +96,9 @@ class Deployment:
         try:
             if self._stopping:
                 raise Failed(503, STOPPING)
+            if request.headers.get("content-encoding", "identity").lower() != "identity":
+                # A few bytes may inflate to any number, before anybody has signed anything.
+                raise Refusal(415, "Compressed requests are not accepted.")
             return await handler(request)
         except Refusal as refusal:
             return json_response(refusal.status, refusal.body)

@@ -88,7 +88,11 @@ async def serve(
     application.router.add_post("/api/generate", deployment.generate)
     application.router.add_post("/api/auth", deployment.authenticate)
     runner = web.AppRunner(
-        application, access_log=None, handler_cancellation=True, shutdown_timeout=LAST_WORDS_TIMEOUT
+        application,
+        access_log=None,
+        auto_decompress=False,
+        handler_cancellation=True,
+        shutdown_timeout=LAST_WORDS_TIMEOUT,
     )
     await runner.setup()
     try:

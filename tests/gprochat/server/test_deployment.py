@@ -197,6 +197,25 @@ class TestARefusal:
             assert response.status == 400
             assert "JSON" in str(error_of(await response.read()))
 
+    @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "GZIP", "x-unknown"])
+    @pytest.mark.parametrize("path", ["generate", "auth"])
+    async def test_a_compressed_body_is_refused_and_not_inflated(
+        self, session: aiohttp.ClientSession, coding: str, path: str
+    ) -> None:
+        async with (
+            serve() as server,
+            session.post(
+                f"{server.url}/api/{path}",
+                # Inflating this would fail with another answer.
+                data=b"\x1f\x8b corrupt",
+                headers={"content-encoding": coding},
+            ) as response,
+        ):
+            assert response.status == 415
+            assert error_of(await response.read()) == {
+                "message": "Compressed requests are not accepted."
+            }
+
     async def test_a_body_beyond_the_limit_is_too_large(
         self, session: aiohttp.ClientSession
     ) -> None:
