@@ -6,9 +6,10 @@ its time.
 """
 
 import json
+import re
 from typing import Final, NamedTuple, NoReturn, cast
 
-from .errors import ConfigurationError, InvalidMessages
+from .errors import ConfigurationError
 from .messages import Message, Role
 from .service import Service
 from .signing import is_same
@@ -24,6 +25,13 @@ __all__ = [
 
 FRESHNESS_MS: Final = 5 * 60 * 1000
 """Milliseconds that a request's time may differ from the service's, either way."""
+
+MAX_TOKENS: Final = 100_000
+"""How many strings, brackets, colons and commas a request may have: 6,000 messages have fewer."""
+
+TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}\[\]:,]', re.DOTALL)
+
+TIME: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
 REPLY_CONTENT_TYPE: Final = "text/plain; charset=utf-8"
 
@@ -82,20 +90,25 @@ class Acceptance:
     """Decides on requests to one deployment.
 
     Args:
-        service: the deployment, with its secret key and, if it has one, its password.
+        service: the deployment, with its secret key and, if it has one, its password. A password
+            such as "pw1,pw2" is a list: each entry is accepted, and the whole string too.
         freshness_ms: milliseconds that a request's time may be off, either way; None for any.
 
     Raises:
         ConfigurationError: the service has no secret key, or `freshness_ms` is negative.
     """
 
-    __slots__ = ("_freshness_ms", "_password", "_signer")
+    __slots__ = ("_freshness_ms", "_passwords", "_signer")
 
     def __init__(self, service: Service, *, freshness_ms: int | None = FRESHNESS_MS) -> None:
         if freshness_ms is not None and freshness_ms < 0:
             raise ConfigurationError(f"freshness_ms={freshness_ms}: give None or 0 and more")
         self._signer = service.signer
-        self._password = service.password
+        password = service.password
+        self._passwords: list[bytes] | None = None
+        if password is not None:
+            entries = filter(None, password.split(","))
+            self._passwords = [each.encode() for each in {password, *entries}]
         self._freshness_ms = freshness_ms
 
     def accept(self, body: bytes, now_ms: int) -> Accepted:
@@ -121,6 +134,8 @@ class Acceptance:
         if not self.is_password(request.get("pass")):
             raise Refusal(401, WRONG_PASSWORD)
         time_ms, signature = request.get("time"), request.get("sign")
+        if isinstance(time_ms, str) and TIME.fullmatch(time_ms):
+            time_ms = int(time_ms)
         if type(time_ms) is not int:
             raise Refusal(400, "Invalid time: an integer of milliseconds is needed.")
         if not isinstance(signature, str):
@@ -132,24 +147,37 @@ class Acceptance:
         return Accepted(conversation, time_ms)
 
     def is_password(self, password: object) -> bool:
-        """Tell, in constant time, whether this is the password, or none is needed."""
-        if self._password is None:
+        """Tell, in constant time, whether this is a right password, or none is needed."""
+        if self._passwords is None:
             return True
         if not isinstance(password, str):
             return False
         # JSON may hold a lone surrogate; made a "?", it would match one.
         given = password.encode(errors="surrogatepass")
-        return is_same(given, self._password.encode())
+        # A list first, so that a match does not end the comparisons early.
+        return True in [is_same(given, each) for each in self._passwords]
 
 
 def refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def parse_int(digits: str) -> int | float:
+    # A longer integer is a float, as in JavaScript; to convert it exactly takes quadratic time.
+    return int(digits) if len(digits) <= 20 else float(digits)
+
+
 def read_object(body: bytes) -> dict[str, object]:
+    # A request that nobody has authenticated yet must not cost much memory or time; one that is
+    # all brackets takes 100 times as much of both as one that is all text.
+    for index, _ in enumerate(TOKEN.finditer(body)):
+        if index >= MAX_TOKENS:
+            raise Refusal(413, "Invalid body: it has too many parts.")
     try:
         # As JavaScript's Request.json() does: UTF-8 only, a byte order mark dropped, no NaN.
-        value = json.loads(body.decode("utf-8-sig"), parse_constant=refuse_constant)
+        value = json.loads(
+            body.decode("utf-8-sig"), parse_constant=refuse_constant, parse_int=parse_int
+        )
     except (ValueError, RecursionError):
         raise Refusal(400, "Invalid body: it is not JSON that can be read.") from None
     if not isinstance(value, dict):
@@ -171,10 +199,17 @@ def read_wire_message(index: int, message: object) -> Message:
     text = fields["content"] if "content" in fields else read_parts(fields.get("parts"))
     if not isinstance(text, str):
         raise refuse("has no text")
+    return Message(WIRE_ROLES[role], replace_lone_surrogates(text))
+
+
+def replace_lone_surrogates(text: str) -> str:
+    """Replace each lone surrogate by U+FFFD, as a browser does when it signs (WHATWG Encoding)."""
     try:
-        return Message(WIRE_ROLES[role], text)
-    except InvalidMessages:
-        raise refuse("holds a lone surrogate") from None
+        text.encode()
+    except UnicodeEncodeError:
+        # Through UTF-16, because two parts of a message may each hold half of a pair.
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def read_parts(parts: object) -> str | None:
