@@ -8,13 +8,14 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from time import time_ns
 from traceback import extract_tb
 from typing import Final, TypeAlias
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from gprochat_core import Acceptance, Message, Refusal
 from gprochat_core.acceptance import REPLY_CONTENT_TYPE, error_body, read_object
@@ -34,9 +35,29 @@ JSON_CONTENT_TYPE: Final = "text/plain;charset=UTF-8"
 
 STOPPING: Final = "The service is stopping."
 
+MAX_CHUNK: Final = 64 * 1024
+"""The most characters of a reply that are encoded and written at once."""
+
+MAX_EMPTY_PIECES: Final = 100_000
+"""How many empty pieces in a row an answer may yield; more would never become a reply."""
+
+ANSWERS_OWN: Final = (Exception, asyncio.CancelledError, SystemExit, GeneratorExit)
+"""What an answer may raise without ending the service; KeyboardInterrupt is the user's."""
+
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 logger = logging.getLogger("gprochat.server")
+
+http_logger = logging.getLogger("gprochat.server.http")
+"""aiohttp logs here what goes wrong on a connection."""
+
+
+def is_worth_a_record(record: logging.LogRecord) -> bool:
+    # Anybody can send what is not HTTP; aiohttp would log an error with a traceback each time.
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+http_logger.addFilter(is_worth_a_record)
 
 
 class Failed(Refusal):
@@ -102,6 +123,9 @@ class Deployment:
             return await handler(request)
         except Refusal as refusal:
             return json_response(refusal.status, refusal.body)
+        except ConnectionError:
+            # The caller has gone; aiohttp finds that out when it sends this response.
+            return web.Response()
         finally:
             self._under_way.discard(answered)
             answered.set_result(None)
@@ -144,48 +168,78 @@ class Deployment:
         self, request: web.Request, response: web.StreamResponse, messages: tuple[Message, ...]
     ) -> None:
         size = 0
+        pieces = Pieces(self._answer, messages)
         try:
-            async with aclosing(encoded(self._answer, messages)) as pieces:
-                async for piece in pieces:
+            async for piece in pieces:
+                # Part by part: a caller who does not read must not make a copy of a large piece.
+                for start in range(0, len(piece), MAX_CHUNK):
+                    part = piece[start : start + MAX_CHUNK]
+                    data = LONE_SURROGATE.sub("\ufffd", part).encode()
                     if not response.prepared:
                         await response.prepare(request)
-                    await response.write(piece)
-                    size += len(piece)
-                    # Let other tasks run even if the answer itself never waits.
-                    await asyncio.sleep(0)
+                    await response.write(data)
+                    size += len(data)
+                # Let other tasks run even if the answer itself never waits.
+                await asyncio.sleep(0)
         finally:
+            await pieces.aclose()
             logger.debug("streamed %d bytes", size)
 
 
-async def encoded(answer: Answer, messages: tuple[Message, ...]) -> AsyncGenerator[bytes, None]:
-    """Yield the pieces of an answer in UTF-8, and close the answer at the end.
+class Pieces:
+    """Iterates over the pieces of an answer that are not empty.
 
     Raises:
-        Failed: the answer raised an exception.
+        Failed: the answer raised an exception, yielded something else than text, or yielded
+            nothing but empty pieces.
     """
-    pieces: AsyncIterator[str] | None = None
-    try:
-        pieces = answer(messages)
-        async for piece in pieces:
-            if piece:
-                yield LONE_SURROGATE.sub("\ufffd", piece).encode()
-    except Exception as error:
-        log_failure(error)
-        raise Failed(500, str(error) or type(error).__name__) from error
-    finally:
-        if isinstance(pieces, AsyncGenerator):
+
+    def __init__(self, answer: Answer, messages: tuple[Message, ...]) -> None:
+        self._answer = answer
+        self._messages = messages
+        self._pieces: AsyncIterator[str] | None = None
+
+    def __aiter__(self) -> "Pieces":
+        return self
+
+    async def __anext__(self) -> str:
+        try:
+            if self._pieces is None:
+                self._pieces = self._answer(self._messages)
+            for _ in range(MAX_EMPTY_PIECES):
+                piece = await anext(self._pieces)
+                if not isinstance(piece, str):
+                    raise TypeError(f"an answer yields str, not {type(piece).__name__}")
+                if piece:
+                    return piece
+                await asyncio.sleep(0)
+            raise ValueError(f"the answer yielded {MAX_EMPTY_PIECES} empty pieces one by one")
+        except StopAsyncIteration:
+            raise
+        except ANSWERS_OWN as error:
+            raise failure(error) from error
+
+    async def aclose(self) -> None:
+        """Close the answer; an exception that it raises meanwhile is logged."""
+        if isinstance(self._pieces, AsyncGenerator):
             try:
-                await pieces.aclose()
-            except Exception as error:
-                log_failure(error)
+                await self._pieces.aclose()
+            except ANSWERS_OWN as error:
+                failure(error)
 
 
-def log_failure(error: Exception) -> None:
+def failure(error: BaseException) -> Failed:
+    """Log what an answer raised, and return what to tell its client; raise a cancellation."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        # The request was cancelled, and not the answer by itself.
+        raise error
     # The exception's text is left out of the log: it may quote the conversation.
     *_, place = extract_tb(error.__traceback__)
     logger.warning(
         "an answer failed: %s at %s:%s", type(error).__name__, Path(place.filename), place.lineno
     )
+    return Failed(500, str(error) or type(error).__name__)
 
 
 async def read(request: web.Request) -> bytes:

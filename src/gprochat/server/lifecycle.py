@@ -15,7 +15,7 @@ from gprochat_core import Acceptance, Service
 from gprochat_core.acceptance import FRESHNESS_MS
 
 from .answers import Answer, echo
-from .deployment import MAX_REQUEST_BYTES, Deployment
+from .deployment import MAX_REQUEST_BYTES, Deployment, http_logger
 
 __all__ = ["Server", "serve"]
 
@@ -92,6 +92,7 @@ async def serve(
         access_log=None,
         auto_decompress=False,
         handler_cancellation=True,
+        logger=http_logger,
         shutdown_timeout=LAST_WORDS_TIMEOUT,
     )
     await runner.setup()

@@ -53,7 +53,7 @@ def answer_of(*pieces: str) -> Answer:
     return answer
 
 
-def failing(*pieces: str, error: Exception) -> Answer:
+def failing(*pieces: str, error: BaseException) -> Answer:
     async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
         for piece in pieces:
             yield piece

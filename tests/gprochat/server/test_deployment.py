@@ -4,7 +4,10 @@ import asyncio
 import io
 import json
 import logging
+import socket
+import struct
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +17,7 @@ import pytest
 
 from gprochat.server import (
     MAX_REQUEST_BYTES,
+    deployment,
     serve,
 )
 from gprochat_core import (
@@ -31,6 +35,7 @@ from .serving import (
     MARKER,
     Watched,
     answer_of,
+    ask_reading_little,
     chunks,
     error_of,
     failing,
@@ -306,12 +311,76 @@ class TestAFailure:
                 await client.complete("Hi")
             assert caught.value.text == "Well, I"
 
-    async def test_a_piece_that_is_no_text_is_one(self, session: aiohttp.ClientSession) -> None:
-        async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
-            yield 5  # type: ignore[misc]
+    @pytest.mark.parametrize("piece", [5, None, b"text"])
+    async def test_a_piece_that_is_no_text_is_one(
+        self, session: aiohttp.ClientSession, piece: str
+    ) -> None:
+        async with serve(answer_of(piece)) as server, post(session, server.service) as response:
+            assert response.status == 500
 
+    async def test_an_answer_of_empty_pieces_for_ever_is_one(
+        self, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(deployment, "MAX_EMPTY_PIECES", 100)
+
+        async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+            for piece in messages[-1].text:
+                yield piece
+            while True:
+                yield ""
+
+        async with serve(answer) as server:
+            async with post(session, server.service, "") as response:
+                assert response.status == 500
+                assert "100 empty pieces" in str(error_of(await response.read()))
+            async with post(session, server.service, "ab") as response:
+                assert await chunks(response) == [b"a", b"b", MARKER]
+
+    async def test_empty_pieces_between_others_are_none(
+        self, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(deployment, "MAX_EMPTY_PIECES", 5)
+        answer = answer_of(*["", "", "", "", "a"] * 10)
+        async with serve(answer) as server, post(session, server.service) as response:
+            assert await response.read() == b"a" * 10
+
+    @pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, GeneratorExit])
+    async def test_what_would_end_a_task_or_the_program_is_one(
+        self,
+        session: aiohttp.ClientSession,
+        error: type[BaseException],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        answer = failing(error=error())
         async with serve(answer) as server, post(session, server.service) as response:
             assert response.status == 500
+            message = {"message": error.__name__, "code": "Error"}
+            assert error_of(await response.read()) == message
+        answer = failing("Well", error=error())
+        async with serve(answer) as server, post(session, server.service) as response:
+            assert await chunks(response) == [b"Well", MARKER]
+        assert [each.exc_info for each in caplog.records] == [None, None]
+
+    @pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
+    async def test_one_on_closing_lets_the_service_live(
+        self, session: aiohttp.ClientSession, error: type[BaseException]
+    ) -> None:
+        closed = asyncio.Event()
+
+        async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+            try:
+                while True:
+                    yield "x" * 100_000
+            finally:
+                closed.set()
+                raise error
+
+        async with serve(answer) as server:
+            for _ in range(2):
+                async with post(session, server.service) as response:
+                    await response.content.readexactly(1)
+                await in_time(closed.wait())
+                closed.clear()
 
     async def test_the_log_has_the_place_and_not_the_message(
         self, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
@@ -368,6 +437,39 @@ class TestADisconnect:
                 await response.content.readexactly(1)
             await in_time(closed.wait())
 
+    @pytest.mark.parametrize("reset", [False, True], ids=["closes", "resets"])
+    @pytest.mark.parametrize("pieces", [(), ("first",)], ids=["before a piece", "after it"])
+    async def test_it_leaves_no_traceback_if_the_answer_goes_on(
+        self, pieces: tuple[str, ...], reset: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caller = socket.socket()
+        closed = asyncio.Event()
+
+        async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+            try:
+                for piece in pieces:
+                    yield piece
+                if reset:
+                    linger = struct.pack("ii", 1, 0)
+                    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                caller.close()
+                # The loop has not turned since, so it does not know yet that the caller has gone.
+                for _ in range(100):
+                    yield "x" * 100_000
+                await asyncio.sleep(5)
+            finally:
+                closed.set()
+
+        async with serve(answer) as server:
+            body = signed(server.service).body
+            caller.connect(("127.0.0.1", port_of(server)))
+            caller.sendall(
+                b"POST /api/generate HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n%b"
+                % (len(body), body)
+            )
+            await in_time(closed.wait())
+        assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+
     async def test_it_ends_the_wait_for_a_body(self, caplog: pytest.LogCaptureFixture) -> None:
         async with serve() as server:
             _, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
@@ -397,6 +499,66 @@ class TestADisconnect:
             await in_time(closed.wait())
         assert "RuntimeError at" in caplog.text
         assert "cannot close" not in caplog.text
+
+
+class TestAStranger:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"\x16\x03\x01\x02\x00\x01\x00\x01",
+            b"GET / HTTP/9.9\r\n\r\n",
+            b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
+            b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n\r\n",
+            b"POST /api/auth HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: x\r\n\r\n",
+            b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\nz\r\n",
+        ],
+    )
+    async def test_what_is_not_http_is_a_bad_request_without_a_record(
+        self, data: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with serve() as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+            writer.write(data)
+            assert (await reader.readline()).endswith(b" 400 Bad Request\r\n")
+            writer.close()
+            await writer.wait_closed()
+        assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+
+    async def test_an_error_of_the_services_own_keeps_its_traceback(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            deployment.http_logger.exception("Unhandled exception")
+        assert "ZeroDivisionError" in caplog.text
+
+    async def test_callers_who_do_not_read_make_no_copies_of_a_large_piece(self) -> None:
+        piece = "x" * 10_000_000
+        begun = asyncio.Semaphore(0)
+
+        async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+            begun.release()
+            yield piece
+
+        async with serve(answer) as server:
+            tracemalloc.start()
+            try:
+                callers = [await ask_reading_little(server) for _ in range(10)]
+                for _ in callers:
+                    await in_time(begun.acquire())
+                await asyncio.sleep(0.1)
+                _, most = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert most < len(piece)
+            for _, writer in callers:
+                writer.transport.abort()
+
+    async def test_a_large_piece_arrives_whole(self) -> None:
+        piece = "aя🙂" * 100_000
+        async with serve(answer_of(piece)) as server, Client(server.service) as client:
+            assert await client.complete("Hi") == piece
 
 
 class TestAuthentication:
