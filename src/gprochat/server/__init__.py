@@ -11,7 +11,7 @@ from gprochat_transports.extras import needs
 
 with needs("server"):
     from .answers import Answer, UpstreamError, echo, openai
-    from .deployment import MAX_REQUEST_BYTES
+    from .bodies import MAX_REQUEST_BYTES
     from .lifecycle import Server, serve
 from .signals import stop_signal
 from .threads import in_thread

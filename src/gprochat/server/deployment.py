@@ -7,12 +7,12 @@ the limits to the end of the grace period, and needs no other mechanism.
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import time_ns
 from traceback import extract_tb
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -22,18 +22,25 @@ from gprochat_core.acceptance import REPLY_CONTENT_TYPE, error_body, read_object
 from gprochat_core.reply import FAILURE_MARKER
 
 from .answers import Answer
+from .bodies import Bodies
+from .listener import Strangers
 
-__all__ = ["MAX_REQUEST_BYTES", "Deployment"]
+__all__ = ["Deployment", "http_logger"]
+
+T = TypeVar("T")
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
-"""The largest request body that a service accepts by default."""
+LARGE_BODY: Final = 64 * 1024
+"""Bytes of a body from which on it is parsed in another thread."""
 
 JSON_CONTENT_TYPE: Final = "text/plain;charset=UTF-8"
 """The content type that the family gives to JSON (docs/protocol.md, "Errors")."""
 
 STOPPING: Final = "The service is stopping."
+
+SEND_TIMEOUT: Final = 60.0
+"""Seconds for which a caller may read nothing of a reply that waits for it."""
 
 MAX_CHUNK: Final = 64 * 1024
 """The most characters of a reply that are encoded and written at once."""
@@ -75,11 +82,18 @@ class Deployment:
     Args:
         answer: makes the text of the replies.
         acceptance: accepts or refuses requests.
+        bodies: reads the requests.
+        strangers: is told which connections have an accepted request.
     """
 
-    def __init__(self, answer: Answer, acceptance: Acceptance) -> None:
+    def __init__(
+        self, answer: Answer, acceptance: Acceptance, bodies: Bodies, strangers: Strangers
+    ) -> None:
         self._answer = answer
         self._acceptance = acceptance
+        self._bodies = bodies
+        self._strangers = strangers
+        self._parsing = asyncio.Lock()
         self._under_way: set[asyncio.Future[None]] = set()
         self._limits: set[asyncio.Timeout] = set()
         self._stopping = False
@@ -89,23 +103,22 @@ class Deployment:
         response = web.StreamResponse(headers={"content-type": REPLY_CONTENT_TYPE})
         try:
             async with self._until_stopped():
-                body = await read(request)
-                messages, _ = self._acceptance.accept(body, time_ns() // 1_000_000)
-                logger.debug("accepted %d bytes, %d messages", len(body), len(messages))
+                messages = await self._accept(request)
+                self._strangers.accepted(request.protocol)
                 await self._stream(request, response, messages)
         except Refusal:
             if not response.prepared:
                 raise
-            await response.write(FAILURE_MARKER.encode())
+            await send(request, response.write(FAILURE_MARKER.encode()))
         if not response.prepared:
             await response.prepare(request)
-        await response.write_eof()
+        await send(request, response.write_eof())
         return response
 
     async def authenticate(self, request: web.Request) -> web.Response:
         """Answer `POST /api/auth`."""
-        async with self._until_stopped():
-            password = read_object(await read(request)).get("pass")
+        async with self._until_stopped(), self._bodies.read(request) as body:
+            password = (await self._parse(read_object, body)).get("pass")
         code = 0 if self._acceptance.is_password(password) else -1
         return json_response(200, b'{"code":%d}' % code)
 
@@ -114,6 +127,7 @@ class Deployment:
         """Count a request as under way until it is answered, and answer one that is refused."""
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._under_way.add(answered)
+        self._strangers.heard(request.protocol)
         try:
             if self._stopping:
                 raise Failed(503, STOPPING)
@@ -127,6 +141,7 @@ class Deployment:
             # The caller has gone; aiohttp finds that out when it sends this response.
             return web.Response()
         finally:
+            self._strangers.heard(request.protocol)
             self._under_way.discard(answered)
             answered.set_result(None)
 
@@ -164,6 +179,21 @@ class Deployment:
         finally:
             self._limits.discard(limit)
 
+    async def _accept(self, request: web.Request) -> tuple[Message, ...]:
+        async with self._bodies.read(request) as body:
+            now_ms = time_ns() // 1_000_000
+            messages, _ = await self._parse(lambda it: self._acceptance.accept(it, now_ms), body)
+            logger.debug("accepted %d bytes, %d messages", len(body), len(messages))
+            return messages
+
+    async def _parse(self, parse: Callable[[bytes], T], body: bytes) -> T:
+        if len(body) < LARGE_BODY:
+            return parse(body)
+        # One at a time: threads share the interpreter, and large bodies from strangers must not
+        # take all of it.
+        async with self._parsing:
+            return await asyncio.to_thread(parse, body)
+
     async def _stream(
         self, request: web.Request, response: web.StreamResponse, messages: tuple[Message, ...]
     ) -> None:
@@ -177,13 +207,31 @@ class Deployment:
                     data = LONE_SURROGATE.sub("\ufffd", part).encode()
                     if not response.prepared:
                         await response.prepare(request)
-                    await response.write(data)
+                    await send(request, response.write(data))
                     size += len(data)
                 # Let other tasks run even if the answer itself never waits.
                 await asyncio.sleep(0)
         finally:
             await pieces.aclose()
             logger.debug("streamed %d bytes", size)
+
+
+async def send(request: web.Request, writing: Coroutine[Any, Any, None]) -> None:
+    """Wait until a caller has room for what was written to it.
+
+    Raises:
+        ConnectionError: the caller has gone, or has read nothing for `SEND_TIMEOUT` seconds.
+    """
+    limit = asyncio.timeout(SEND_TIMEOUT)
+    try:
+        async with limit:
+            await writing
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionError("the caller does not read") from None
 
 
 class Pieces:
@@ -240,13 +288,6 @@ def failure(error: BaseException) -> Failed:
         "an answer failed: %s at %s:%s", type(error).__name__, Path(place.filename), place.lineno
     )
     return Failed(500, str(error) or type(error).__name__)
-
-
-async def read(request: web.Request) -> bytes:
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise Refusal(413, "Request body too large.") from None
 
 
 def json_response(status: int, body: bytes) -> web.Response:

@@ -13,14 +13,26 @@ from aiohttp import web
 
 from gprochat_core import Acceptance, Service
 from gprochat_core.acceptance import FRESHNESS_MS
+from gprochat_core.policy import check_count, check_number
 
 from .answers import Answer, echo
-from .deployment import MAX_REQUEST_BYTES, Deployment, http_logger
+from .bodies import MAX_REQUEST_BYTES, MAX_UNFINISHED_BYTES, MIN_BODY_RATE, Bodies
+from .deployment import Deployment, http_logger
+from .listener import Listener, Strangers, bind, default_max_connections
+from .tally import Tally
 
 __all__ = ["Server", "serve"]
 
 LAST_WORDS_TIMEOUT: Final = 1.0
 """Seconds after the grace period in which a client may still read the end of its reply."""
+
+REQUEST_TIMEOUT: Final = 10.0
+
+LINGERING_TIME: Final = 2.0
+"""Seconds in which a client may send the rest of a request that is refused already; only a client
+that has sent all of it is sure to read the answer."""
+
+MAX_HEADERS: Final = 64
 
 WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -54,6 +66,10 @@ async def serve(
     ssl_context: SSLContext | None = None,
     freshness_ms: int | None = FRESHNESS_MS,
     max_request_bytes: int = MAX_REQUEST_BYTES,
+    max_unfinished_bytes: int = MAX_UNFINISHED_BYTES,
+    max_connections: int | None = None,
+    request_timeout: float = REQUEST_TIMEOUT,
+    min_body_rate: float = MIN_BODY_RATE,
     grace: float = 5.0,
 ) -> AsyncGenerator[Server, None]:
     """Run a service until the block is left: `async with serve(answer) as server: server.url`.
@@ -73,18 +89,46 @@ async def serve(
         freshness_ms: how many milliseconds a request's time may differ from this machine's,
             earlier or later; None for any number.
         max_request_bytes: the largest request body that is accepted.
+        max_unfinished_bytes: how many bytes of request bodies that are not accepted yet are held
+            at a time; beyond it, the oldest of these requests is refused.
+        max_connections: how many connections are open at a time; beyond it, the connection without
+            an accepted request that has been silent for the longest is closed. None for 1,000, or
+            half of the descriptors that the process may open where that is less.
+        request_timeout: seconds in which a request's head must arrive, after the connection was
+            opened or the reply before it has ended; seconds in which its body must arrive, plus
+            the time that its bytes take at `min_body_rate`.
+        min_body_rate: bytes a second.
         grace: how many seconds the replies under way have to finish when the service stops.
 
     Raises:
-        ConfigurationError: a secret cannot be used, or `freshness_ms` is negative.
+        ConfigurationError: a secret cannot be used, `freshness_ms` is negative, or a limit is not
+            a number above 0.
         OSError: the address or port cannot be listened on.
     """
     if secret_key is None:
         secret_key = secrets.token_urlsafe(32)
     scheme = "http" if ssl_context is None else "https"
     unbound = Service(f"{scheme}://localhost", secret_key=secret_key, password=password)
-    deployment = Deployment(answer, Acceptance(unbound, freshness_ms=freshness_ms))
-    application = web.Application(middlewares=[deployment.watch], client_max_size=max_request_bytes)
+    acceptance = Acceptance(unbound, freshness_ms=freshness_ms)
+    if max_connections is None:
+        max_connections = default_max_connections()
+    check_count("limit", "max_connections", max_connections)
+    check_count("limit", "max_request_bytes", max_request_bytes)
+    check_count("limit", "max_unfinished_bytes", max_unfinished_bytes)
+    check_number("limit", "request_timeout", request_timeout, zero=False)
+    check_number("limit", "min_body_rate", min_body_rate, zero=False)
+    tally = Tally()
+    strangers = Strangers(max_connections)
+    bodies = Bodies(
+        tally,
+        max_bytes=max_request_bytes,
+        max_unfinished_bytes=max_unfinished_bytes,
+        timeout=request_timeout,
+        min_rate=min_body_rate,
+    )
+    deployment = Deployment(answer, acceptance, bodies, strangers)
+    sockets = await bind(host, port)
+    application = web.Application(middlewares=[deployment.watch])
     application.router.add_post("/api/generate", deployment.generate)
     application.router.add_post("/api/auth", deployment.authenticate)
     runner = web.AppRunner(
@@ -92,17 +136,31 @@ async def serve(
         access_log=None,
         auto_decompress=False,
         handler_cancellation=True,
+        # aiohttp closes a connection that has not sent a whole head in this time.
+        keepalive_timeout=request_timeout,
+        lingering_time=LINGERING_TIME,
         logger=http_logger,
+        max_headers=MAX_HEADERS,
         shutdown_timeout=LAST_WORDS_TIMEOUT,
     )
     await runner.setup()
+    assert runner.server is not None  # since setup()
+    listener = Listener(
+        runner.server,
+        sockets,
+        strangers,
+        tally,
+        limit=max_connections,
+        ssl_context=ssl_context,
+        handshake_timeout=request_timeout,
+    )
     try:
-        await web.TCPSite(runner, host, port, ssl_context=ssl_context).start()
-        url = public_url(scheme, host, runner.addresses[0][1])
+        url = public_url(scheme, host, sockets[0].getsockname()[1])
         logger.info("serving at %s", url)
         yield Server(Service(url, secret_key=secret_key, password=password))
     finally:
-        await run_to_end(stop(runner, deployment, grace), deployment.end_now)
+        await run_to_end(stop(listener, runner, deployment, grace), deployment.end_now)
+        tally.flush()
         logger.info("stopped")
 
 
@@ -111,9 +169,10 @@ def public_url(scheme: str, host: str, port: int) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-async def stop(runner: web.AppRunner, deployment: Deployment, grace: float) -> None:
-    for site in runner.sites:
-        await site.stop()
+async def stop(
+    listener: Listener, runner: web.AppRunner, deployment: Deployment, grace: float
+) -> None:
+    await listener.close()
     connections = runner.server.connections if runner.server else []
     transports = [each.transport for each in connections if each.transport is not None]
     await deployment.end(grace, LAST_WORDS_TIMEOUT)

@@ -470,6 +470,17 @@ class TestADisconnect:
             await in_time(closed.wait())
         assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
 
+    async def test_a_caller_who_does_not_read_is_let_go(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(deployment, "SEND_TIMEOUT", 0.1)
+        answer = Watched("x" * 10_000_000)
+        async with serve(answer) as server:
+            _, writer = await ask_reading_little(server)
+            await in_time(answer.closed.wait())
+            writer.transport.abort()
+        assert not caplog.records
+
     async def test_it_ends_the_wait_for_a_body(self, caplog: pytest.LogCaptureFixture) -> None:
         async with serve() as server:
             _, writer = await asyncio.open_connection("127.0.0.1", port_of(server))

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import anyio
@@ -110,9 +111,23 @@ class TestWhereItIs:
             async with Client(server.service, ssl_context=authority.client_context()) as client:
                 assert await client.complete("Hi") == "Hi"
 
-    async def test_an_unusable_setting_is_refused_before_it_listens(self) -> None:
-        with pytest.raises(ConfigurationError):
-            async with serve(freshness_ms=-1):
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            {"freshness_ms": -1},
+            {"max_connections": 0},
+            {"max_request_bytes": 0},
+            {"max_unfinished_bytes": -1},
+            {"request_timeout": 0},
+            {"min_body_rate": 0},
+        ],
+        ids=lambda setting: next(iter(setting)),
+    )
+    async def test_an_unusable_setting_is_refused_before_it_listens(
+        self, setting: dict[str, Any]
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=next(iter(setting))):
+            async with serve(**setting):
                 pass
 
 
