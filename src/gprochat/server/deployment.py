@@ -18,11 +18,12 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from gprochat_core import Acceptance, Message, Refusal
-from gprochat_core.acceptance import REPLY_CONTENT_TYPE, error_body, read_object
+from gprochat_core.acceptance import REPLY_CONTENT_TYPE, WRONG_PASSWORD, error_body, read_object
 from gprochat_core.reply import FAILURE_MARKER
 
 from .answers import Answer
 from .bodies import Bodies
+from .guesses import Guesses
 from .listener import Strangers
 
 __all__ = ["Deployment", "http_logger"]
@@ -93,6 +94,7 @@ class Deployment:
         self._acceptance = acceptance
         self._bodies = bodies
         self._strangers = strangers
+        self._guesses = Guesses()
         self._parsing = asyncio.Lock()
         self._under_way: set[asyncio.Future[None]] = set()
         self._limits: set[asyncio.Timeout] = set()
@@ -119,8 +121,11 @@ class Deployment:
         """Answer `POST /api/auth`."""
         async with self._until_stopped(), self._bodies.read(request) as body:
             password = (await self._parse(read_object, body)).get("pass")
-        code = 0 if self._acceptance.is_password(password) else -1
-        return json_response(200, b'{"code":%d}' % code)
+            await self._guesses.wait(request)
+        if self._acceptance.is_password(password):
+            return json_response(200, b'{"code":0}')
+        self._guesses.wrong(request)
+        return json_response(200, b'{"code":-1}')
 
     @web.middleware
     async def watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -181,8 +186,16 @@ class Deployment:
 
     async def _accept(self, request: web.Request) -> tuple[Message, ...]:
         async with self._bodies.read(request) as body:
+            await self._guesses.wait(request)
             now_ms = time_ns() // 1_000_000
-            messages, _ = await self._parse(lambda it: self._acceptance.accept(it, now_ms), body)
+            try:
+                messages, _ = await self._parse(
+                    lambda body: self._acceptance.accept(body, now_ms), body
+                )
+            except Refusal as refusal:
+                if refusal.message == WRONG_PASSWORD:
+                    self._guesses.wrong(request)
+                raise
             logger.debug("accepted %d bytes, %d messages", len(body), len(messages))
             return messages
 
