@@ -24,6 +24,7 @@ from gprochat_core.reply import FAILURE_MARKER
 from .answers import Answer
 from .bodies import Bodies
 from .guesses import Guesses
+from .hosts import Hosts
 from .listener import Strangers
 
 __all__ = ["Deployment", "http_logger"]
@@ -83,15 +84,22 @@ class Deployment:
     Args:
         answer: makes the text of the replies.
         acceptance: accepts or refuses requests.
+        hosts: refuses requests from pages of elsewhere.
         bodies: reads the requests.
         strangers: is told which connections have an accepted request.
     """
 
     def __init__(
-        self, answer: Answer, acceptance: Acceptance, bodies: Bodies, strangers: Strangers
+        self,
+        answer: Answer,
+        acceptance: Acceptance,
+        hosts: Hosts,
+        bodies: Bodies,
+        strangers: Strangers,
     ) -> None:
         self._answer = answer
         self._acceptance = acceptance
+        self._hosts = hosts
         self._bodies = bodies
         self._strangers = strangers
         self._guesses = Guesses()
@@ -136,6 +144,7 @@ class Deployment:
         try:
             if self._stopping:
                 raise Failed(503, STOPPING)
+            self._hosts.check(request)
             if request.headers.get("content-encoding", "identity").lower() != "identity":
                 # A few bytes may inflate to any number, before anybody has signed anything.
                 raise Refusal(415, "Compressed requests are not accepted.")

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ssl import SSLContext
@@ -18,6 +18,7 @@ from gprochat_core.policy import check_count, check_number
 from .answers import Answer, echo
 from .bodies import MAX_REQUEST_BYTES, MAX_UNFINISHED_BYTES, MIN_BODY_RATE, Bodies
 from .deployment import Deployment, http_logger
+from .hosts import Hosts, is_loopback
 from .listener import Listener, Strangers, bind, default_max_connections
 from .tally import Tally
 
@@ -64,6 +65,7 @@ async def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     ssl_context: SSLContext | None = None,
+    allowed_hosts: Collection[str] | None = None,
     freshness_ms: int | None = FRESHNESS_MS,
     max_request_bytes: int = MAX_REQUEST_BYTES,
     max_unfinished_bytes: int = MAX_UNFINISHED_BYTES,
@@ -86,6 +88,9 @@ async def serve(
         host: the address or host name to listen on; by default only this machine can connect.
         port: the port to listen on; 0 for any free one.
         ssl_context: the TLS settings, with a certificate; None for plain HTTP.
+        allowed_hosts: host names, without ports, that a request's `Host` and `Origin` headers may
+            hold besides those of this machine. None: no others if it listens on loopback addresses
+            only, else any.
         freshness_ms: how many milliseconds a request's time may differ from this machine's,
             earlier or later; None for any number.
         max_request_bytes: the largest request body that is accepted.
@@ -101,8 +106,8 @@ async def serve(
         grace: how many seconds the replies under way have to finish when the service stops.
 
     Raises:
-        ConfigurationError: a secret cannot be used, `freshness_ms` is negative, or a limit is not
-            a number above 0.
+        ConfigurationError: a secret cannot be used, `freshness_ms` is negative, a limit is not a
+            number above 0, or `allowed_hosts` is a str.
         OSError: the address or port cannot be listened on.
     """
     if secret_key is None:
@@ -126,8 +131,11 @@ async def serve(
         timeout=request_timeout,
         min_rate=min_body_rate,
     )
-    deployment = Deployment(answer, acceptance, bodies, strangers)
+    hosts = Hosts(allowed_hosts)
     sockets = await bind(host, port)
+    if allowed_hosts is None and all(is_loopback(each.getsockname()[0]) for each in sockets):
+        hosts = Hosts(())
+    deployment = Deployment(answer, acceptance, hosts, bodies, strangers)
     application = web.Application(middlewares=[deployment.watch])
     application.router.add_post("/api/generate", deployment.generate)
     application.router.add_post("/api/auth", deployment.authenticate)

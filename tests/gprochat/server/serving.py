@@ -156,7 +156,7 @@ async def ask_reading_little(
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server), limit=1000)
     body = signed(server.service).body
     writer.write(
-        b"POST /api/generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b"
+        b"POST /api/generate HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n%b"
         % (len(body), body)
     )
     return reader, writer

@@ -484,7 +484,9 @@ class TestADisconnect:
     async def test_it_ends_the_wait_for_a_body(self, caplog: pytest.LogCaptureFixture) -> None:
         async with serve() as server:
             _, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
-            writer.write(b"POST /api/generate HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+            writer.write(
+                b"POST /api/generate HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9\r\n\r\n{"
+            )
             await writer.drain()
             await asyncio.sleep(0.05)
             writer.close()

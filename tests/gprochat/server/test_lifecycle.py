@@ -193,7 +193,9 @@ class TestAnEnd:
         monkeypatch.setattr(lifecycle, "LAST_WORDS_TIMEOUT", 0.1)
         async with serving(echo, grace=0.05) as (server, end):
             reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
-            writer.write(b"POST /api/auth HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+            writer.write(
+                b"POST /api/auth HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9\r\n\r\n{"
+            )
             await writer.drain()
             await asyncio.sleep(0.05)
             ended = end()

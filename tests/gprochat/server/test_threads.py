@@ -39,7 +39,7 @@ class TestInAThread:
             in_thread(serve()) as server,
             socket.create_connection(("127.0.0.1", port_of(server))) as connection,
         ):
-            connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
             assert connection.recv(100).startswith(b"HTTP/1.1 404")
 
     def test_what_keeps_it_from_starting_is_raised(self) -> None:

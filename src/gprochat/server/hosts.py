@@ -1,0 +1,61 @@
+"""A service on this machine only is not for pages from elsewhere.
+
+A browser sends requests for any page. Of a page whose host name has been pointed to this machine
+(DNS rebinding) the `Host` header tells, of a page of another site the `Origin` header.
+"""
+
+from collections.abc import Collection
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from gprochat_core import ConfigurationError, Refusal
+
+__all__ = ["Hosts", "is_loopback"]
+
+
+class Hosts:
+    """Decides by the headers `Host` and `Origin` who may call.
+
+    Args:
+        allowed: the host names that they may hold besides those of this machine, without ports;
+            None for any. An origin that a browser does not tell has the name "null".
+
+    Raises:
+        ConfigurationError: `allowed` is a single str.
+    """
+
+    def __init__(self, allowed: Collection[str] | None) -> None:
+        if isinstance(allowed, str):
+            raise ConfigurationError("allowed_hosts is a list of host names, not one")
+        self._allowed = None if allowed is None else {each.lower() for each in allowed}
+
+    def check(self, request: web.Request) -> None:
+        """Refuse a request from elsewhere.
+
+        Raises:
+            Refusal: `Host` or `Origin` holds another name.
+        """
+        if self._allowed is None:
+            return
+        for header, prefix in (("Host", "//"), ("Origin", "")):
+            for value in request.headers.getall(header, ()):
+                name = host_of(prefix + value)
+                if name not in self._allowed and not is_loopback(name):
+                    raise Refusal(403, f"This service does not answer to this {header}.")
+
+
+def host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or url
+    except ValueError:
+        return url
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is one of this machine's own."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
