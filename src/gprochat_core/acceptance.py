@@ -72,10 +72,12 @@ class Accepted(NamedTuple):
     Attributes:
         messages: the conversation, oldest first, the last message the user's.
         time_ms: when it was signed, Unix time in milliseconds.
+        signature: what it was signed with; a service that has seen it before may refuse it.
     """
 
     messages: tuple[Message, ...]
     time_ms: int
+    signature: str
 
 
 def error_body(message: str, code: str | None = None) -> bytes:
@@ -144,7 +146,7 @@ class Acceptance:
             raise Refusal(401, WRONG_SIGNATURE)
         if self._freshness_ms is not None and abs(now_ms - time_ms) > self._freshness_ms:
             raise Refusal(401, WRONG_SIGNATURE)
-        return Accepted(conversation, time_ms)
+        return Accepted(conversation, time_ms, signature)
 
     def is_password(self, password: object) -> bool:
         """Tell, in constant time, whether this is a right password, or none is needed."""

@@ -84,7 +84,10 @@ def test_a_native_conversation_comes_out_as_it_went_in(
     conversation: list[Message], time_ms: int
 ) -> None:
     request = Draft(SERVICE, conversation).sign(time_ms)
-    assert accept(request.body, now_ms=time_ms) == (tuple(conversation), time_ms)
+    accepted = accept(request.body, now_ms=time_ms)
+    assert accepted.messages == tuple(conversation)
+    assert accepted.time_ms == time_ms
+    assert accepted.signature == json.loads(request.body)["sign"]
 
 
 @given(strategies.sendable, strategies.times)
@@ -92,7 +95,10 @@ def test_a_conversation_in_the_relatives_dialect_comes_out_as_it_went_in(
     conversation: list[Message], time_ms: int
 ) -> None:
     request = Draft(replace(SERVICE, encoding="content"), conversation).sign(time_ms)
-    assert accept(request.body, now_ms=time_ms) == (tuple(conversation), time_ms)
+    accepted = accept(request.body, now_ms=time_ms)
+    assert accepted.messages == tuple(conversation)
+    assert accepted.time_ms == time_ms
+    assert accepted.signature == json.loads(request.body)["sign"]
 
 
 @given(strategies.sendable)

@@ -18,7 +18,13 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from gprochat_core import Acceptance, Message, Refusal
-from gprochat_core.acceptance import REPLY_CONTENT_TYPE, WRONG_PASSWORD, error_body, read_object
+from gprochat_core.acceptance import (
+    REPLY_CONTENT_TYPE,
+    WRONG_PASSWORD,
+    WRONG_SIGNATURE,
+    error_body,
+    read_object,
+)
 from gprochat_core.reply import FAILURE_MARKER
 
 from .answers import Answer
@@ -26,6 +32,7 @@ from .bodies import Bodies
 from .guesses import Guesses
 from .hosts import Hosts
 from .listener import Strangers
+from .replays import Replays
 
 __all__ = ["Deployment", "http_logger"]
 
@@ -87,6 +94,7 @@ class Deployment:
         hosts: refuses requests from pages of elsewhere.
         bodies: reads the requests.
         strangers: is told which connections have an accepted request.
+        replays: refuses a signature that has been seen; None to accept it again.
     """
 
     def __init__(
@@ -96,12 +104,14 @@ class Deployment:
         hosts: Hosts,
         bodies: Bodies,
         strangers: Strangers,
+        replays: Replays | None,
     ) -> None:
         self._answer = answer
         self._acceptance = acceptance
         self._hosts = hosts
         self._bodies = bodies
         self._strangers = strangers
+        self._replays = replays
         self._guesses = Guesses()
         self._parsing = asyncio.Lock()
         self._under_way: set[asyncio.Future[None]] = set()
@@ -198,15 +208,17 @@ class Deployment:
             await self._guesses.wait(request)
             now_ms = time_ns() // 1_000_000
             try:
-                messages, _ = await self._parse(
+                accepted = await self._parse(
                     lambda body: self._acceptance.accept(body, now_ms), body
                 )
             except Refusal as refusal:
                 if refusal.message == WRONG_PASSWORD:
                     self._guesses.wrong(request)
                 raise
-            logger.debug("accepted %d bytes, %d messages", len(body), len(messages))
-            return messages
+        if self._replays and not self._replays.is_new(accepted.signature, accepted.time_ms):
+            raise Refusal(401, WRONG_SIGNATURE)
+        logger.debug("accepted %d bytes, %d messages", len(body), len(accepted.messages))
+        return accepted.messages
 
     async def _parse(self, parse: Callable[[bytes], T], body: bytes) -> T:
         if len(body) < LARGE_BODY:

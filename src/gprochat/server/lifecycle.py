@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ssl import SSLContext
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from aiohttp import web
 
-from gprochat_core import Acceptance, Service
+from gprochat_core import Acceptance, ConfigurationError, Service
 from gprochat_core.acceptance import FRESHNESS_MS
 from gprochat_core.policy import check_count, check_number
 
@@ -20,6 +20,7 @@ from .bodies import MAX_REQUEST_BYTES, MAX_UNFINISHED_BYTES, MIN_BODY_RATE, Bodi
 from .deployment import Deployment, http_logger
 from .hosts import Hosts, is_loopback
 from .listener import Listener, Strangers, bind, default_max_connections
+from .replays import Replays
 from .tally import Tally
 
 __all__ = ["Server", "serve"]
@@ -67,6 +68,7 @@ async def serve(
     ssl_context: SSLContext | None = None,
     allowed_hosts: Collection[str] | None = None,
     freshness_ms: int | None = FRESHNESS_MS,
+    replay: Literal["allow", "refuse"] = "allow",
     max_request_bytes: int = MAX_REQUEST_BYTES,
     max_unfinished_bytes: int = MAX_UNFINISHED_BYTES,
     max_connections: int | None = None,
@@ -93,6 +95,9 @@ async def serve(
             only, else any.
         freshness_ms: how many milliseconds a request's time may differ from this machine's,
             earlier or later; None for any number.
+        replay: "refuse" refuses a request whose signature was accepted before; two requests with
+            the same last message in the same millisecond have the same signature. "allow" accepts
+            a signature any number of times, as the family does.
         max_request_bytes: the largest request body that is accepted.
         max_unfinished_bytes: how many bytes of request bodies that are not accepted yet are held
             at a time; beyond it, the oldest of these requests is refused.
@@ -107,7 +112,7 @@ async def serve(
 
     Raises:
         ConfigurationError: a secret cannot be used, `freshness_ms` is negative, a limit is not a
-            number above 0, or `allowed_hosts` is a str.
+            number above 0, `allowed_hosts` is a str, or `replay` is something else.
         OSError: the address or port cannot be listened on.
     """
     if secret_key is None:
@@ -115,6 +120,8 @@ async def serve(
     scheme = "http" if ssl_context is None else "https"
     unbound = Service(f"{scheme}://localhost", secret_key=secret_key, password=password)
     acceptance = Acceptance(unbound, freshness_ms=freshness_ms)
+    if replay not in ("allow", "refuse"):
+        raise ConfigurationError(f'replay={replay!r}: give "allow" or "refuse"')
     if max_connections is None:
         max_connections = default_max_connections()
     check_count("limit", "max_connections", max_connections)
@@ -135,7 +142,8 @@ async def serve(
     sockets = await bind(host, port)
     if allowed_hosts is None and all(is_loopback(each.getsockname()[0]) for each in sockets):
         hosts = Hosts(())
-    deployment = Deployment(answer, acceptance, hosts, bodies, strangers)
+    replays = Replays() if replay == "refuse" else None
+    deployment = Deployment(answer, acceptance, hosts, bodies, strangers, replays)
     application = web.Application(middlewares=[deployment.watch])
     application.router.add_post("/api/generate", deployment.generate)
     application.router.add_post("/api/auth", deployment.authenticate)
@@ -165,6 +173,8 @@ async def serve(
     try:
         url = public_url(scheme, host, sockets[0].getsockname()[1])
         logger.info("serving at %s", url)
+        if not secret_key:
+            logger.warning("the secret key is empty: anybody can sign requests")
         yield Server(Service(url, secret_key=secret_key, password=password))
     finally:
         await run_to_end(stop(listener, runner, deployment, grace), deployment.end_now)

@@ -120,6 +120,7 @@ class TestWhereItIs:
             {"max_unfinished_bytes": -1},
             {"request_timeout": 0},
             {"min_body_rate": 0},
+            {"replay": "never"},
         ],
         ids=lambda setting: next(iter(setting)),
     )
@@ -366,6 +367,13 @@ class TestAnEnd:
 
 
 class TestTheLog:
+    async def test_it_warns_that_with_an_empty_key_anybody_can_sign(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with serve(secret_key="") as server, Client(server.service) as client:
+            assert caplog.messages == ["the secret key is empty: anybody can sign requests"]
+            assert await client.complete("Hi") == "Hi"
+
     async def test_it_tells_start_and_stop(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "gprochat.server")
         async with serve() as server:
