@@ -26,6 +26,7 @@ TRANSPORTS: Final = [
 
 LAYERS: Final = [
     "errors",
+    "redaction",
     "signing",
     "messages",
     "service",
@@ -46,6 +47,7 @@ PURE: Final = {
     "dataclasses",
     "datetime",
     "enum",
+    "functools",
     "hashlib",
     "hmac",
     "ipaddress",

@@ -4,16 +4,24 @@ A caller's own argument always comes first.
 """
 
 import os
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 from importlib.util import find_spec
 from typing import Final, Literal, TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from gprochat_core import GPROCHAT, ConfigurationError, Service
 
-__all__ = ["FROM_ENVIRONMENT", "Proxy", "find_proxy", "service_from_environment"]
+__all__ = [
+    "FROM_ENVIRONMENT",
+    "Proxy",
+    "find_proxy",
+    "proxy_secrets",
+    "service_from_environment",
+    "split_proxy",
+]
 
 
 class FromEnvironment(Enum):
@@ -122,3 +130,18 @@ def split_url(url: str) -> tuple[SplitResult, int | None] | None:
         return parts, parts.port
     except ValueError:
         return None
+
+
+def split_proxy(proxy: str) -> tuple[str, str, str]:
+    """Return a proxy's URL without user and password, the user, and the password; "" for none."""
+    parts = urlsplit(proxy)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}", unquote(parts.username or ""), unquote(parts.password or "")
+
+
+def proxy_secrets(proxy: str | None) -> list[str]:
+    """Return the secrets in a proxy's URL: the password, and the credentials of a header."""
+    _, user, password = split_proxy(proxy or "")
+    if not password:
+        return []
+    return [password, b64encode(f"{user}:{password}".encode()).decode()]
