@@ -1,8 +1,8 @@
-"""Makes the reference, HTML pages from the docstrings of all public modules, in a folder.
+"""Writes the reference, HTML pages made from the docstrings of all public modules, to a folder.
 
     python docs/reference.py build/docs
 
-Anything that pdoc would only warn of, such as a type that it cannot resolve, ends it.
+Every warning of pdoc's, such as a type that it cannot resolve, is an error here.
 """
 
 import pkgutil
@@ -16,11 +16,11 @@ import gprochat
 import gprochat_transports
 
 PROGRAMS = {"cli", "demo"}
-"""What is run and not imported; `--help` describes it."""
+"""Modules that people run and do not import; `--help` describes the command."""
 
 
 def modules() -> list[str]:
-    """The core as one page, for that is how it is imported; of the transports each module."""
+    """Every module with a page of its own: the core is one page, because it is imported as one."""
     names = ["gprochat_core"]
     for package in (gprochat_transports, gprochat):
         found = [module.name for module in pkgutil.iter_modules(package.__path__)]

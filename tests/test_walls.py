@@ -2,18 +2,14 @@
 
 import ast
 import json
-import subprocess
-import sys
-import tomllib
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
-from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Final, cast
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+
+from tests.installations import output_with
 
 ROOT: Final = Path(__file__).parents[1]
 SRC: Final = ROOT / "src"
@@ -82,7 +78,7 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
     "gprochat_transports.aiohttp*": [["gprochat[aiohttp]"]],
     "gprochat_transports.httpx*": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
     "gprochat_transports.trio*": [["gprochat[trio]"]],
-    "gprochat_transports._watch_trio": [["gprochat[trio]"]],
+    "gprochat_transports.http11.[ct]*": [["h11"]],
     # The command itself says what to install where nothing is.
     "gprochat.cli.*": [["gprochat[cli]"]],
     "gprochat.demo": [["gprochat[server]"]],
@@ -94,30 +90,10 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
 
 IMPORT: Final = """
 import json, sys
-
-paths, allowed, module = json.loads(sys.argv[1])
-sys.path[:0] = paths
-allowed = {*allowed, *sys.stdlib_module_names, "gprochat", "gprochat_core", "gprochat_transports"}
-
-
-class OnlyAllowed:
-    def __init__(self, finder):
-        self.finder = finder
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in allowed:
-            return self.finder.find_spec(name, path, target)
-
-    def find_distributions(self, *arguments):
-        return getattr(self.finder, "find_distributions", lambda *_: ())(*arguments)
-
-
-sys.meta_path[:] = [OnlyAllowed(finder) for finder in sys.meta_path]
 before = set(sys.modules)
-__import__(module)
+__import__({module!r})
 print(json.dumps(sorted(sys.modules.keys() - before)))
 """
-"""Imports a module where nothing can be found but the standard library and what is allowed."""
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -215,39 +191,5 @@ def test_what_a_module_needs_is_told_of_modules_that_exist() -> None:
 
 
 def modules_loaded_by(module: str, installed: Iterable[str]) -> list[str]:
-    """Import a module in an interpreter of its own where only some libraries are installed."""
-    distributions = installed_with(installed)
-    allowed = [
-        name
-        for name, provided_by in packages_distributions().items()
-        if distributions & {canonicalize_name(each) for each in provided_by}
-    ]
-    paths = [str(SRC), *filter(None, sys.path)]
-    run = subprocess.run(
-        # No site: its .pth files import what they like.
-        [sys.executable, "-I", "-S", "-c", IMPORT, json.dumps([paths, allowed, module])],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return cast("list[str]", json.loads(run.stdout))
-
-
-def installed_with(
-    requirements: Iterable[str], extras: Iterable[str] = frozenset({""})
-) -> set[str]:
-    """The distributions that an installer would bring for requirements, the project's resolved."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found: set[str] = set()
-    for requirement in map(Requirement, requirements):
-        marker = requirement.marker
-        if marker and not any(marker.evaluate({"extra": extra}) for extra in extras):
-            continue
-        name = canonicalize_name(requirement.name)
-        if name == "gprochat":
-            for extra in requirement.extras:
-                found |= installed_with(project["optional-dependencies"][extra])
-        else:
-            found |= {name, *installed_with(requires(name) or [], requirement.extras or {""})}
-    return found
+    """Import a module where only some libraries are installed."""
+    return cast("list[str]", json.loads(output_with(installed, IMPORT.format(module=module))))

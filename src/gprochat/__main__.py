@@ -1,4 +1,4 @@
-"""`python -m gprochat` is the command `gprochat`."""
+"""`python -m gprochat` runs the command `gprochat`."""
 
 from .cli import main
 

@@ -1,8 +1,8 @@
 """The demonstration: `python -m gprochat.demo`, a chat over each transport in turn.
 
-An embedded service listens on a free port of this machine, with a key drawn for it alone; the
-real command line talks to it, each turn a process of its own that goes on with the history of the
-one before. What the service echoes must come back, or the exit code is 1.
+An embedded service listens on a free port of this machine, with a new secret key. The command
+`gprochat chat` talks to it: each turn is a process of its own, which continues the history of the
+turn before. If a reply is not the echo of its question, the exit code is 1.
 """
 
 import codecs
@@ -25,14 +25,14 @@ TRANSPORTS: Final = ("aiohttp", "httpx", "trio")
 
 TURNS: Final = (
     "Привет! Это GPROChat, и каждое слово приходит отдельно, даже смайлики 🙂👋",
-    "Hello again! The history goes along, the signature covers this line 🚀🎉",
+    "Hello again! The request holds the history, and its signature covers this line 🚀🎉",
 )
 
 
 def main() -> int:
     """Run the demonstration and return its exit code."""
     with in_thread(serve(grace=0.0)) as server, TemporaryDirectory() as folder:
-        print(f"A service at {server.url}, its secret key drawn just now")
+        print(f"A service at {server.url}, with a new secret key")
         for transport in TRANSPORTS:
             print(f"\n── {transport} ──")
             history = Path(folder) / f"{transport}.json"
@@ -41,17 +41,17 @@ def main() -> int:
                 answer = ask(server.service, transport, history, prompt)
                 print()
                 if answer != prompt:
-                    print(f"{transport}: that is not what was expected", file=sys.stderr)
+                    print(f"{transport}: the reply is not the echo", file=sys.stderr)
                     return 1
             if not is_complete(history):
-                print(f"{transport}: the history is not what was said", file=sys.stderr)
+                print(f"{transport}: the history is wrong", file=sys.stderr)
                 return 1
     print(f"\nAll {len(TRANSPORTS)} transports: two turns each, signed and streamed. ✔")
     return 0
 
 
 def ask(service: Service, transport: str, history: Path, prompt: str) -> str:
-    """Ask through the command line, pass its answer on as it arrives, and return it."""
+    """Ask with the command, print the reply as it arrives, and return it."""
     command = [sys.executable, "-m", "gprochat", "chat"]
     options = ["--transport", transport, "--proxy", "none", "--history", str(history)]
     environment = {
@@ -76,7 +76,7 @@ def ask(service: Service, transport: str, history: Path, prompt: str) -> str:
 
 
 def decoded(descriptor: int) -> Iterator[str]:
-    """Give what a pipe brings, as soon as it does."""
+    """Yield the text that arrives on a pipe, as soon as it arrives."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while data := os.read(descriptor, 4096):
         yield decoder.decode(data)
@@ -84,7 +84,7 @@ def decoded(descriptor: int) -> Iterator[str]:
 
 
 def is_complete(history: Path) -> bool:
-    """Tell whether a history holds every turn and its echo."""
+    """Return whether a history file holds every turn and its echo."""
     expected = [
         {"role": role, "content": prompt} for prompt in TURNS for role in ("user", "assistant")
     ]

@@ -1,14 +1,13 @@
-"""The provider: the class that the ecosystem's applications expect, over the aiohttp client.
+"""The provider class that g4f's applications expect, over the aiohttp client.
 
-Its face is the original provider's, so that it stands in its place: class attributes that say
-what it can, and an asynchronous generator of text. A conversation goes out as one prompt.
+It has the names of the original provider class, so that it can replace that class: class
+attributes that describe it, and an asynchronous generator of text. A conversation is sent as one
+prompt, the encoding "flattened".
 """
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import ClassVar
-
-import aiohttp
+from typing import TYPE_CHECKING, ClassVar
 
 from gprochat_core import (
     DEFAULT_MODEL,
@@ -22,19 +21,23 @@ from gprochat_core import (
 from gprochat_transports.aiohttp import Client
 from gprochat_transports.environment import FROM_ENVIRONMENT, service_from_environment
 
+if TYPE_CHECKING:
+    import aiohttp
+
 __all__ = ["GPROChat"]
 
 
 class GPROChat:
-    """The provider, to be used as a class, without an instance.
+    """The provider. Applications use the class itself and make no instance.
 
     Attributes:
-        label: its name for people.
-        url, api_endpoint: the deployment, which an argument or `GPROCHAT_URL` overrides.
-        secret_key: the deployment's, which an argument or `GPROCHAT_SECRET_KEY` overrides; None
-            where it must be one of these.
-        working, supports_stream, supports_message_history: what an application may count on.
-        default_model: the model that a name not known means.
+        label: the provider's name, for people.
+        url, api_endpoint: the deployment's URL and where conversations are posted; an argument or
+            `GPROCHAT_URL` overrides them.
+        secret_key: the deployment's secret key; an argument or `GPROCHAT_SECRET_KEY` overrides it,
+            and None requires either.
+        working, supports_stream, supports_message_history: capabilities, for applications.
+        default_model: the model that stands for every unknown name.
     """
 
     label: ClassVar[str] = "GPROChat"
@@ -48,7 +51,7 @@ class GPROChat:
 
     @classmethod
     def get_model(cls, model: str | None) -> str:
-        """Return the known model that a name means, the default one for a name not known."""
+        """Return the known model that a name stands for; an unknown name is the default model."""
         return get_model(model)
 
     @classmethod
@@ -60,7 +63,7 @@ class GPROChat:
             message: the text of the conversation's last message.
 
         Raises:
-            ConfigurationError: no secret key is known.
+            ConfigurationError: there is no secret key.
             InvalidMessages: the text holds a lone surrogate.
         """
         return cls._service().signer.sign(timestamp, message)
@@ -76,30 +79,32 @@ class GPROChat:
         secret_key: str | None = None,
         password: str | None = None,
         timeouts: Timeouts | None = None,
-        session: aiohttp.ClientSession | None = None,
+        session: "aiohttp.ClientSession | None" = None,
         **options: object,
     ) -> AsyncGenerator[str, None]:
-        """Ask, and give the reply in pieces as it arrives.
+        """Send a conversation and yield the pieces of the reply as they arrive.
 
-        The connection has been closed when the generator has, however that came about; close one
-        that is not read to its end (`contextlib.aclosing`).
+        When the generator has ended or has been closed, its connection is closed. Close a
+        generator that you do not read to its end (`contextlib.aclosing`).
 
         Args:
-            model: what an application asks for; the deployment decides for itself.
-            messages: role/content dicts, or what else a `Client` takes; the last is the user's.
-            proxy: the URL of an HTTP or SOCKS5 proxy. None, which applications pass for "not
-                given", leaves it to the environment.
-            url, secret_key, password: the deployment; by default as `GPROCHAT_URL`,
-                `GPROCHAT_SECRET_KEY` and `GPROCHAT_PASSWORD` say.
-            timeouts: how long to wait.
-            session: a session to use, which is not closed here; it brings its own proxy.
-            options: what applications pass to every provider (`temperature`, `stream` and so on);
-                the protocol has no place for them.
+            model: the model that the application asks for; no request names it, because the
+                deployment chooses its model itself.
+            messages: role/content dicts, or another conversation that `Client.stream` takes; the
+                last message must be the user's.
+            proxy: the URL of an HTTP or SOCKS5 proxy. With None, which applications pass for "not
+                given", the environment decides.
+            url, secret_key, password: the deployment; by default `GPROCHAT_URL`,
+                `GPROCHAT_SECRET_KEY` and `GPROCHAT_PASSWORD`, then the class attributes.
+            timeouts: the time limits; None for the defaults.
+            session: a session to use, with its own proxy; it is not closed here.
+            options: further arguments that applications pass to every provider, such as
+                `temperature`; the protocol has no field for them, so they are ignored.
 
         Raises:
-            ConfigurationError: no secret key is known, or a setting cannot be used.
+            ConfigurationError: there is no secret key, or a setting cannot be used.
             InvalidMessages: the conversation cannot be sent.
-            GPROChatError: any other of the tree, as `Client.stream`.
+            GPROChatError: every other error, as for `Client.stream`.
         """
         service = cls._service(url, secret_key, password)
         async with (
@@ -115,7 +120,7 @@ class GPROChat:
     def _service(
         cls, url: str | None = None, secret_key: str | None = None, password: str | None = None
     ) -> Service:
-        """Return the service that the arguments tell, then the environment, then the class."""
+        """Return the service: each setting from the arguments, else environment, else class."""
         service = service_from_environment(
             default=Service(cls.url, secret_key=cls.secret_key, encoding="flattened")
         )
@@ -127,7 +132,7 @@ class GPROChat:
         )
         if service.secret_key is None:
             raise ConfigurationError(
-                "no secret key: requests are signed with the deployment's own; "
+                "there is no secret key, and requests are signed with the deployment's; "
                 "pass secret_key=... or set GPROCHAT_SECRET_KEY"
             )
         return service

@@ -1,10 +1,11 @@
-"""The pytest plugin: a service that listens while a test runs, whatever loop the test is on.
+"""The pytest plugin: a service that listens while a test runs.
 
     def test_my_bot(gprochat_server):
         bot = Bot(gprochat_server.service)
 
-The service runs in a thread of its own, so synchronous tests and those on asyncio or trio use it
-alike. Every run of pytest loads this file, so that it imports little until a test asks for it.
+The service runs in a thread of its own, so synchronous tests and tests on asyncio or trio use it
+in the same way. Every run of pytest loads this file, so it imports aiohttp only when a test asks
+for the service.
 """
 
 from collections.abc import Iterator
@@ -20,22 +21,20 @@ __all__ = ["gprochat_answer", "gprochat_server"]
 
 @pytest.fixture
 def gprochat_answer() -> "Answer | None":
-    """What `gprochat_server` answers with; override it to choose, None for the user's own words.
+    """Makes the replies of `gprochat_server`; override this fixture to choose them.
 
-    It runs in the service's thread.
+    With None, a reply repeats the user's message. The answer runs in the service's thread.
     """
     return None
 
 
 @pytest.fixture
 def gprochat_server(gprochat_answer: "Answer | None") -> "Iterator[Server]":
-    """A service for one test, with a fresh secret key; see its `service` and `url`."""
+    """A service for one test, with a new secret key; its `service` is a client's argument."""
     try:
         from .server import echo, in_thread, serve
     except ImportError as error:
-        pytest.fail(
-            f"gprochat_server cannot start: {error}; pip install 'gprochat[server]'", pytrace=False
-        )
-    # What still streams when a test is over, nobody reads.
+        pytest.fail(f"gprochat_server cannot start: {error}", pytrace=False)
+    # No grace period: when the test is over, nobody reads the replies that still stream.
     with in_thread(serve(gprochat_answer or echo, grace=0.0)) as server:
         yield server

@@ -7,13 +7,18 @@ the clients for a transport of your own, and the settings that the environment m
 
 from .client import Client, Reply, Response, Transport
 from .environment import FROM_ENVIRONMENT, service_from_environment
+from .options import ClientOptions, Settings
+from .pool import Pool
 from .sync import SyncClient, SyncReply
 
 __all__ = [
     "FROM_ENVIRONMENT",
     "Client",
+    "ClientOptions",
+    "Pool",
     "Reply",
     "Response",
+    "Settings",
     "SyncClient",
     "SyncReply",
     "Transport",

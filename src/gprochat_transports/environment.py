@@ -1,6 +1,6 @@
-"""What the environment says: which service, and which proxy stands before it.
+"""What environment variables say: the service to talk to, and the proxy to reach it through.
 
-A caller's own argument always comes first.
+An argument that a caller passes always overrides the environment.
 """
 
 import os
@@ -25,15 +25,16 @@ __all__ = [
 
 
 class FromEnvironment(Enum):
-    """The one value that stands for "as the environment says"."""
+    """The type of `FROM_ENVIRONMENT`."""
 
     FROM_ENVIRONMENT = "from the environment"
 
 
 FROM_ENVIRONMENT: Final = FromEnvironment.FROM_ENVIRONMENT
+"""As an argument `proxy`: use the proxy that the environment names."""
 
 Proxy: TypeAlias = str | Literal[FromEnvironment.FROM_ENVIRONMENT] | None
-"""A proxy's URL, None for none at all, or `FROM_ENVIRONMENT`."""
+"""A proxy's URL, None for no proxy, or `FROM_ENVIRONMENT`."""
 
 DEFAULT_PORTS: Final = {"http": 80, "socks5": 1080}
 
@@ -41,13 +42,17 @@ DEFAULT_PORTS: Final = {"http": 80, "socks5": 1080}
 def service_from_environment(
     environ: Mapping[str, str] = os.environ, *, default: Service = GPROCHAT
 ) -> Service:
-    """Return the service that `GPROCHAT_URL`, `GPROCHAT_SECRET_KEY` and `GPROCHAT_PASSWORD` tell.
+    """Return the service in `GPROCHAT_URL`, `GPROCHAT_SECRET_KEY` and `GPROCHAT_PASSWORD`.
 
-    What is not set is as in `default`, so the secret key may be None. An empty secret key is one,
-    an empty URL or password is none.
+    A variable that is not set leaves the value of `default`, so the secret key may be None. An
+    empty secret key is a key; an empty URL or password counts as not set.
+
+    Args:
+        environ: the environment variables.
+        default: the service whose values stand in for variables that are not set.
 
     Raises:
-        ConfigurationError: one of them cannot be used.
+        ConfigurationError: a variable has a value that cannot be used.
     """
     return replace(
         default,
@@ -58,28 +63,29 @@ def service_from_environment(
 
 
 def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> str | None:
-    """Return the URL of the proxy to use for a service's URL, with its port, None for none.
+    """Return the URL of the proxy to use for a service, with its port; None for no proxy.
+
+    The environment's proxy is `HTTPS_PROXY` or `HTTP_PROXY` by the scheme of the service's URL,
+    else `ALL_PROXY`; the names may be in upper or lower case. A host that `NO_PROXY` names has no
+    proxy.
 
     Args:
         url: the service's URL.
-        proxy: what the caller says.
-        http, socks5: the module that the transport needs for such a proxy, if any.
-
-    From the environment: `HTTPS_PROXY` or `HTTP_PROXY` by the URL's scheme, else `ALL_PROXY`, in
-    upper or lower case, unless `NO_PROXY` names the host.
+        proxy: the caller's argument.
+        http, socks5: the module that the transport needs for a proxy of that kind; "" for none.
 
     Raises:
-        ConfigurationError: it is not a proxy's URL, of a kind that is not supported, or one for
-            which a library is missing.
+        ConfigurationError: the proxy's URL is malformed, its kind is not supported, or the
+            library for its kind is not installed.
     """
     if proxy is FROM_ENVIRONMENT:
-        # It brings a whole HTTP client along, so it is imported no sooner than it is needed.
+        # Imported only when needed, because it imports all of http.client.
         from urllib.request import getproxies_environment, proxy_bypass
 
         parts = urlsplit(url)
         proxies = getproxies_environment()
         proxy = proxies.get(parts.scheme) or proxies.get("all")
-        # An IPv6 address is written in NO_PROXY with its brackets or without.
+        # NO_PROXY may hold an IPv6 address with brackets or without.
         unbracketed = parts.netloc.replace("[", "").replace("]", "")
         if not proxy or proxy_bypass(parts.netloc) or proxy_bypass(unbracketed):
             return None
@@ -91,14 +97,14 @@ def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> s
     module = http if proxy.startswith("http:") else socks5
     if module and find_spec(module) is None:
         raise ConfigurationError(
-            f"such a proxy needs the library {module}: pip install 'gprochat[socks]'"
+            f"this kind of proxy needs the library {module}: pip install 'gprochat[socks]'"
         )
     return proxy
 
 
 def read_proxy_url(proxy: str) -> str:
     def refuse(why: str) -> ConfigurationError:
-        # The URL itself is left out: it may hold a password.
+        # The message leaves the URL out, because the URL may hold a password.
         return ConfigurationError(
             f"the proxy's URL {why}; it looks like http://user:password@proxy.example:3128 "
             "or socks5://proxy.example:1080"
@@ -108,23 +114,24 @@ def read_proxy_url(proxy: str) -> str:
         raise refuse("holds white space or a control character")
     split = split_url(proxy)
     if split is None:
-        raise refuse("has a port or an IPv6 address that is none")
+        raise refuse("has an invalid port or IPv6 address")
     parts, port = split
-    # Both kinds of SOCKS5 URL leave name resolution to the proxy here.
+    # The transports leave name resolution to the proxy for both schemes.
     scheme = "socks5" if parts.scheme == "socks5h" else parts.scheme
     if scheme not in DEFAULT_PORTS:
         raise refuse("must begin with http:// or socks5://")
     if not parts.hostname:
         raise refuse("has no host")
     if parts.path.strip("/") or parts.query or parts.fragment:
-        raise refuse("goes on after the port; percent-encode the special characters of a password")
+        raise refuse("has text after the port; percent-encode special characters in a password")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     user, at, _ = parts.netloc.rpartition("@")
     return f"{scheme}://{user}{at}{host}:{port or DEFAULT_PORTS[scheme]}"
 
 
 def split_url(url: str) -> tuple[SplitResult, int | None] | None:
-    # Returns None for an error, and does not raise one: the exception at hand quotes the URL.
+    # Returns None for a malformed URL. ValueError quotes the URL, and would become the context of
+    # an exception raised while it is handled.
     try:
         parts = urlsplit(url)
         return parts, parts.port

@@ -1,83 +1,168 @@
-"""Ends the waits that take too long: one look over all of a client's calls, now and then.
+"""Ends waits that take too long: one timer for all of a client's waits.
 
-To set and cancel a timer, or a cancel scope, for each piece of text costs more than to parse the
-piece. So a wait only notes its deadline, and one timer or task of a client's looks when the first
-of them may have passed.
+Setting and cancelling a timer, or entering a cancel scope, for each piece of text costs more than
+parsing the piece. So a wait only notes its deadline, and a single task of the client looks at all
+deadlines when the earliest of them may have passed. The task ends when no deadline is left.
 """
 
+import asyncio
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from math import inf
-from typing import Final, Protocol
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Protocol
 
-__all__ = ["Wait", "Watch"]
+if TYPE_CHECKING:
+    import trio
+
+__all__ = ["AsyncioWatchdog", "TrioWatchdog", "Wait", "Watchdog", "make_watchdog"]
 
 GRACE: Final = 0.005
-"""Seconds from the look that finds a wait too long to the one that ends it. A program that stood
-still itself meets the deadline together with what it waited for, and has yet to take it."""
+"""Seconds between finding a wait overdue and ending it. If the whole program stood still, the
+bytes that it waited for may be there as well, and the event loop needs a moment to deliver them."""
 
 
 class Wait(Protocol):
-    """Something that may wait for too long.
+    """Something that may take too long.
 
     Attributes:
-        deadline: when the present wait is too long, on the watch's clock; infinity where there is
-            none, and so as soon as the wait is over.
+        deadline: when the present wait ends, by `time.monotonic`; infinity while nothing waits.
     """
 
     deadline: float
 
-    def expire(self) -> None:
-        """End the wait."""
+    async def expire(self) -> None:
+        """End the wait. It must not raise, and must not wait for a peer."""
         ...
 
 
-class Watch(ABC):
-    """Looks after the waits of one client; how it is woken is the event loop's.
-
-    Args:
-        clock: the event loop's.
+class Watchdog(ABC):
+    """Watches the waits of one client on one event loop.
 
     Attributes:
-        waits: what may wait, at any time.
-        next_look: when there is a look, by the clock; infinity for never.
+        waits: everything that may wait; the owner of a wait adds and removes it.
+        next_look: when the deadlines are looked at next, by `time.monotonic`; infinity for never.
+        closed: whether the client has been closed.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self) -> None:
         self.waits: set[Wait] = set()
         self.next_look = inf
-        self._clock = clock
-        self._late: list[tuple[Wait, float]] = []
+        self.closed = False
 
     def limit(self, wait: Wait, seconds: float | None) -> None:
-        """Have a wait end in that time from now; None for as long as it takes."""
+        """Let a wait end so many seconds from now; None for no limit."""
         if seconds is None:
             wait.deadline = inf
             return
-        wait.deadline = deadline = self._clock() + seconds
-        if deadline < self.next_look:
+        wait.deadline = deadline = monotonic() + seconds
+        if deadline < self.next_look and not self.closed:
             self.next_look = deadline
             self.wake_at(deadline)
 
-    def look(self) -> None:
-        """End what was too long at the last look and still is; arrange for the next look."""
-        now = self._clock()
-        for wait, deadline in self._late:
-            if wait.deadline == deadline:
-                wait.deadline = inf
-                wait.expire()
-        self._late = [(wait, wait.deadline) for wait in self.waits if wait.deadline <= now]
-        if self._late:
-            self.next_look = now + GRACE
-        else:
-            self.next_look = min((wait.deadline for wait in self.waits), default=inf)
-        if self.next_look < inf:
-            self.wake_at(self.next_look)
+    async def watch(self) -> None:
+        """Look at the deadlines until none is left: the body of the task."""
+        overdue: list[tuple[Wait, float]] = []
+        while self.next_look < inf and not self.closed:
+            await self.sleep_until(self.next_look)
+            now = monotonic()
+            if now < self.next_look:
+                continue
+            for wait, deadline in overdue:
+                if wait.deadline == deadline:
+                    wait.deadline = inf
+                    await wait.expire()
+            overdue = [(wait, wait.deadline) for wait in self.waits if wait.deadline <= now]
+            earliest = min((wait.deadline for wait in self.waits), default=inf)
+            self.next_look = now + GRACE if overdue else earliest
 
     @abstractmethod
     def wake_at(self, time: float) -> None:
-        """Call `look` at that time, and at no other that was asked for before."""
+        """Make sure that the task runs, and looks at that time at the latest."""
 
     @abstractmethod
-    async def stop(self) -> None:
-        """Look no more, until there is another wait."""
+    async def sleep_until(self, time: float) -> None:
+        """Sleep in the task until that time, or an earlier one that `wake_at` names meanwhile."""
+
+    async def aclose(self) -> None:
+        """End the task, and wait for its end; no later wait starts it anew."""
+        self.closed = True
+        self.next_look = inf
+
+
+class AsyncioWatchdog(Watchdog):
+    """The watchdog on asyncio: its task waits within an `asyncio.timeout` that is rescheduled."""
+
+    _task: asyncio.Task[None] | None = None
+    _nap: asyncio.Timeout | None = None
+
+    def wake_at(self, time: float) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self.watch(), name="gprochat watchdog")
+        elif self._nap is not None and not self._nap.expired():
+            self._nap.reschedule(loop_time(time))
+
+    async def sleep_until(self, time: float) -> None:
+        try:
+            async with asyncio.timeout_at(loop_time(time)) as self._nap:
+                await asyncio.get_running_loop().create_future()
+        except TimeoutError:
+            self._nap = None
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+def loop_time(time: float) -> float:
+    """Return a time of `time.monotonic` by the running loop's clock."""
+    return asyncio.get_running_loop().time() + time - monotonic()
+
+
+class TrioWatchdog(Watchdog):
+    """The watchdog on trio: a system task that sleeps within a cancel scope."""
+
+    _nap: "trio.CancelScope | None" = None
+    _ended: "trio.Event | None" = None
+
+    def wake_at(self, time: float) -> None:
+        import trio
+
+        if self._ended is None:
+            self._ended = trio.Event()
+            trio.lowlevel.spawn_system_task(self._run, self._ended)
+        elif self._nap is not None:
+            self._nap.deadline = trio.current_time() + time - monotonic()
+
+    async def sleep_until(self, time: float) -> None:
+        import trio
+
+        with trio.move_on_after(max(0.0, time - monotonic())) as self._nap:
+            await trio.sleep_forever()
+        self._nap = None
+
+    async def aclose(self) -> None:
+        import trio
+
+        await super().aclose()
+        if self._nap is not None:
+            self._nap.cancel()
+        if self._ended is not None:
+            with trio.CancelScope(shield=True):
+                await self._ended.wait()
+
+    async def _run(self, ended: "trio.Event") -> None:
+        try:
+            await self.watch()
+        finally:
+            self.next_look = inf
+            self._ended = None
+            ended.set()
+
+
+def make_watchdog() -> Watchdog:
+    """Return a watchdog for the event loop that runs."""
+    trio = sys.modules.get("trio")
+    return TrioWatchdog() if trio and trio.lowlevel.in_trio_task() else AsyncioWatchdog()

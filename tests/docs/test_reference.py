@@ -1,4 +1,4 @@
-"""The reference can be made, and holds every public name."""
+"""The reference is generated without a warning, and describes every public name."""
 
 import importlib
 import subprocess
@@ -10,14 +10,17 @@ import pytest
 from tests.docs.pages import ROOT
 
 MODULES = [
+    "gprochat",
+    "gprochat.client",
+    "gprochat.provider",
+    "gprochat.pytest_plugin",
+    "gprochat.server",
     "gprochat_core",
     "gprochat_transports",
     "gprochat_transports.aiohttp",
     "gprochat_transports.environment",
+    "gprochat_transports.extras",
     "gprochat_transports.httpx",
-    "gprochat.provider",
-    "gprochat.pytest_plugin",
-    "gprochat.server",
     "gprochat_transports.trio",
 ]
 

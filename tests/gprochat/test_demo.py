@@ -1,4 +1,4 @@
-"""The demonstration: what `make demo` shows, and that it notices what is wrong."""
+"""The demonstration: it shows a chat over each transport, and fails if a reply is wrong."""
 
 from collections.abc import AsyncIterator
 
@@ -26,4 +26,4 @@ def test_an_answer_that_is_not_the_echo_is_a_failure(
 
     monkeypatch.setattr(demo, "serve", lambda grace: server.serve(other, grace=grace))
     assert demo.main() == 1
-    assert "not what was expected" in capfd.readouterr().err
+    assert "the reply is not the echo" in capfd.readouterr().err

@@ -74,7 +74,7 @@ async def client_closed(peer: ScriptedPeer) -> bool:
 
 
 class TestItsFace:
-    def test_it_says_what_it_can(self) -> None:
+    def test_it_describes_the_provider(self) -> None:
         assert GPROChat.label == "GPROChat"
         assert GPROChat.url == "https://gprochat.com"
         assert GPROChat.api_endpoint == "https://gprochat.com/api/generate"
@@ -143,7 +143,7 @@ class TestTheReply:
         with pytest.raises(InvalidMessages):
             await anext(GPROChat.create_async_generator("any", messages))
 
-    async def test_what_other_providers_take_is_passed_over(self) -> None:
+    async def test_arguments_of_other_providers_are_ignored(self) -> None:
         async with serve(secret_key="key") as server:
             texts = GPROChat.create_async_generator(
                 "any", HI, url=server.url, secret_key="key", stream=True, temperature=0.5, stop=None
@@ -196,13 +196,13 @@ class TestTheService:
             texts = Relative.create_async_generator("any", HI)
             assert [text async for text in texts] == ["Hi"]
 
-    async def test_a_wrong_key_is_told(self) -> None:
+    async def test_a_wrong_key_is_an_error(self) -> None:
         async with serve() as server:
             texts = GPROChat.create_async_generator("any", HI, url=server.url, secret_key="wrong")
             with pytest.raises(SignatureRejected):
                 await anext(texts)
 
-    async def test_a_missing_password_is_told(self) -> None:
+    async def test_a_missing_password_is_an_error(self) -> None:
         async with serve(password="open sesame") as server:
             with pytest.raises(PasswordRejected):
                 await ask(server)

@@ -11,7 +11,7 @@ import gprochat_transports
 
 pytest_plugins = ["pytester"]
 
-# Where the project is installed its plugin loads itself; by its file's name it would load twice.
+# If the project is installed, pytest loads the plugin itself; -p would load it twice.
 INSTALLED = bool(entry_points(group="pytest11", name="gprochat"))
 PLUGIN = () if INSTALLED else ("-p", "gprochat.pytest_plugin")
 
@@ -24,7 +24,7 @@ def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    # These runs are in another folder, where a relative path leads nowhere.
+    # These runs have another current folder, so that a relative path would not work.
     monkeypatch.setenv("PYTHONPATH", str(Path(gprochat_transports.__file__).parents[1]))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("no_proxy", "*")

@@ -8,9 +8,9 @@ from math import inf
 import pytest
 import trio
 import trio.testing
-
 from gprochat_transports._watch_asyncio import AsyncioWatch
 from gprochat_transports._watch_trio import TrioWatch
+
 from gprochat_transports.watchdog import GRACE, Watch
 
 

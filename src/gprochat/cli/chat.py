@@ -1,4 +1,4 @@
-"""A chat with a service: asks, shows the reply as it arrives, and remembers both."""
+"""A chat with a service: sends each question, shows the reply as it arrives, and remembers both."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,20 +15,20 @@ __all__ = ["Chat"]
 
 
 class Chat:
-    """A conversation, with whom and how it is held.
+    """A conversation with a service.
 
     Args:
-        service: whom to ask.
-        loop: the transport that carries it.
-        proxy: as the clients take it.
-        output: where the replies go.
-        messages: what was said before.
-        system: instructions for the model; they take the place of those in `messages`.
-        history: the file to keep the conversation in.
+        service: the service to ask.
+        loop: the adapter to use, and its event loop.
+        proxy: a proxy, as the clients take it.
+        output: where the replies are shown.
+        messages: the earlier messages of the conversation.
+        system: instructions for the model; they replace the system messages in `messages`.
+        history: the file to write the conversation to.
 
     Attributes:
-        service: as given.
-        messages: what has been said, oldest first.
+        service: the service, as given.
+        messages: the conversation so far, oldest message first.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class Chat:
         self._history = history
 
     def ask(self, prompt: str) -> None:
-        """Ask, show the reply, and keep what arrived of it, however it ended.
+        """Ask, show the reply, and remember what arrived of the reply, also after a failure.
 
         Raises:
-            GPROChatError: there was no reply, or not all of it.
-            KeyboardInterrupt: Ctrl-C ended it.
+            GPROChatError: there was no reply, or it is incomplete.
+            KeyboardInterrupt: Ctrl-C ended the reply.
             Failed: the history cannot be written.
         """
         output = self._output
@@ -79,7 +79,7 @@ class Chat:
             complain("the reply is empty: the model said nothing; ask in other words")
 
     def reset(self) -> None:
-        """Forget what has been said; the system's instructions stay."""
+        """Forget the conversation, except the system messages."""
         self.messages = [message for message in self.messages if message.role == "system"]
 
     async def _stream(self, asked: Sequence[Message]) -> None:

@@ -1,4 +1,4 @@
-"""The command line's root, its `chat` command, and the exit codes of all commands."""
+"""The command `gprochat` itself, `gprochat chat`, and the exit codes of all commands."""
 
 import sys
 from collections.abc import Generator
@@ -16,7 +16,7 @@ from gprochat_transports.environment import Proxy
 
 from .chat import Chat
 from .conversation import converse
-from .failures import CLOSED_PIPE, INTERRUPTED, Failed, needing
+from .failures import CLOSED_PIPE, INTERRUPTED, Failed
 from .history import check_writable, load
 from .loops import choose
 from .options import (
@@ -34,13 +34,13 @@ __all__ = ["gprochat"]
 
 
 class Commands(click.Group):
-    """Runs a command, and gives what may end it the status and the one line that it has."""
+    """Runs a command, and turns every expected exception into an exit code and one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that the arguments name."""
         try:
             return super().invoke(ctx)
-        except GPROChatError as error:
+        except (GPROChatError, ModuleNotFoundError) as error:
             raise Failed(str(error)) from error
         except (KeyboardInterrupt, click.Abort):
             ctx.exit(INTERRUPTED)
@@ -49,7 +49,7 @@ class Commands(click.Group):
             ctx.exit(CLOSED_PIPE)
         except OSError as error:
             abandon()
-            raise Failed(f"cannot go on: {error.strerror or error}") from error
+            raise Failed(f"the system reports: {error.strerror or error}") from error
 
 
 def show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -78,11 +78,11 @@ def show_version(context: click.Context, _parameter: click.Parameter, value: boo
 def gprochat() -> None:
     """Chat with a service of the GPROChat family.
 
-    $GPROCHAT_URL says where it is, $GPROCHAT_SECRET_KEY what requests are signed with, and
-    $GPROCHAT_PASSWORD the site password if there is one. Secrets are never taken from an argument.
+    Set $GPROCHAT_URL to its URL, $GPROCHAT_SECRET_KEY to the key that signs requests, and
+    $GPROCHAT_PASSWORD to the site password if it has one. No option takes a secret as its value.
 
-    Exit codes: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C, 141 where whoever reads
-    the output stopped.
+    Exit codes: 0 for success, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C, 141 if the
+    reader of the output closed it.
     """
 
 
@@ -103,12 +103,12 @@ def gprochat() -> None:
     "--history",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Go on with the conversation in this JSON file, and keep it there.",
+    help="Continue the conversation in this JSON file, and add to it.",
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object a line: text, then end or error."
+    "--json", "as_json", is_flag=True, help="Print JSON objects, one per line: text, end, error."
 )
-@click.option("--local", is_flag=True, help="Talk to a service of its own, which echoes.")
+@click.option("--local", is_flag=True, help="Chat with a built-in service that echoes.")
 @encoding_option
 def chat(
     prompt: str | None,
@@ -123,18 +123,18 @@ def chat(
     local: bool,
     encoding: Encoding,
 ) -> None:
-    """Ask PROMPT and stream the answer.
+    """Ask PROMPT and print the reply as it arrives.
 
-    Without PROMPT, it is read from standard input; on a terminal, a conversation begins. Ctrl-C
-    ends the answer, and the history keeps what has arrived.
+    Without PROMPT, the question is read from standard input; if that is a terminal, a conversation
+    begins. Ctrl-C ends a reply, and the history keeps what has arrived of it.
     """
     if local and (url or ask_password or ask_secret_key):
-        raise click.UsageError("--local brings its own URL and secrets")
+        raise click.UsageError("--local has its own URL and secrets; leave those options out")
     if prompt is None and is_terminal(sys.stdin):
         if as_json or not is_terminal(sys.stdout):
             raise click.UsageError("nothing to ask: give a PROMPT, or pipe it in")
     elif prompt is None:
-        # Whoever writes a line ends it; that end is not part of the question.
+        # The line break that ends a piped line is not part of the question.
         prompt = read_stdin().removesuffix("\n").removesuffix("\r")
         if not prompt:
             raise click.UsageError("nothing to ask: standard input is empty")
@@ -170,9 +170,9 @@ def chat(
 
 @contextmanager
 def local_service(encoding: Encoding) -> Generator[Service, None, None]:
-    """Run an embedded service, beside any event loop."""
-    with needing("server"):
-        from .. import server
+    """Run an embedded service in a thread."""
+    from .. import server
+
     with server.in_thread(server.serve(grace=0.0)) as served:
         yield replace(served.service, encoding=encoding)
 

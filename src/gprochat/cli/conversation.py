@@ -1,4 +1,4 @@
-"""The interactive conversation: one line a turn, and a few commands of its own."""
+"""The interactive conversation: each line is a question or one of a few commands."""
 
 import os
 from collections.abc import Callable
@@ -8,20 +8,22 @@ from typing import Final
 import click
 
 from gprochat_core import GPROChatError
+from gprochat_transports.extras import needs
 
 from .chat import Chat
-from .failures import Failed, complain, needing
+from .failures import Failed, complain
 from .history import load, save
 
 __all__ = ["converse"]
 
 HELP: Final = """\
-/help        this
-/reset       forget the conversation, and begin anew
+/help        show this help
+/reset       forget the conversation
 /save FILE   write the conversation to a file
-/load FILE   go on with the conversation in a file
-/quit        leave; so does Ctrl-D
-Ctrl-C ends a reply and keeps what has arrived. A line that begins with a blank is never a command.
+/load FILE   continue the conversation in a file
+/quit        leave, as Ctrl-D does
+Ctrl-C ends a reply and keeps what has arrived of it. To ask something that begins with /, type a
+space before it.
 """
 
 
@@ -29,7 +31,7 @@ def converse(chat: Chat) -> None:
     """Hold a conversation on the terminal until the user leaves.
 
     Raises:
-        Failed: the library for line editing is not installed.
+        ModuleNotFoundError: the library for line editing is not installed.
     """
     read_line = line_editor()
     click.echo(f"{chat.service.url}: /help for help, Ctrl-D to leave")
@@ -48,24 +50,24 @@ def converse(chat: Chat) -> None:
             elif line.strip():
                 chat.ask(line)
         except KeyboardInterrupt:
-            # What has arrived is shown and kept.
+            # The chat has shown and remembered what arrived of the reply.
             pass
         except (GPROChatError, Failed) as error:
             complain(error)
 
 
 def line_editor() -> Callable[[], str]:
-    with needing("cli"):
+    with needs("cli"):
         from prompt_toolkit import PromptSession
     session: PromptSession[str] = PromptSession("> ")
     return session.prompt
 
 
 def obey(chat: Chat, line: str) -> None:
-    """Do what a line with a command says.
+    """Carry out the command on a line.
 
     Raises:
-        Failed: there is no such command, or it cannot be done.
+        Failed: there is no such command, or the command failed.
     """
     command, _, argument = line.partition(" ")
     argument = argument.strip()
@@ -81,7 +83,7 @@ def obey(chat: Chat, line: str) -> None:
             click.echo(f"loaded {len(chat.messages)} messages")
     elif command == "/reset":
         chat.reset()
-        click.echo("the conversation begins anew")
+        click.echo("forgot the conversation")
     elif command == "/help":
         click.echo(HELP, nl=False)
     else:

@@ -1,7 +1,7 @@
-"""A conversation in a file: a JSON list of role and content, read and written whole or not at all.
+"""A conversation in a file, the history: a JSON list of objects with `role` and `content`.
 
-Writing goes to a new file beside the old one, which takes its place only once all of it is on the
-disk. Whatever fails until then leaves the old file as it was.
+A history is written to a new file beside the old one. The new file replaces the old one when all
+of it is on the disk; a failure before that leaves the old file unchanged.
 """
 
 import json
@@ -23,10 +23,10 @@ PRIVATE: Final = 0o600
 
 
 def load(path: Path) -> list[Message]:
-    """Return the conversation that a file holds, oldest message first.
+    """Return the conversation in a file, oldest message first.
 
     Raises:
-        WrongUsage: it cannot be read, or holds something else.
+        WrongUsage: the file cannot be read, or holds no conversation.
     """
     try:
         check_kind(path)
@@ -34,50 +34,50 @@ def load(path: Path) -> list[Message]:
     except OSError as error:
         raise WrongUsage(f"cannot read the history {path}: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise WrongUsage(f"the history {path} is not JSON; mend or remove it") from None
+        raise WrongUsage(f"the history {path} is not JSON; correct or remove it") from None
     if not isinstance(items, list):
-        raise WrongUsage(f"the history {path} is not a JSON list; mend or remove it")
+        raise WrongUsage(f"the history {path} is not a JSON list; correct or remove it")
     try:
-        # With the next question at its end, any history is a conversation.
+        # read_messages requires a user's message at the end; a history usually ends with a reply.
         return read_messages([*cast("list[object]", items), ""])[:-1]
     except InvalidMessages as error:
-        raise WrongUsage(f"the history {path}: {error}; mend or remove it") from None
+        raise WrongUsage(f"the history {path}: {error}; correct or remove it") from None
 
 
 def check_writable(path: Path) -> None:
-    """Make sure, as far as that can be told before, that a history can be written.
+    """Check, before anything is asked, that a history can be written.
 
     Raises:
-        WrongUsage: it cannot.
+        WrongUsage: the path is no regular file, or its folder is not writable.
     """
     check_kind(path)
     folder = path.resolve().parent
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise WrongUsage(f"cannot write the history {path}: {folder} is no writable folder")
+        raise WrongUsage(f"cannot write the history {path}: {folder} is not a writable folder")
 
 
 def save(path: Path, messages: Sequence[Message]) -> None:
     """Write a conversation to a file: all of it, or nothing.
 
-    The file keeps its permissions; a new one is for its owner alone.
+    The file keeps its permissions; only the owner can read and write a new file.
 
     Raises:
-        Failed: it cannot be written; what was there still is.
+        Failed: the file cannot be written; it is unchanged.
     """
     items = [{"role": message.role, "content": message.text} for message in messages]
     data = json.dumps(items, ensure_ascii=False, indent=2).encode() + b"\n"
     check_kind(path)
     try:
-        # Resolved, so that a link stays a link.
+        # With the path resolved, the file behind a link is replaced and not the link.
         replace(path.resolve(), data)
     except OSError as error:
         raise Failed(
-            f"cannot write the history {path}: {error.strerror}; it is as it was before"
+            f"cannot write the history {path}: {error.strerror}; the file is unchanged"
         ) from None
 
 
 def check_kind(path: Path) -> None:
-    # Reading a device or a pipe may never end, and replacing one would be worse.
+    # Reading a device or a pipe may never end, and a device must never be replaced.
     if path.exists() and not path.is_file():
         raise WrongUsage(f"the history {path} is not a regular file")
 

@@ -1,16 +1,17 @@
-"""Which transport carries the chat, and the event loop that it runs on."""
+"""Which adapter a command uses, and the event loop that the adapter runs on."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar
 
 import click
 
 from gprochat_core import RetryPolicy, Service
-from gprochat_transports.client import Client
+from gprochat_transports import Client
 from gprochat_transports.environment import Proxy
+
+from ..client import first_installed
 
 __all__ = ["TRANSPORTS", "Loop", "choose"]
 
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 
 class MakeClient(Protocol):
-    """What the adapters' `Client` classes have in common."""
+    """The `Client` class of any adapter."""
 
     def __call__(
         self, service: Service, *, proxy: Proxy = ..., retry: RetryPolicy | None = ...
@@ -28,10 +29,10 @@ class MakeClient(Protocol):
 
 
 class Run(Protocol):
-    """What runs a coroutine function to its end on an event loop of its own."""
+    """Runs a coroutine function to its end on an event loop of its own."""
 
     def __call__(self, function: Callable[[], Coroutine[Any, Any, T]], /) -> T:
-        """Run it; Ctrl-C cancels it and raises KeyboardInterrupt."""
+        """Run the function; Ctrl-C cancels it and raises KeyboardInterrupt."""
         ...
 
 
@@ -43,10 +44,10 @@ def run_trio(function: Callable[[], Coroutine[Any, Any, T]], /) -> T:
     import trio
 
     try:
-        # As on asyncio, Ctrl-C arrives like a cancellation: where the code waits.
+        # As on asyncio, Ctrl-C then interrupts only code that waits.
         return trio.run(function, restrict_keyboard_interrupt_to_checkpoints=True)
     except BaseExceptionGroup as group:
-        # trio connects in a nursery, which wraps what ends it.
+        # trio connects in a nursery, and a nursery raises a group of exceptions.
         if group.subgroup(KeyboardInterrupt) is None:
             raise
         raise KeyboardInterrupt from None
@@ -61,11 +62,11 @@ TRANSPORTS: Final[dict[str, Run]] = {
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A transport that is installed.
+    """An adapter that is installed.
 
     Attributes:
-        make_client: its `Client`.
-        run: runs what uses the client.
+        make_client: the adapter's `Client`.
+        run: runs a coroutine function on the adapter's event loop.
     """
 
     make_client: MakeClient
@@ -73,19 +74,13 @@ class Loop:
 
 
 def choose(name: str | None) -> Loop:
-    """Return a transport by its name, or the first one that is installed.
+    """Return an adapter by its name, or the first adapter that is installed.
 
     Raises:
-        click.UsageError: its library is not installed.
+        click.UsageError: the adapter's library is not installed, or no adapter's.
     """
-    for each in TRANSPORTS if name is None else [name]:
-        try:
-            module = import_module(f"gprochat_transports.{each}")
-        except ImportError:
-            continue
-        return Loop(cast("MakeClient", module.Client), TRANSPORTS[each])
-    raise click.UsageError(
-        f"the library of the transport {name} is not installed: pip install 'gprochat[{name}]'"
-        if name
-        else "no transport's library is installed: pip install 'gprochat[aiohttp]'"
-    )
+    try:
+        adapter = first_installed(TRANSPORTS if name is None else [name])
+    except ImportError as error:
+        raise click.UsageError(str(error)) from None
+    return Loop(adapter.Client, TRANSPORTS[adapter.__name__.rpartition(".")[2]])

@@ -1,7 +1,7 @@
-"""The options that commands share, and what they mean together with the environment.
+"""The options that commands share, and the service that they and the environment describe.
 
-A secret never comes from an argument, where any process on the machine and the shell's history
-would see it: it comes from the environment, or is asked for without echo.
+A secret is never an option's value, because other processes and the shell's history see those: it
+comes from the environment, or the command asks for it without echo.
 """
 
 import warnings
@@ -34,7 +34,7 @@ __all__ = [
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 transport_option: Final = click.option(
-    "--transport", type=click.Choice(list(TRANSPORTS)), help="Default: the first one installed."
+    "--transport", type=click.Choice(list(TRANSPORTS)), help="Default: the first that is installed."
 )
 
 encoding_option: Final = click.option(
@@ -42,7 +42,7 @@ encoding_option: Final = click.option(
     type=click.Choice(list(ENCODINGS)),
     default="native",
     show_default=True,
-    help="How the conversation is written on the wire.",
+    help="How conversations are written in requests.",
 )
 
 secret_key_option: Final = click.option(
@@ -63,12 +63,12 @@ proxy_option: Final = click.option(
     "--proxy",
     metavar="URL",
     callback=read_proxy,
-    help="An HTTP or SOCKS5 proxy, or none. Default: as the environment says.",
+    help="An HTTP or SOCKS5 proxy, or none. Default: the proxy variables of the environment.",
 )
 
 
 def service_options(command: Command) -> Command:
-    """Add the options that say which service: `url`, `ask_password`, `ask_secret_key`."""
+    """Add the options that choose the service: `url`, `ask_password`, `ask_secret_key`."""
     for option in (
         secret_key_option,
         click.option(
@@ -77,7 +77,7 @@ def service_options(command: Command) -> Command:
             is_flag=True,
             help="Ask for the site password, instead of $GPROCHAT_PASSWORD.",
         ),
-        click.option("--url", help="The deployment, instead of $GPROCHAT_URL."),
+        click.option("--url", help="The deployment's URL, instead of $GPROCHAT_URL."),
     ):
         command = option(command)
     return command
@@ -86,11 +86,11 @@ def service_options(command: Command) -> Command:
 def find_service(
     url: str | None, *, ask_password: bool, ask_secret_key: bool, encoding: Encoding = "native"
 ) -> Service:
-    """Return the service that options and environment tell, with its secret key.
+    """Return the service that options and environment describe, with its secret key.
 
     Raises:
-        ConfigurationError: one of them cannot be used.
-        WrongUsage: there is no key, and nobody to ask for it.
+        ConfigurationError: an option or a variable cannot be used.
+        WrongUsage: there is no secret key, and no terminal to ask on.
     """
     service = service_from_environment()
     service = replace(service, url=url or service.url, encoding=encoding)
@@ -101,10 +101,10 @@ def find_service(
 
 
 def require_key(service: Service, *, ask_secret_key: bool) -> Service:
-    """Return the service with its secret key, asked for if need be.
+    """Return the service with its secret key; ask for the key if there is none.
 
     Raises:
-        WrongUsage: there is no key, and nobody to ask for it.
+        WrongUsage: there is no secret key, and no terminal to ask on.
     """
     if service.secret_key is not None and not ask_secret_key:
         return service
@@ -120,7 +120,7 @@ def ask_secret(what: str, variable: str) -> str:
     """
     try:
         with warnings.catch_warnings():
-            # What getpass gives before it would read a secret with echo.
+            # getpass warns before it reads a secret with echo.
             warnings.simplefilter("error", GetPassWarning)
             answer: str = click.prompt(
                 what, hide_input=True, default="", show_default=False, err=True
@@ -131,5 +131,5 @@ def ask_secret(what: str, variable: str) -> str:
 
 
 def example(*lines: str) -> str:
-    """Word examples as the end of a command's help."""
+    """Return lines of a shell as the examples at the end of a command's help."""
     return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])

@@ -1,7 +1,7 @@
-"""What a chat shows: the reply as it arrives, as text for a person or as JSON for a program.
+"""Prints a reply as it arrives, as text for a person or as JSON for a program.
 
-A reply is a stranger's text. On a terminal, characters that would drive it are made visible
-instead; into a file or a pipe the reply goes as it is.
+A reply comes from a stranger. On a terminal, control characters are replaced by visible ones, so
+that they do nothing; into a file or a pipe the reply is written unchanged.
 """
 
 import io
@@ -20,18 +20,18 @@ __all__ = ["JSONOutput", "Output", "TextOutput", "abandon", "is_terminal", "one_
 CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 SEPARATORS: Final = re.compile("[\x7f-\x9f\u2028\u2029]")
-"""What JSON allows as it is although a terminal or a reader of lines may act on it."""
+"""Characters that JSON need not escape, but that may end a line or control a terminal."""
 
 
 def printable(text: str) -> str:
-    """Return text that does nothing to a terminal but appear; line breaks and tabs stay."""
+    """Return text with its control characters made visible; line breaks and tabs stay."""
     return CONTROLS.sub(picture, text)
 
 
 def picture(control: re.Match[str]) -> str:
     code = ord(control[0])
     if control[0] == "\r":
-        # Half of a line break, or else a way to write over what is there.
+        # Part of a line break; alone, it would let text overwrite the line.
         return ""
     if code < 0x20:
         return chr(0x2400 + code)
@@ -39,12 +39,12 @@ def picture(control: re.Match[str]) -> str:
 
 
 def one_line(text: object) -> str:
-    """Return a message on one line, fit for a terminal."""
+    """Return a message as one line, with its control characters made visible."""
     return printable(" ".join(str(text).split()))
 
 
 class Output:
-    """Takes a reply; what takes it remembers it too, however it ends.
+    """Shows a reply, and remembers its text.
 
     Attributes:
         text: the reply so far.
@@ -54,7 +54,7 @@ class Output:
         self.text = ""
 
     def begin(self) -> None:
-        """Make ready for a reply."""
+        """Begin a new reply."""
         self.text = ""
 
     def write(self, text: str) -> None:
@@ -67,10 +67,10 @@ class Output:
         raise NotImplementedError
 
     def end(self) -> None:
-        """Take the proper end of the reply."""
+        """End a reply that is complete."""
 
     def fail(self, error: BaseException) -> None:
-        """Take any other end of the reply, and what an error brought of it."""
+        """End a reply that failed; show text of it that only the error holds."""
         if isinstance(error, IncompleteReply):
             rest = error.text[len(self.text) :]
             if rest:
@@ -95,13 +95,13 @@ class TextOutput(Output):
             echo("\n")
 
     def fail(self, error: BaseException) -> None:
-        """Show what an error brought of the reply; the error itself goes to standard error."""
+        """End a reply that failed; the caller prints the error itself."""
         super().fail(error)
         self.end()
 
 
 class JSONOutput(Output):
-    """Shows the reply as one JSON object a line: text, and then end or error."""
+    """Shows the reply as JSON objects, one per line: pieces of text, then an end or an error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,11 +112,11 @@ class JSONOutput(Output):
         self._line({"type": "text", "text": text})
 
     def end(self) -> None:
-        """Say that the reply is complete, and repeat it."""
+        """Print an end with the whole reply."""
         self._line({"type": "end", "text": self.text})
 
     def fail(self, error: BaseException) -> None:
-        """Say what ended the reply, and repeat what had arrived."""
+        """Print an error with the reply so far."""
         super().fail(error)
         message = one_line(error) or "interrupted"
         self._line(
@@ -129,24 +129,24 @@ class JSONOutput(Output):
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a person is at the other end; a stream that was closed from outside is None."""
+    """Return whether a stream is a terminal; Python sets a closed standard stream to None."""
     return stream is not None and stream.isatty()
 
 
 def echo(text: str) -> None:
-    # color=True: click must not look for colours in it and take them out.
+    # color=True: otherwise click removes escape sequences for colours from the text.
     click.echo(text, nl=False, color=True)
 
 
 def set_encoding(encoding: str | None, errors: str) -> None:
-    """Have standard output never fail for a character that it cannot express."""
+    """Set standard output's encoding, and how it treats characters that it cannot encode."""
     stream: object = sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding=encoding, errors=errors)
 
 
 def abandon() -> None:
-    """Drop what standard output has not taken, lest the interpreter try again as it exits."""
+    """Discard buffered output, because the interpreter would try to write it when it exits."""
     if sys.stdout is sys.__stdout__ and sys.stdout is not None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

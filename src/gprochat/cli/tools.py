@@ -1,4 +1,4 @@
-"""The commands for whoever runs or debugs a deployment: sign, serve, check, curl."""
+"""The commands for people who run or debug a deployment: sign, serve, check, curl."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from gprochat_core.messages import Encoding, read_messages
 from gprochat_core.request import Draft
 from gprochat_transports.environment import Proxy, service_from_environment
 
-from .failures import FAILURE, WrongUsage, complain, needing
+from .failures import FAILURE, WrongUsage, complain
 from .loops import Loop, choose
 from .options import (
     encoding_option,
@@ -43,14 +43,14 @@ from .output import one_line
 __all__ = ["check", "curl", "read_stdin", "serve", "sign"]
 
 TOLERATED_CLOCK_SKEW: Final = 30.0
-"""Seconds; a deployment that looks at the time allows some minutes."""
+"""Seconds; a deployment that checks the time allows five minutes."""
 
 
 def read_stdin() -> str:
-    """Return all of standard input, "" where there is none.
+    """Return all of standard input; "" if it is closed.
 
     Raises:
-        WrongUsage: it is not UTF-8.
+        WrongUsage: standard input is not UTF-8.
     """
     stream: TextIO | None = sys.stdin
     if stream is None:
@@ -76,8 +76,8 @@ def now_ms() -> int:
 def sign(text: str, time_ms: int | None, ask_secret_key: bool) -> None:
     """Print the signature of TEXT.
 
-    TEXT is a conversation's last message; - is standard input, as it is. Without --time, standard
-    error tells the time signed.
+    TEXT is the last message of a conversation; with -, it is read from standard input, unchanged.
+    Without --time, the current time is signed, and printed on standard error.
     """
     signer = require_key(service_from_environment(), ask_secret_key=ask_secret_key).signer
     if text == "-":
@@ -95,9 +95,9 @@ def sign(text: str, time_ms: int | None, ask_secret_key: bool) -> None:
 def curl(
     prompt: str, url: str | None, ask_password: bool, ask_secret_key: bool, encoding: Encoding
 ) -> None:
-    """Print a curl command that asks PROMPT, signed as of now.
+    """Print a signed curl command that asks PROMPT.
 
-    It holds the site password, but not the secret key.
+    It is signed with the current time. It contains the site password, but not the secret key.
     """
     service = find_service(
         url, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
@@ -108,7 +108,7 @@ def curl(
     lines += [["--data-raw", request.body.decode()]]
     click.echo(" \\\n  ".join(map(shlex.join, lines)))
     if service.password is not None:
-        complain("this command contains the site password: mind where you show it")
+        complain("this command contains the site password: do not share it")
 
 
 @click.command(
@@ -118,28 +118,28 @@ def curl(
         "--openai-model llama3.2",
     )
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: any that is free.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: any free port.")
 @click.option(
     "--reply",
     type=click.Choice(["echo", "openai"]),
     default="echo",
     show_default=True,
-    help="Where replies come from: the question itself, or an OpenAI-compatible API.",
+    help="Repeat the question, or ask an OpenAI-compatible API.",
 )
 @click.option(
     "--openai-url",
     metavar="URL",
     default="http://localhost:11434/v1",
     show_default=True,
-    help="That API's base URL. Its key: $GPROCHAT_OPENAI_KEY or $OPENAI_API_KEY.",
+    help="The API's base URL. Its key: $GPROCHAT_OPENAI_KEY or $OPENAI_API_KEY.",
 )
-@click.option("--openai-model", metavar="NAME", help="The model's name there.")
+@click.option("--openai-model", metavar="NAME", help="The API's name for the model.")
 def serve(host: str, port: int, reply: str, openai_url: str, openai_model: str | None) -> None:
     """Run a service until Ctrl-C or SIGTERM.
 
-    Its URL is the first line of the output. Its secret key is $GPROCHAT_SECRET_KEY, or a new one,
-    shown once on standard error. Its site password is $GPROCHAT_PASSWORD, if that is set.
+    The first line of the output is its URL. Its secret key is $GPROCHAT_SECRET_KEY; if that is not
+    set, a new key, printed on standard error. Its site password is $GPROCHAT_PASSWORD, if set.
     """
     if reply == "openai" and openai_model is None:
         raise click.UsageError("--reply openai needs --openai-model")
@@ -148,14 +148,14 @@ def serve(host: str, port: int, reply: str, openai_url: str, openai_model: str |
 
 
 async def run_server(host: str, port: int, openai_url: str, openai_model: str | None) -> None:
-    with needing("server"):
-        from .. import server
+    from .. import server
+
     configured = service_from_environment()
     secret_key = configured.secret_key
     if secret_key is None:
         secret_key = secrets.token_urlsafe(32)
         click.echo(f"export GPROCHAT_SECRET_KEY={secret_key}", err=True)
-    # From here on a signal ends the service in its own way, even before it listens.
+    # From here on a signal stops the service properly, even before it listens.
     stopped = asyncio.create_task(server.stop_signal())
     await asyncio.sleep(0)
     answering: AbstractAsyncContextManager[server.Answer] = nullcontext(server.echo)
@@ -176,9 +176,9 @@ class Finding(NamedTuple):
     """One line of a check.
 
     Attributes:
-        what: what was looked at.
-        ok: the verdict; None where there can be none.
-        words: why.
+        what: the subject, such as "password".
+        ok: whether it works; None if the check cannot know.
+        words: the explanation.
     """
 
     what: str
@@ -201,10 +201,10 @@ def check(
     proxy: Proxy,
     encoding: Encoding,
 ) -> None:
-    """See what works with a service, and what does not.
+    """Check whether a service works, and if not, what is wrong.
 
-    Asks it something short, and waits no longer than for the first byte. The exit code is 0 if
-    nothing failed, else 1.
+    The check sends one short question and waits for the first byte of the reply. The exit code is
+    0 if nothing failed, else 1.
     """
     loop = choose(transport)
     service = find_service(
@@ -219,7 +219,7 @@ def check(
 
 
 async def examine(service: Service, loop: Loop, proxy: Proxy) -> list[Finding]:
-    """Ask once, and tell what that shows."""
+    """Ask once, and return what the answer shows."""
     first_byte: float | None = None
     error: GPROChatError | None = None
     once = RetryPolicy(max_attempts=1)
@@ -242,14 +242,14 @@ async def examine(service: Service, loop: Loop, proxy: Proxy) -> list[Finding]:
 def judge(
     service: Service, error: GPROChatError | None, first_byte: float | None, *, accepted: bool
 ) -> Iterator[Finding]:
-    unknown = "not known, for the service did not get that far"
+    unknown = "unknown: the service did not get this far"
     reached = not isinstance(error, (ConnectError, NotTheService))
     yield Finding("service", reached, f"answers at {service.url}" if reached else str(error))
 
     if isinstance(error, PasswordRejected):
         yield Finding("password", False, str(error))
     elif accepted or isinstance(error, SignatureRejected):
-        words = "accepted" if service.password else "none is set, and none is needed"
+        words = "accepted" if service.password else "none set, none needed"
         yield Finding("password", True, words)
     else:
         yield Finding("password", None, unknown)
@@ -273,8 +273,8 @@ def judge(
 
 def judge_clock(skew: float | None) -> Finding:
     if skew is None:
-        return Finding("clock", None, "not known, for the service does not tell the time")
-    # The service's time is in whole seconds, cut off.
+        return Finding("clock", None, "unknown: the service sends no Date header")
+    # A Date header has whole seconds, rounded down.
     if -2 < skew < 1:
         return Finding("clock", True, "within a second or two of the service's")
     words = f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the service's"

@@ -1,7 +1,8 @@
-"""Answers for the embedded service: functions that a conversation goes into and text streams out.
+"""Answers for the embedded service: functions that take a conversation and stream text.
 
-An answer is an asynchronous generator function of the messages. Two are here: `echo`, and one
-that `openai` makes, which has any OpenAI-compatible API reply. Your own looks like `echo`.
+An answer is an asynchronous generator function with one argument, the messages. This file has
+two: `echo`, and the answer that `openai` makes, which asks an OpenAI-compatible API. Write your
+own like `echo`.
 """
 
 import asyncio
@@ -23,23 +24,24 @@ from gprochat_core.service import read_url
 __all__ = ["Answer", "EventStream", "UpstreamError", "echo", "openai"]
 
 Answer: TypeAlias = Callable[[tuple[Message, ...]], AsyncIterator[str]]
-"""What a service answers with: takes the conversation, the user's message last, and gives the
-reply in pieces. An asynchronous generator is closed as soon as nobody waits for its reply."""
+"""Makes the reply to a conversation: takes the messages, the user's last, and yields the pieces of
+the reply. An asynchronous generator is closed as soon as its client has gone."""
 
 WORD: Final = re.compile(r"\S{1,12}\s*|\s+")
 
 ECHO_PAUSE: Final = 0.02
 ECHO_LENGTH: Final = 2.0
-"""Seconds from one word to the next, and for the whole reply, about."""
+"""Seconds between two words at most, and seconds that the longest reply takes."""
 
 CONNECT_TIMEOUT: Final = 10.0
 SILENCE_TIMEOUT: Final = 300.0
 END_TIMEOUT: Final = 1.0
-"""Seconds to wait for an API's connection, for its next bytes, and for the end it announced."""
+"""Seconds to wait for a connection to an API, for its next bytes, and, after its end marker, for
+the end of the response."""
 
 
 async def echo(messages: tuple[Message, ...]) -> AsyncIterator[str]:
-    """Answer with the user's last message, word by word."""
+    """Repeat the user's last message, word by word."""
     words = WORD.findall(messages[-1].text)
     for word in words:
         yield word
@@ -47,24 +49,24 @@ async def echo(messages: tuple[Message, ...]) -> AsyncIterator[str]:
 
 
 class UpstreamError(Exception):
-    """The API behind an answer failed; the text is what the chat's user will read."""
+    """The API that an answer asked has failed; clients of the service see the message."""
 
 
 @asynccontextmanager
 async def openai(
     base_url: str, *, model: str, api_key: str | None = None
 ) -> AsyncGenerator[Answer, None]:
-    """Make an answer that streams from an OpenAI-compatible API, until the block is left.
+    """Make an answer that streams from an OpenAI-compatible API; it works until the block is left.
 
     `async with openai("http://localhost:11434/v1", model="llama3.2") as answer, serve(answer)`
-    serves a model of Ollama; vLLM, llama.cpp's server and the like are no different. All replies
-    share one session. What the API says of a failure is what the chat's user reads.
+    serves a model of Ollama; vLLM and llama.cpp's server work in the same way. All replies share
+    one session. When the API reports an error, clients of the service see the API's message.
 
     Args:
-        base_url: as OpenAI's own clients take it, with its `/v1`, which is added to a URL that
-            has no path.
-        model: the model's name there.
-        api_key: sent as a bearer token; None where none is needed. Never shown.
+        base_url: the API's URL as OpenAI's own clients take it, with its `/v1`; to a URL without
+            a path, `/v1` is added.
+        model: the name by which the API knows the model.
+        api_key: the key, sent as a bearer token; None if the API needs none. Never shown.
 
     Raises:
         ConfigurationError: the URL or the key cannot be used.
@@ -77,7 +79,7 @@ async def openai(
         total=None, sock_connect=CONNECT_TIMEOUT, sock_read=SILENCE_TIMEOUT
     )
     async with aiohttp.ClientSession(
-        # How many replies stream at once is for the service and the API to limit.
+        # No limit here on connections: the service and the API set theirs.
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
@@ -87,7 +89,7 @@ async def openai(
         async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
             conversation = [{"role": message.role, "content": message.text} for message in messages]
             options = {"model": model, "messages": conversation, "stream": True}
-            # A file, for aiohttp warns of large bytes.
+            # A file, because aiohttp warns if a body of bytes is large.
             body = BytesIO(json.dumps(options, ensure_ascii=False).encode())
             completion = Completion()
             try:
@@ -106,8 +108,8 @@ async def openai(
                 failure = str(error)
             except (aiohttp.ClientError, TimeoutError) as error:
                 failure = f"The model's API failed: {error}"
-            # The exception at hand may hold the request's headers, and some APIs repeat the key
-            # that they refuse.
+            # Raised outside the except clauses: an exception of aiohttp's holds the request's
+            # headers, and with them the key. Some APIs quote the key that they refuse.
             raise UpstreamError(failure.replace(api_key, "…") if api_key else failure)
 
         yield answer
@@ -120,26 +122,26 @@ async def read_refusal(response: aiohttp.ClientResponse) -> UpstreamError:
 
 
 async def read_to_end(response: aiohttp.ClientResponse) -> None:
-    # A connection whose response has been read to its end can be used again.
+    # A connection can be reused only when its response has been read to the end.
     with suppress(TimeoutError):
         async with asyncio.timeout(END_TIMEOUT):
             await response.read()
 
 
 def upstream_error(status: int, message: str) -> UpstreamError:
-    """Word it as the family's own model does: clients know a rate limit by these words."""
+    """Write an API's error as the family's own model does; clients recognise a rate limit by it."""
     try:
         phrase = f" {HTTPStatus(status).phrase}"
     except ValueError:
         phrase = ""
-    return UpstreamError(f"[{status}{phrase}] {message or 'no reason was given'}")
+    return UpstreamError(f"[{status}{phrase}] {message or 'The API gave no reason.'}")
 
 
 class Completion:
-    """A streamed completion: the API's bytes in, the reply's text out.
+    """Parses a streamed completion: bytes of the API's response in, text of the reply out.
 
     Attributes:
-        done: the API has said that no more follows.
+        done: whether the API's end marker, `[DONE]`, has arrived.
     """
 
     def __init__(self) -> None:
@@ -148,10 +150,10 @@ class Completion:
         self.done = False
 
     def feed(self, data: bytes) -> Iterator[str]:
-        """Give the pieces of text that some more bytes bring.
+        """Take the next bytes of the response and yield the pieces of text in them.
 
         Raises:
-            UpstreamError: they tell of a failure, or make no sense.
+            UpstreamError: the bytes report an error, or are no completion.
         """
         for event in self._events.feed(data):
             self.done = self.done or event == "[DONE]"
@@ -162,25 +164,25 @@ class Completion:
                 yield text
 
     def finish(self) -> None:
-        """Take the end of the bytes.
+        """Take the end of the response.
 
         Raises:
-            UpstreamError: it came too early.
+            UpstreamError: the completion is not finished.
         """
         if not self.done and not self._finished:
-            raise UpstreamError("The model's API broke off.")
+            raise UpstreamError("The model's API ended its response too early.")
 
     def _read_chunk(self, event: str) -> str:
         try:
             chunk: object = json.loads(event)
         except ValueError:
-            raise UpstreamError("The model's API sent something else than JSON.") from None
+            raise UpstreamError("The model's API sent an event that is not JSON.") from None
         if member(chunk, "error"):
             message, code = read_error_body({}, event.encode(errors="replace"))
             if code is not None and code.isdecimal():
                 raise upstream_error(int(code), message)
             raise UpstreamError(message)
-        # The last chunk may report the usage and have no choice.
+        # The last chunk may report only the usage, with an empty list of choices.
         choices = member(chunk, "choices")
         choice = cast("list[object]", choices)[0] if isinstance(choices, list) and choices else None
         reason = member(choice, "finish_reason")
@@ -207,12 +209,12 @@ def completions_url(base_url: str) -> str:
 
 def checked_key(api_key: str) -> str:
     if not api_key.isascii() or not api_key.isprintable():
-        raise ConfigurationError("an API key is printable ASCII, for it goes into a header")
+        raise ConfigurationError("the API key must be printable ASCII, because a header holds it")
     return api_key
 
 
 class EventStream:
-    """The data of server-sent events, from bytes cut anywhere (WHATWG HTML, section 9.2)."""
+    """Parses server-sent events, from bytes that are split anywhere (WHATWG HTML, section 9.2)."""
 
     def __init__(self) -> None:
         utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")
@@ -221,7 +223,7 @@ class EventStream:
         self._data: list[str] = []
 
     def feed(self, data: bytes) -> Iterator[str]:
-        """Give the data of each event that some more bytes complete."""
+        """Take the next bytes of the stream and yield the data of each event that is complete."""
         rest, *lines = self._decoder.decode(data).split("\n")
         self._line.append(rest)
         for rest in lines:

@@ -1,29 +1,74 @@
-"""The connections that are made here for aiohttp: what they do besides or instead.
+"""Connections of aiohttp's own, with three differences, and what aiohttp's exceptions mean.
 
-They tell a request's body which of them it goes over, and they resume reading only after a pause.
+A connection tells the body of the request that it carries which connection it is; it resumes
+reading only after a pause; and one on which bytes arrived while it was idle is not used again.
 """
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from ssl import SSLContext
+from typing import Any, Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-from .request import Body
+from gprochat_core import Cause, Limits
 
-__all__ = ["NotingConnector", "Protocol", "TcpConnector"]
+from ..http11.network import READ_SIZE, Causes
+from .request import RequestBody
+
+__all__ = ["CAUSES", "make_connector"]
+
+socks_causes: Causes = {}
+with suppress(ImportError):
+    from aiohttp_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
+
+    socks_causes = {
+        ProxyTimeoutError: Cause.TIMED_OUT,
+        ProxyConnectionError: Cause.LOST,
+        ProxyError: Cause.LOST,
+        # The proxy closed within its answer.
+        asyncio.IncompleteReadError: Cause.LOST,
+    }
+
+CAUSES: Final[Causes] = {
+    **socks_causes,
+    aiohttp.ServerTimeoutError: Cause.TIMED_OUT,
+    aiohttp.ClientResponseError: Cause.MALFORMED,
+    aiohttp.ClientError: Cause.LOST,
+    TimeoutError: Cause.TIMED_OUT,
+    OSError: Cause.LOST,
+    # A host name that IDNA cannot express.
+    UnicodeError: Cause.LOST,
+    # Reading from, or sending over, a connection that was closed here.
+    RuntimeError: Cause.LOST,
+}
+
+TLS_BUFFER: Final = 32 * 1024
+"""Bytes that a TLS connection keeps for a slow reader, besides aiohttp's buffer."""
 
 
 class Protocol(ResponseHandler):
-    """aiohttp's, without what resuming costs where nothing is paused.
+    """aiohttp's protocol without the cost of resuming a connection that is not paused.
 
-    aiohttp resumes after each read, and has its parser parse nothing once more.
+    aiohttp resumes after each read, and makes its parser parse nothing once more.
     """
 
     _is_paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a connection, and have asyncio read as much at once as costs little."""
+        super().connection_made(transport)
+        reading: Any = transport
+        if hasattr(reading, "max_size"):
+            # asyncio makes room for 256 KiB otherwise, even for a few bytes.
+            reading.max_size = READ_SIZE
+        if hasattr(reading, "set_read_buffer_limits"):
+            reading.set_read_buffer_limits(TLS_BUFFER)
 
     def pause_reading(self) -> None:
         """Read no more from the socket for now."""
@@ -37,16 +82,16 @@ class Protocol(ResponseHandler):
             super().resume_reading(*args, **kwargs)
 
 
-class NotingConnector(aiohttp.BaseConnector):
-    """Tells a request's body its connection, before what had come on that is taken for an answer.
+class Connector(aiohttp.TCPConnector):
+    """aiohttp's connector, which tells a request's body the connection that the request was given.
 
-    Without it, as in a session that the caller made, the body learns it when sending begins.
+    In a session that the caller made, the body learns its connection when sending begins.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # What aiohttp makes its connections with is not public; should it go by another name, they
-        # are aiohttp's own.
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # How aiohttp makes its connections is private. If the name goes, they are aiohttp's own,
+        # and only the saving is lost.
         make: Callable[..., ResponseHandler] = Protocol
         self._factory = partial(make, loop=self._loop)
 
@@ -54,11 +99,31 @@ class NotingConnector(aiohttp.BaseConnector):
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
         """Find or make the connection for a request."""
-        connection = await super().connect(req, traces, timeout)
-        if isinstance(req.body, Body) and connection.protocol is not None:
-            req.body.note(connection.protocol)
-        return connection
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None or not isinstance(req.body, RequestBody):
+                return connection
+            if req.body.note_connection(protocol):
+                return connection
+            connection.close()
 
 
-class TcpConnector(NotingConnector, aiohttp.TCPConnector):
-    """aiohttp's own, that tells."""
+def make_connector(
+    limits: Limits, ssl_context: SSLContext | None, socks_proxy: str | None
+) -> aiohttp.TCPConnector:
+    """Return what makes the connections of a client, directly or through a SOCKS5 proxy."""
+    settings: dict[str, Any] = {
+        # True stands for a context of aiohttp's that verifies, and that all its sessions share.
+        "ssl": ssl_context or True,
+        "limit": limits.max_connections,
+    }
+    if limits.keep_alive:
+        settings["keepalive_timeout"] = limits.keep_alive
+    else:
+        settings["force_close"] = True
+    if socks_proxy is None:
+        return Connector(**settings)
+    from .socks import SocksConnector
+
+    return SocksConnector.from_url(socks_proxy, **settings)

@@ -1,11 +1,6 @@
-"""What goes out over aiohttp: a request's body, which notes how far it is; and what can fail.
-
-aiohttp does not tell by itself how far sending has come, nor whether a connection is fit for the
-request.
-"""
+"""The body of a request, which aiohttp asks for bytes: so it knows how far the call is."""
 
 import asyncio
-from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import Final, cast
@@ -16,119 +11,100 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import StreamWriter
 
-from gprochat_core import Failure, SendLimits
+from gprochat_core import Cause, Phase, SendLimits, TransportError
 
-from .._failures import OUT_OF_STEP, FailureTable
-from .._sizes import WRITE_SIZE
-from ..watchdog import Watch
+from ..http11.network import Causes
+from ..watchdog import Watchdog
 
-__all__ = ["FAILURES", "Body"]
+__all__ = ["RequestBody"]
 
-socks_failures: list[tuple[type[Exception], Failure]] = []
-with suppress(ImportError):
-    from aiohttp_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
-
-    socks_failures = [
-        (ProxyTimeoutError, Failure.CONNECT_TIMEOUT),
-        (ProxyConnectionError, Failure.CONNECT),
-        (ProxyError, Failure.CONNECT),
-        (asyncio.IncompleteReadError, Failure.CONNECT),
-    ]
-
-FAILURES: Final = FailureTable(
-    [
-        *socks_failures,
-        (aiohttp.ConnectionTimeoutError, Failure.CONNECT_TIMEOUT),
-        (aiohttp.ServerTimeoutError, Failure.TIMEOUT),
-        (aiohttp.ClientConnectorError, Failure.CONNECT),
-        (aiohttp.ClientHttpProxyError, Failure.CONNECT),
-        (aiohttp.ClientResponseError, Failure.MALFORMED),
-        (aiohttp.ClientPayloadError, Failure.LOST),
-        (aiohttp.ClientConnectionError, Failure.LOST),
-        (aiohttp.ClientError, Failure.CONNECT),
-        # What connecting through SOCKS raises, and a host name that IDNA cannot express.
-        (TimeoutError, Failure.CONNECT_TIMEOUT),
-        (OSError, Failure.CONNECT),
-        (UnicodeError, Failure.CONNECT),
-        # Reading from, or sending over, what has been closed here.
-        (RuntimeError, Failure.LOST),
-    ]
-)
+WRITE_SIZE: Final = 64 * 1024
+"""Bytes that are sent within one time limit; a long request may take longer, part by part."""
 
 
-class Body(aiohttp.Payload):
-    """A request's body that is sent bit by bit and knows how far it is.
-
-    Attributes:
-        begun: whether there is a connection to the service, and sending has begun.
-        sent_at: when its last byte was sent, by `time.monotonic`.
-        reused: whether it goes over a connection that has served this client before.
-        in_step: whether nothing had come on that connection when sending began.
-        deadline: when to make progress, or to have the response's head.
-        late: whether that did not come in time.
+class RequestBody(aiohttp.Payload):
+    """A request's body that is sent part by part, and the facts of its call.
 
     Args:
         body: what to send.
         limits: how long it may take.
-        watch: what ends it then.
+        watchdog: what ends it then.
         served: the connections that have served this client.
+
+    Attributes:
+        phase: how far the call is.
+        reused: whether the connection has served this client before.
+        unsolicited: whether something had arrived on that connection before sending began.
+        timed_out: whether the watchdog ended the call.
+        sent_at: when the last byte was sent, by `time.monotonic`.
+        deadline: when the present wait ends, by `time.monotonic`.
     """
 
     def __init__(
-        self, body: bytes, limits: SendLimits, watch: Watch, served: WeakSet[ResponseHandler]
+        self, body: bytes, limits: SendLimits, watchdog: Watchdog, served: WeakSet[ResponseHandler]
     ) -> None:
         super().__init__(body)
         self._size = len(body)
         self._limits = limits
-        self._watch = watch
+        self._watchdog = watchdog
         self._served = served
+        self._protocol: ResponseHandler | None = None
         self._transport: asyncio.WriteTransport | None = None
-        self.begun = False
-        self.sent_at = monotonic()
+        self.phase = Phase.CONNECTING
         self.reused = False
-        self.in_step = False
-        self._noted = False
+        self.unsolicited = False
+        self.timed_out = False
+        self.sent_at = monotonic()
         self.deadline = inf
-        self.late = False
 
-    def note(self, protocol: ResponseHandler) -> None:
-        """Take note of the connection that the request goes over."""
-        self._noted = True
+    def note_connection(self, protocol: ResponseHandler) -> bool:
+        """Take note of the connection for the request; tell whether it is fit for one."""
+        self._protocol = protocol
         self.reused = protocol in self._served
         self._served.add(protocol)
+        return not protocol.should_close
 
-    def expire(self) -> None:
+    def failed(self, error: Exception, causes: Causes) -> TransportError:
+        """Report an exception with the facts of the call."""
+        if self.timed_out:
+            return TransportError(Cause.TIMED_OUT, self.phase, reused=self.reused)
+        if self.unsolicited:
+            return TransportError(Cause.UNSOLICITED, self.phase, reused=True)
+        return TransportError.wrap(error, causes, self.phase, reused=self.reused)
+
+    async def expire(self) -> None:
         """End the wait for sending to make progress, or for the response's head."""
-        self.late = True
+        self.timed_out = True
         self.abort()
 
     def abort(self) -> None:
-        """Close the connection that the body goes over, whoever does not read at its other end.
-
-        aiohttp closes one only when all is written, and with TLS when the other end agrees.
-        """
+        """Close the connection at once; aiohttp's `close` waits until all is written, and with
+        TLS for the peer."""
         if self._transport is not None:
             self._transport.abort()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Return the body as text, which aiohttp's base class asks for."""
         return cast("bytes", self._value).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self.begun = True
+        """Send the body."""
         self._transport = writer.transport
         protocol = cast("ResponseHandler", cast("StreamWriter", writer).protocol)
-        if not self._noted:
-            self.note(protocol)
-        self.in_step = not protocol.should_close
-        if self.reused and not self.in_step:
-            raise aiohttp.ClientConnectionError(OUT_OF_STEP)
+        if self._protocol is not protocol:
+            self.note_connection(protocol)
+        self.phase = Phase.SENDING
+        self.unsolicited = self.reused and protocol.should_close
+        if self.unsolicited:
+            raise aiohttp.ClientConnectionError(Cause.UNSOLICITED.value)
         body = memoryview(cast("bytes", self._value))
         for start in range(0, len(body), WRITE_SIZE):
             self._progress()
             await writer.write(body[start : start + WRITE_SIZE])
+        self.phase = Phase.AWAITING_HEAD
         self._progress()
 
     def _progress(self) -> None:
         self.sent_at = monotonic()
-        if not self.late:
-            self._watch.limit(self, self._limits.reply(self.sent_at))
+        if not self.timed_out:
+            self._watchdog.limit(self, self._limits.reply(self.sent_at))

@@ -1,90 +1,93 @@
-"""What comes in over aiohttp: a response and its body, piece by piece.
+"""The response of aiohttp, and its body piece by piece.
 
-aiohttp does not tell by itself whether a body that ended was complete.
+Two things aiohttp does not tell: what had arrived before a failure, and that a body which ends
+with its connection ended by a reset.
 """
 
 import asyncio
 from collections.abc import Iterable
 from math import inf
-from typing import Any, Final, cast
+from typing import cast
 
 import aiohttp
 
-from .._sizes import READ_SIZE
-from ..watchdog import Watch
-from .request import FAILURES
+from gprochat_core import Cause, Phase, TransportError
 
-__all__ = ["READ_BUFFER", "AiohttpResponse"]
+from ..watchdog import Watchdog
+from .connection import CAUSES
+from .request import RequestBody
 
-READ_BUFFER: Final = 64 * 1024
-"""Bytes for a slow reader after which aiohttp reads no more: twice as many, and what was being
-read."""
+__all__ = ["AiohttpResponse"]
 
-TLS_BUFFER: Final = 32 * 1024
-"""Bytes that a TLS connection keeps for a slow reader besides."""
+EXCEPTIONS = tuple(CAUSES)
 
 
 class AiohttpResponse:
-    """A response of aiohttp's.
+    """A `Response` of an aiohttp session.
+
+    Args:
+        response: aiohttp's, its head received.
+        body: the body of its request.
+        watchdog: what limits its waits.
+        decompressed: whether aiohttp undoes content codings.
 
     Attributes:
-        deadline: when the present wait for bytes is too long.
+        deadline: when the present wait for bytes ends, by `time.monotonic`.
     """
 
     def __init__(
         self,
         response: aiohttp.ClientResponse,
-        sent_at: float,
-        watch: Watch,
+        body: RequestBody,
+        watchdog: Watchdog,
         *,
         decompressed: bool,
     ) -> None:
         self._response = response
         self._content = response.content
-        self._watch = watch
-        self.deadline = inf
-        watch.waits.add(self)
+        self._watchdog = watchdog
+        self._reused = body.reused
+        self._timed_out = False
+        self._lost = False
         connection = response.connection
         protocol = None if connection is None else connection.protocol
-        transport: Any = None if connection is None else connection.transport
-        if hasattr(transport, "max_size"):
-            # What asyncio reads at once: it makes room for 256 KiB otherwise, even for a few bytes.
-            transport.max_size = READ_SIZE
-        if hasattr(transport, "set_read_buffer_limits"):
-            transport.set_read_buffer_limits(TLS_BUFFER)
         self._closed = None if protocol is None else protocol.closed
-        self._lost = False
         if self._closed is not None:
             self._closed.add_done_callback(self._end)
             self._content.on_eof(self._note_loss)
-        self.sent_at = sent_at
+        self.deadline = inf
+        self.sent_at = body.sent_at
         self.status = response.status
         self.headers: Iterable[tuple[bytes, bytes]] = response.raw_headers
         if decompressed:
             self.headers = [
                 header for header in self.headers if header[0].lower() != b"content-encoding"
             ]
+        watchdog.waits.add(self)
 
     async def read(self, timeout: float | None) -> bytes:
-        self._watch.limit(self, timeout)
+        self._watchdog.limit(self, timeout)
         try:
             data = await self._content.readany()
             if self._lost and not data:
                 raise aiohttp.ClientPayloadError("the connection was lost within the body")
             return data
-        except FAILURES.kinds as failure:
+        except EXCEPTIONS as error:
             if data := self._left_over():
                 return data
-            raise FAILURES.translate(failure) from failure
+            if self._timed_out:
+                raise TransportError(Cause.TIMED_OUT, Phase.READING) from error
+            raise TransportError.wrap(error, CAUSES, Phase.READING, reused=self._reused) from error
         finally:
             self.deadline = inf
 
-    def expire(self) -> None:
+    async def expire(self) -> None:
         """End the wait for bytes."""
-        self._content.set_exception(aiohttp.SocketTimeoutError("silence"))
+        self._timed_out = True
+        self._content.set_exception(aiohttp.SocketTimeoutError())
 
     async def aclose(self) -> None:
-        self._watch.waits.discard(self)
+        self._watchdog.waits.discard(self)
         if self._closed is not None:
             self._closed.remove_done_callback(self._end)
             # Once on a connection, however many responses come over it.
@@ -93,12 +96,12 @@ class AiohttpResponse:
         # Once read to its end, the response has given back its connection itself.
         connection = self._response.connection
         if connection is not None and connection.transport is not None:
-            # With TLS, closing would wait for the other end.
+            # With TLS, closing would wait for the peer.
             connection.transport.abort()
         self._response.close()
 
     def _left_over(self) -> bytes:
-        """What had arrived before a failure, which aiohttp raises first."""
+        """Return what had arrived before a failure, which aiohttp raises first."""
         content = self._content
         error = content.exception()
         if error is None:
@@ -126,5 +129,5 @@ class AiohttpResponse:
 
 
 def retrieve(closed: "asyncio.Future[None]") -> BaseException | None:
-    """How a connection ended; asyncio reports an exception that nobody has asked for."""
+    """Return how a connection ended; asyncio reports an exception that was never retrieved."""
     return None if closed.cancelled() else closed.exception()

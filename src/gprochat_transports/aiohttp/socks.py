@@ -1,29 +1,26 @@
 """Connections through a SOCKS5 proxy for aiohttp.
 
-aiohttp-socks makes them, but for TLS: where a handshake fails or is cancelled, it waits for the
-end of a stream that asyncio never tells it of, until the time for connecting has run out.
+aiohttp-socks makes them. Its own TLS handshake, where it fails or is cancelled, waits for the end
+of a stream that never comes, until the time for connecting has run out; so TLS is asyncio's here.
 """
 
 import asyncio
+from math import inf
 from ssl import SSLContext
 
 from aiohttp_socks import ProxyConnector
 from python_socks.async_.asyncio import Proxy
 
-from .connection import NotingConnector, Protocol
+from .connection import Connector, Protocol
 
 __all__ = ["SocksConnector"]
 
 
-class SocksConnector(NotingConnector, ProxyConnector):
-    """What aiohttp-socks has, with a TLS handshake that ends at once when it must."""
+class SocksConnector(Connector, ProxyConnector):
+    """aiohttp-socks's connector, with a TLS handshake that ends at once when it fails."""
 
     async def _connect_via_proxy(
-        self,
-        host: str,
-        port: int,
-        ssl: SSLContext | None = None,
-        timeout: float | None = None,
+        self, host: str, port: int, ssl: SSLContext | None = None, timeout: float | None = None
     ) -> tuple[asyncio.Transport, Protocol]:
         proxy = Proxy(
             self._proxy_type,
@@ -32,12 +29,11 @@ class SocksConnector(NotingConnector, ProxyConnector):
             self._proxy_username,
             self._proxy_password,
         )
-        # It has a limit of its own for None.
-        limit = float("inf") if timeout is None else timeout
-        sock = await proxy.connect(host, port, timeout=limit)
+        # None would stand for a limit of the library's.
+        connected = await proxy.connect(host, port, timeout=inf if timeout is None else timeout)
         return await self._loop.create_connection(
             lambda: Protocol(self._loop),
-            sock=sock,
+            sock=connected,
             ssl=ssl,
             server_hostname=host if ssl else None,
         )

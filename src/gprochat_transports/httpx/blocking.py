@@ -1,98 +1,86 @@
-"""The httpx transport without an event loop, for `SyncClient`."""
+"""Connections without an event loop, for `SyncClient`: sockets whose coroutines never suspend.
 
-import threading
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+A socket takes a time limit for each operation, so no watchdog is needed: each operation gets what
+is left until the calling thread's deadline.
+"""
+
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from math import inf
+from ssl import SSLContext
+from threading import Event as ThreadingEvent
+from threading import Lock, local
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, cast
+from typing import Final
 
-from gprochat_core import Failure, Request, SendLimits, TransportError
+from gprochat_core import Cause
 
-from .._failures import OUT_OF_STEP
-from .call import (
-    Progress,
-    build_request,
-    is_new_stream,
-    take_lost_connections,
-)
-from .library import Library
+from ..http11.network import READ_SIZE, Causes
+from ..watchdog import Wait, Watchdog
+from .connection import is_readable
 
-if TYPE_CHECKING:
-    import httpcore
-    import httpx
+__all__ = ["BlockingNetwork"]
 
-__all__ = ["BlockingTransport"]
+CAUSES: Final[Causes] = {
+    TimeoutError: Cause.TIMED_OUT,
+    OSError: Cause.LOST,
+    # A host name that IDNA cannot express.
+    UnicodeError: Cause.LOST,
+}
 
 
-class Deadline(threading.local):
-    """Until when the calling thread waits for bytes: within `with`, at most so many seconds.
+class Deadline(Watchdog, local):
+    """The deadline of the calling thread, with a watchdog's face."""
 
-    A blocking library knows only limits for a single read, which it takes up when it begins to
-    read a body, and none for what it says to a SOCKS proxy.
-    """
+    def __init__(self) -> None:
+        super().__init__()
+        self._at = inf
 
-    at: float | None = None
+    def limit(self, wait: Wait | None, seconds: float | None) -> None:
+        self._at = inf if seconds is None else monotonic() + seconds
 
-    def set(self, seconds: float | None) -> None:
-        """Begin to count; None for no limit."""
-        self.at = None if seconds is None else monotonic() + seconds
+    def left(self) -> float | None:
+        """Return the seconds until the deadline, None for no limit; never 0, which would mean
+        something else to a socket."""
+        return None if self._at == inf else max(self._at - monotonic(), 0.001)
+
+    def wake_at(self, time: float) -> None:
+        raise NotImplementedError
+
+    async def sleep_until(self, time: float) -> None:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        pass
+
+
+class BlockingNetwork:
+    """The `Network` of threads."""
+
+    causes = CAUSES
+
+    def __init__(self) -> None:
+        self.watchdog = Deadline()
+
+    async def connect(self, host: str, port: int, socks_proxy: str | None) -> "BlockingStream":
+        timeout = self.watchdog.left()
+        if socks_proxy is None:
+            connected = socket.create_connection((host, port), timeout)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        else:
+            from python_socks.sync import Proxy
+
+            connected = Proxy.from_url(socks_proxy).connect(host, port, timeout=timeout)
+        return BlockingStream(connected, self.watchdog)
 
     @contextmanager
-    def within(self, seconds: float | None) -> Generator[None, None, None]:
-        """Count while a block lasts."""
-        self.set(seconds)
-        try:
-            yield
-        finally:
-            self.at = None
+    def time_limit(self, seconds: float | None) -> Generator[None, None, None]:
+        self.watchdog.limit(None, seconds)
+        yield
 
-    def hold(self, stream: "httpcore.NetworkStream") -> None:
-        """Hold a stream of the library's to the deadline of whoever reads from it."""
-        read = stream.read
-
-        def read_in_time(max_bytes: int, timeout: float | None = None) -> bytes:
-            if self.at is not None:
-                # Not 0, which means something else to a socket.
-                timeout = max(self.at - monotonic(), 0.001)
-            cast("Any", stream).read_at = monotonic()
-            return read(max_bytes, timeout)
-
-        stream.read = read_in_time  # type: ignore[method-assign]
-
-
-class BlockingTransport:
-    """Sends requests with a blocking client; its coroutines never suspend."""
-
-    def __init__(self, client: "httpx.Client", library: Library, *, own: bool) -> None:
-        self._client = client
-        self._library = library
-        self._own = own
-        self._deadline = Deadline()
-
-    async def send(self, request: Request, limits: SendLimits) -> "BlockingResponse":
-        def trace(event: str, info: Mapping[str, object]) -> None:
-            progress.note(event, info)
-            if is_new_stream(event):
-                self._deadline.hold(cast("httpcore.NetworkStream", info["return_value"]))
-
-        progress = Progress(limits, self._deadline.set)
-        built = build_request(self._client, request, progress, trace)
-        try:
-            with self._deadline.within(None):
-                response = self._client.send(built, stream=True, follow_redirects=False)
-        except self._library.failures.kinds as error:
-            raise self._library.translate(error, progress) from error
-        finally:
-            if not progress.sending:
-                for lost in take_lost_connections(self._client, built):
-                    lost.close()
-                if progress.stream is not None:
-                    cast("httpcore.NetworkStream", progress.stream).close()
-        received = BlockingResponse(response, self._library, progress, self._deadline)
-        if not progress.is_in_step(response):
-            await received.aclose()
-            raise TransportError(Failure.STALE, OUT_OF_STEP)
-        return received
+    def make_event(self) -> "BlockingEvent":
+        return BlockingEvent(self.watchdog)
 
     def current_loop(self) -> object:
         return self
@@ -100,31 +88,64 @@ class BlockingTransport:
     async def sleep(self, seconds: float) -> None:
         sleep(seconds)  # noqa: ASYNC251 - blocking is its purpose
 
-    async def aclose(self) -> None:
-        if self._own:
-            self._client.close()
 
+class BlockingEvent:
+    """An `Event` between threads."""
 
-class BlockingResponse:
-    """A response of a blocking client."""
-
-    def __init__(
-        self, response: "httpx.Response", library: Library, progress: Progress, deadline: Deadline
-    ) -> None:
-        self._response = response
-        self._body = iter(cast("httpx.SyncByteStream", response.stream))
-        self._library = library
+    def __init__(self, deadline: Deadline) -> None:
+        self._event = ThreadingEvent()
         self._deadline = deadline
-        self.sent_at = progress.sent_at
-        self.status = response.status_code
-        self.headers = response.headers.raw
+        self.set = self._event.set
 
-    async def read(self, timeout: float | None) -> bytes:
-        try:
-            with self._deadline.within(timeout):
-                return next(self._body, b"")
-        except self._library.failures.kinds as error:
-            raise self._library.translate(error) from error
+    async def wait(self) -> None:
+        if not self._event.wait(self._deadline.left()):
+            raise TimeoutError
+
+
+class BlockingStream:
+    """The `Stream` over a socket. Another thread may close it while one reads from it."""
+
+    def __init__(self, connected: socket.socket, deadline: Deadline) -> None:
+        self._socket = connected
+        self._deadline = deadline
+        self._in_use = Lock()
+        self._closed = False
+
+    async def receive(self) -> bytes:
+        with self._using():
+            return self._socket.recv(READ_SIZE)
+
+    async def send(self, data: bytes) -> None:
+        with self._using():
+            self._socket.sendall(data)
+
+    async def start_tls(self, context: SSLContext, host: str) -> "BlockingStream":
+        with self._using():
+            tls = context.wrap_socket(self._socket, server_hostname=host)
+        return BlockingStream(tls, self._deadline)
+
+    def is_readable(self) -> bool:
+        return is_readable(self._socket)
 
     async def aclose(self) -> None:
-        self._response.close()
+        self._closed = True
+        # Not SSLSocket's method, which would break a read in another thread.
+        with suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        # A thread that uses the socket closes it: its number may be another file's afterwards.
+        if self._in_use.acquire(blocking=False):
+            self._socket.close()
+            self._in_use.release()
+
+    @contextmanager
+    def _using(self) -> Generator[None, None, None]:
+        with self._in_use:
+            try:
+                if not self._closed:
+                    self._socket.settimeout(self._deadline.left())
+                    yield
+            finally:
+                if self._closed:
+                    self._socket.close()
+            if self._closed:
+                raise ConnectionError("the connection was closed here")

@@ -1,141 +1,116 @@
-"""One call over httpx, as its trace events tell of it: how far it is, and what it left behind."""
+"""How far a call over a given client is: what httpx's `trace` extension tells (its documentation,
+"Request extensions"), and what its exceptions mean. httpx2 is httpx under another name."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from math import inf
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from gprochat_core import Request, SendLimits
+import h11
+
+from gprochat_core import Cause, ConfigurationError, Phase, Request, SendLimits, TransportError
+
+from ..http11.network import Causes
+from . import connection
 
 if TYPE_CHECKING:
-    import httpcore
     import httpx
 
-__all__ = [
-    "Progress",
-    "Trace",
-    "build_request",
-    "is_new_stream",
-    "note_reads",
-    "take_lost_connections",
-]
+__all__ = ["Call", "read_causes"]
 
-Trace: TypeAlias = Callable[[str, Mapping[str, object]], object]
+BY_NAME: Final = {
+    "TimeoutException": Cause.TIMED_OUT,
+    "NetworkError": Cause.LOST,
+    "ProxyError": Cause.LOST,
+    # httpx calls it a protocol error when a server closes without an answer; h11 does not.
+    "RemoteProtocolError": Cause.LOST,
+    "TransportError": Cause.LOST,
+    "StreamError": Cause.LOST,
+    "InvalidURL": Cause.LOST,
+}
+"""Exceptions by the name that they have in httpx and httpx2."""
 
 
-class Progress:
-    """How far one request has come, told by the library's trace events.
+def read_causes(client: object, kind: str) -> Causes:
+    """Return the exceptions of the library whose class `kind` a client is an instance of."""
+    for name in ("httpx", "httpx2"):
+        library = sys.modules.get(name)
+        if library is not None and isinstance(client, getattr(library, kind)):
+            causes = {getattr(library, each): cause for each, cause in BY_NAME.items()}
+            with suppress(ImportError):
+                from socksio import SOCKSError
 
-    Args:
-        limits: how long it may take.
-        limit: sets in how many seconds to give up, None for never; called at each new stage.
+                causes[SOCKSError] = Cause.LOST
+            return {**connection.CAUSES, h11.RemoteProtocolError: Cause.MALFORMED, **causes}
+    raise ConfigurationError(f"client= takes an httpx.{kind}, not a {type(client).__qualname__}")
+
+
+class Call:
+    """One call.
 
     Attributes:
-        timeouts: the time limits, as the library takes them.
-        connecting: whether a connection is being made, with all that a proxy and TLS ask for.
-        stream: what is connected as long as that lasts; the library does not always close it.
-        sending: whether the request itself is under way, or has been.
-        reused: whether the request goes over a connection that has served before.
-        asked_at: when its first byte was about to be sent, by `time.monotonic`.
-        sent_at: when its last byte was sent, by `time.monotonic`.
+        timeouts: the time limits in httpx's form, in seconds.
+        sent_at: when the last byte of the request was sent, by `time.monotonic`.
+        connected: the stream of a connection that is not ready for the request yet. httpx leaves
+            it open where a SOCKS proxy does not answer in time.
     """
 
-    def __init__(self, limits: SendLimits, limit: Callable[[float | None], None]) -> None:
-        connect = limits.connect
+    def __init__(self, causes: Causes, limits: SendLimits) -> None:
         reply = limits.reply(monotonic())
-        self.timeouts = {"connect": connect, "pool": connect, "write": reply, "read": reply}
-        self.connecting = False
-        self.stream: object = None
-        self.sending = False
-        self.reused = False
-        self.asked_at = self.sent_at = monotonic()
-        self._limit = limit
-        self._limits = limits
-        self._connect_by = None if connect is None else self.sent_at + connect
+        connect = limits.connect
+        self.timeouts = {"pool": connect, "connect": connect, "write": reply, "read": reply}
+        self.sent_at = monotonic()
+        self.connected: Any = None
+        self._causes = causes
+        self._exceptions = tuple(causes)
+        self._phase = Phase.WAITING
+        self._reused = True
 
-    def note(self, event: str, info: Mapping[str, object]) -> None:
-        """Take a trace event."""
-        _, _, step = event.partition(".")
+    def note(self, event: str, info: Mapping[str, Any]) -> Phase | None:
+        """Take an event of the `trace` extension; return the phase that begins with it, if any."""
+        step = event.partition(".")[2]
+        begun: Phase | None = None
         if step == "connect_tcp.started":
-            self.connecting = True
-            if self._connect_by is not None:
-                self._limit(self._connect_by - monotonic())
+            begun = Phase.CONNECTING
+            self._reused = False
         elif step == "connect_tcp.complete":
-            self.stream = info["return_value"]
-        elif step == "send_request_headers.started" and not is_for_a_proxy(info["request"]):
-            self.reused = not self.connecting
-            self.connecting = False
-            self.stream = None
-            self.sending = True
-            self.asked_at = monotonic()
-            self._limit(None)
-        elif step == "send_request_body.complete" and not self.connecting:
+            self.connected = info["return_value"]
+        elif step == "send_request_headers.started" and info["request"].method != b"CONNECT":
+            begun = Phase.SENDING
+            self.connected = None
+        elif step == "send_request_body.complete" and self._phase is Phase.SENDING:
+            begun = Phase.AWAITING_HEAD
             self.sent_at = monotonic()
-            self._limit(self._limits.reply(self.sent_at))
+        elif step == "receive_response_body.started":
+            begun = Phase.READING
+        self._phase = begun or self._phase
+        return begun
 
-    def is_in_step(self, response: "httpx.Response") -> bool:
-        """Whether a response has come since its request.
+    def build(self, client: Any, request: Request, trace: object) -> "httpx.Request":
+        """Return a request in httpx's form; the client adds its headers where it has others."""
+        built: httpx.Request = client.build_request(
+            request.method,
+            request.url,
+            headers=request.headers,
+            content=request.body,
+            extensions={"timeout": self.timeouts, "trace": trace},
+        )
+        return built
 
-        If not, it came behind an earlier one: the library keeps it in its parser, where it cannot
-        be seen, and takes it for the answer to the next request.
-        """
-        read_at: float = getattr(response.extensions.get("network_stream"), "read_at", inf)
-        return not self.reused or read_at >= self.asked_at
-
-
-def note_reads(stream: Any) -> None:
-    """Have a stream of the library's know when it was last read from, as `read_at`."""
-    read = stream.read
-
-    # Not a coroutine itself, which would be one more to go through for each piece of text.
-    def note_and_read(max_bytes: int, timeout: float | None = None) -> Awaitable[bytes]:
-        stream.read_at = monotonic()
-        reading: Awaitable[bytes] = read(max_bytes, timeout)
-        return reading
-
-    stream.read = note_and_read
-
-
-def is_new_stream(event: str) -> bool:
-    """Whether an event gives a stream that HTTP will be spoken over, or TLS first."""
-    return event.endswith(("connect_tcp.complete", "start_tls.complete"))
-
-
-def is_for_a_proxy(request: object) -> bool:
-    return cast("httpcore.Request", request).method == b"CONNECT"
-
-
-def build_request(
-    client: "httpx.Client | httpx.AsyncClient",
-    request: Request,
-    progress: Progress,
-    trace: Trace,
-) -> "httpx.Request":
-    """A request as the library has it, with the client's own headers where ours say nothing."""
-    return client.build_request(
-        request.method,
-        request.url,
-        headers=request.headers,
-        content=request.body,
-        extensions={"timeout": progress.timeouts, "trace": trace},
-    )
-
-
-def take_lost_connections(
-    client: "httpx.Client | httpx.AsyncClient", request: "httpx.Request"
-) -> list[Any]:
-    """Take out of a request's pool what no request will ever get; what is returned is to be closed.
-
-    httpcore keeps a place for a connection whose request ended before it was sent, and for a
-    tunnel through a proxy in which TLS failed. It has no public way to give such a place back;
-    should what is used here change, the places stay lost.
-    """
-    with suppress(AttributeError):
-        pool = cast("Any", client)._transport_for_url(request.url)._pool
-        with pool._optional_thread_lock:
-            used = {one.connection for one in pool._requests}
-            lost = {one for one in pool._connections if one not in used and not one.is_idle()}
-            pool._connections = [one for one in pool._connections if one not in lost]
-            return [*lost, *pool._assign_requests_to_connections()]
-    return []
+    @contextmanager
+    def reporting(self) -> Generator[None, None, None]:
+        """Report what the block raises, with the facts of the call."""
+        try:
+            yield
+        except self._exceptions as error:
+            chain: list[BaseException] = [error]
+            while cause := chain[-1].__cause__ or chain[-1].__context__:
+                chain.append(cause)
+            # httpx has one exception for what h11 refuses and for a connection that ended.
+            found = next(
+                (each for each in chain if isinstance(each, h11.RemoteProtocolError)), error
+            )
+            raise TransportError.wrap(
+                found, self._causes, self._phase, reused=self._reused
+            ) from error

@@ -1,114 +1,118 @@
-"""One connection on trio: h11 speaks HTTP, a stream carries it, and the watch ends its waits."""
+"""Connections on trio, for text that arrives a little at a time.
 
+trio's own `SocketStream` tries to read before it waits, which for text that has yet to come is a
+system call and an exception for nothing; and it lets all other tasks run after each send, although
+waiting for the answer comes next here. So the stream here waits first, and then reads.
+"""
+
+import socket
+from contextlib import AbstractContextManager
 from math import inf
-from time import monotonic
-from typing import cast
-from urllib.parse import urlsplit
+from ssl import SSLContext
+from typing import Final
 
-import h11
 import trio
 
-from gprochat_core import Request, SendLimits
+from gprochat_core import Cause
 
-from .._sizes import READ_SIZE, WRITE_SIZE
-from ..watchdog import Watch
-from .socket import TcpStream
+from ..http11.network import READ_SIZE, Causes
+from ..watchdog import TrioWatchdog
 
-__all__ = ["Connection"]
+__all__ = ["TrioNetwork"]
+
+CAUSES: Final[Causes] = {
+    trio.TooSlowError: Cause.TIMED_OUT,
+    trio.BrokenResourceError: Cause.LOST,
+    trio.ClosedResourceError: Cause.LOST,
+    OSError: Cause.LOST,
+    # A host name that IDNA cannot express.
+    UnicodeError: Cause.LOST,
+}
 
 
-class Connection:
-    """A connection to the service, and where HTTP stands on it.
+class TrioNetwork:
+    """The `Network` on trio."""
 
-    Args:
-        socket: what it goes over.
-        stream: the same, or TLS on top of it.
-        max_head: how long a response's head may be, in bytes.
-        watch: what ends its waits.
+    causes = CAUSES
+    make_event = staticmethod(trio.Event)
+    current_loop = staticmethod(trio.lowlevel.current_trio_token)
+    sleep = staticmethod(trio.sleep)
 
-    Attributes:
-        reused: whether it has served before.
-        deadline: when the present wait is too long, on trio's clock; infinity where none is.
-        late: whether it has been closed for that.
-    """
+    def __init__(self) -> None:
+        self.watchdog = TrioWatchdog()
 
-    def __init__(
-        self, socket: TcpStream, stream: trio.abc.Stream, max_head: int, watch: Watch
-    ) -> None:
-        self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
-        self.reused = False
-        self.deadline = inf
-        self.late = False
-        self._socket = socket
-        self._stream = stream
-        self._watch = watch
-        self._closed = False
+    async def connect(self, host: str, port: int, socks_proxy: str | None) -> "TrioStream":
+        if socks_proxy is None:
+            connected = (await trio.open_tcp_stream(host, port)).socket
+        else:
+            from python_socks.async_.trio import Proxy
 
-    def limit(self, seconds: float | None) -> None:
-        """Have all waits from now on end after that time; None for as long as they take."""
-        if not self._closed:
-            self._watch.limit(self, seconds)
+            # `time_limit` limits the time; python-socks would take 60 seconds for None.
+            connected = await Proxy.from_url(socks_proxy).connect(host, port, timeout=inf)
+        tcp = TcpStream(connected)
+        return TrioStream(tcp, tcp)
 
-    async def send(self, request: Request, limits: SendLimits) -> None:
-        """Send a whole request."""
-        parts = urlsplit(request.url)
-        head = h11.Request(
-            method=request.method,
-            target=parts.path,
-            headers=[
-                ("host", parts.netloc),
-                *request.headers,
-                ("content-length", str(len(request.body))),
-            ],
-        )
-        data = self.http.send(head) or b""
-        data += self.http.send(h11.Data(data=request.body)) or b""
-        for start in range(0, len(data), WRITE_SIZE):
-            self.limit(limits.reply(monotonic()))
-            await self._stream.send_all(data[start : start + WRITE_SIZE])
-        # This brings no more bytes, so there is time for it while the request is on its way.
-        self.http.send(h11.EndOfMessage())
+    def time_limit(self, seconds: float | None) -> AbstractContextManager[object]:
+        return trio.fail_after(inf if seconds is None else seconds)
 
-    async def receive_head(self) -> h11.Response:
-        """Wait for the response's head, past informational ones."""
+
+class TcpStream(trio.abc.Stream):
+    """A stream over a connected socket, which it takes over."""
+
+    def __init__(self, connected: trio.socket.SocketType) -> None:
+        self._socket = socket.socket(fileno=connected.detach())
+        self._trio = trio.SocketStream(trio.socket.from_stdlib_socket(self._socket))
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
         while True:
-            event = await self.next_event()
-            if isinstance(event, h11.Response):
-                return event
+            if self._socket.fileno() < 0:
+                raise trio.ClosedResourceError("this connection was closed here")
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                return self._socket.recv(max_bytes or READ_SIZE)
+            except BlockingIOError:
+                continue
 
-    async def next_event(self) -> h11.Event:
-        """Wait for what HTTP brings next."""
-        http = self.http
-        while True:
-            event = http.next_event()
-            if event is not h11.NEED_DATA and event is not h11.PAUSED:
-                return cast("h11.Event", event)
-            data = await self._stream.receive_some(READ_SIZE)
-            if not data and http.their_state is h11.SEND_RESPONSE:
-                raise trio.BrokenResourceError("it was closed without an answer")
-            http.receive_data(bytes(data))
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            await self._trio.send_all(memoryview(data)[sent:])
 
-    def is_idle(self) -> bool:
-        """Whether nothing has come on it, not even its end, while nothing was due."""
-        return not self._socket.is_readable()
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._trio.wait_send_all_might_not_block()
 
-    def is_reusable(self) -> bool:
-        """Whether another request may follow the one that is over; if so, make ready for it."""
-        if self.http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
-            return False
-        if self.http.trailing_data[0]:
-            return False
-        self.http.start_next_cycle()
-        self.reused = True
-        return True
-
-    def expire(self) -> None:
-        """Close the connection for a wait that is too long."""
-        self.late = True
+    async def aclose(self) -> None:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; a wait for it ends."""
-        self.deadline = inf
-        self._closed = True
-        self._socket.close()
+        """Close the connection; a task that waits for it gets a ClosedResourceError."""
+        self._trio.socket.close()
+
+    def is_readable(self) -> bool:
+        """Tell whether bytes, or the end, have arrived and not been received."""
+        return self._trio.socket.is_readable()
+
+
+class TrioStream:
+    """The `Stream` on trio: TCP, or TLS over it."""
+
+    def __init__(self, tcp: TcpStream, carrier: trio.abc.Stream) -> None:
+        self._tcp = tcp
+        self._carrier = carrier
+        self.send = carrier.send_all
+        self.is_readable = tcp.is_readable
+
+    async def receive(self) -> bytes:
+        return bytes(await self._carrier.receive_some(READ_SIZE))
+
+    async def start_tls(self, context: SSLContext, host: str) -> "TrioStream":
+        tls = trio.SSLStream(self._tcp, context, server_hostname=host, https_compatible=True)
+        await tls.do_handshake()
+        return TrioStream(self._tcp, tls)
+
+    async def aclose(self) -> None:
+        self._tcp.close()

@@ -1,6 +1,7 @@
-"""Services for the command line to talk to."""
+"""Services for the command to talk to."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,12 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture
 def stalling() -> Iterator[Service]:
-    """A service whose replies begin, and stand still for whoever asks to wait."""
+    """A service whose replies begin, and then stall if the question has the word "wait"."""
     with in_thread(serve(stalling_answer, grace=0.0)) as server:
         yield server.service
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    """The path of a history that does not exist yet."""
+    return tmp_path / "history.json"

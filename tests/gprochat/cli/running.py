@@ -1,13 +1,14 @@
-"""Starting the command line: in this process, as one of its own, and on a terminal of its own."""
+"""Runs the command: in this process, as a process of its own, or on a terminal of its own."""
 
 import asyncio
+import json
 import os
 import pty
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from typing import Final
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 from gprochat.cli.commands import gprochat
 from gprochat.server import Answer
 from gprochat_core import Message, Service
+from tests.installations import run_with
 
 __all__ = [
     "COMMAND",
@@ -27,29 +29,31 @@ __all__ = [
     "background",
     "environment",
     "invoke",
+    "lines_of",
     "on_terminal",
     "run",
+    "run_where_installed",
     "stalling_answer",
 ]
 
 LIMIT: Final = 30.0
-"""Seconds that anything may take before a test gives up on it."""
+"""Seconds that a test waits for a command before it fails."""
 
 COMMAND: Final = [sys.executable, "-m", "gprochat"]
 
 PROMPT: Final = "\x1b[?2004h"
-"""What the line editor tells a terminal when it begins to read: mark what is pasted."""
+"""What the line editor sends to the terminal when it begins to read (bracketed paste mode)."""
 
 IN_FRONT_OF_TERMINAL: Final = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
-"""Makes a process's standard input the terminal that its Ctrl-C comes from."""
+"""Runs a program whose standard input is its controlling terminal, so that Ctrl-C reaches it."""
 
 
 def environment(service: Service | None = None) -> dict[str, str]:
-    """This process's environment, with a service's settings and nobody else's."""
+    """This process's environment, with the settings of a service and no others."""
     ours = ("GPROCHAT_", "OPENAI_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
     variables = {
         key: value for key, value in os.environ.items() if not key.upper().startswith(ours)
@@ -66,7 +70,7 @@ def invoke(
     variables: Mapping[str, str] | None = None,
     stdin: str | bytes | None = None,
 ) -> Result:
-    """Run a command in this process, where standard input is no terminal."""
+    """Run a command in this process; its standard input is no terminal."""
     settings: dict[str, str | None] = dict.fromkeys(os.environ)
     settings.update(environment(service))
     settings.update(variables or {})
@@ -79,7 +83,7 @@ def run(
     variables: Mapping[str, str] | None = None,
     stdin: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command as a process without any terminal, to its end."""
+    """Run a command as a process without a terminal, and wait for its end."""
     return subprocess.run(
         [*COMMAND, *arguments],
         input=stdin,
@@ -96,7 +100,7 @@ def run(
 def background(
     *arguments: str, service: Service | None = None, variables: Mapping[str, str] | None = None
 ) -> Generator[subprocess.Popen[str], None, None]:
-    """Start a command as a process without any terminal; it is gone when the block is left."""
+    """Start a command as a process without a terminal; leaving the block kills it."""
     process = subprocess.Popen(
         [*COMMAND, *arguments],
         stdin=subprocess.DEVNULL,
@@ -115,7 +119,7 @@ def background(
 
 
 class Terminal:
-    """The person's side of a terminal with a command in front of it."""
+    """The user's side of a terminal that a command runs on."""
 
     def __init__(self, descriptor: int, process: subprocess.Popen[bytes]) -> None:
         self._descriptor = descriptor
@@ -124,17 +128,17 @@ class Terminal:
         self.seen = ""
 
     def expect(self, text: str) -> None:
-        """Wait until the command has shown this, after all that was expected before."""
+        """Wait until the command has shown this text after the text expected before."""
         while text not in self.seen[self._read :]:
             assert self._more(), f"{text!r} did not come: {self.seen!r}"
         self._read = self.seen.index(text, self._read) + len(text)
 
     def type(self, text: str) -> None:
-        """Press these keys."""
+        """Type these characters."""
         os.write(self._descriptor, text.encode())
 
     def enter(self, line: str) -> None:
-        """Type a line at the conversation's prompt, once that is there."""
+        """Wait for the prompt of the conversation and type a line."""
         self.expect(PROMPT)
         self.type(f"{line}\r")
 
@@ -151,7 +155,7 @@ class Terminal:
         try:
             data = os.read(self._descriptor, 65536)
         except OSError:
-            # How Linux tells that nobody has the other side any more.
+            # Linux reports so that no process has the terminal open any more.
             return False
         self.seen += data.decode(errors="replace")
         return bool(data)
@@ -161,7 +165,7 @@ class Terminal:
 def on_terminal(
     *arguments: str, service: Service | None = None, variables: Mapping[str, str] | None = None
 ) -> Generator[Terminal, None, None]:
-    """Start a command on a terminal of its own; it is gone when the block is left."""
+    """Start a command on a terminal of its own; leaving the block kills it."""
     ours, theirs = pty.openpty()
     try:
         process = subprocess.Popen(
@@ -191,7 +195,7 @@ def on_terminal(
 
 
 def answer_of(*pieces: str, error: Exception | None = None) -> Answer:
-    """An answer of these pieces, which then fails or ends."""
+    """An answer that yields these pieces, and then ends or raises the error."""
 
     async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
         for piece in pieces:
@@ -203,8 +207,25 @@ def answer_of(*pieces: str, error: Exception | None = None) -> Answer:
 
 
 async def stalling_answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
-    """An answer that begins, and never goes on for whoever asks to wait."""
+    """An answer that begins, and then waits for ever if the question has the word "wait"."""
     yield f"{len(messages)} heard: "
     if "wait" in messages[-1].text:
         await asyncio.Event().wait()
     yield messages[-1].text
+
+
+def run_where_installed(
+    requirements: Iterable[str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command where only these requirements are installed; no service is where it asks."""
+    settings = {"GPROCHAT_SECRET_KEY": "k", "GPROCHAT_URL": "http://127.0.0.1:1"}
+    return run_with(
+        requirements,
+        f"import sys; sys.argv[1:] = {arguments!r}; from gprochat.cli import main; main()",
+        environment={**environment(), **settings},
+    )
+
+
+def lines_of(output: str) -> list[dict[str, str]]:
+    """The JSON objects that a command printed, one per line."""
+    return [json.loads(line) for line in output.splitlines()]

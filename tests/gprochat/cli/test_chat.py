@@ -1,73 +1,39 @@
-"""`gprochat chat` with a prompt: what it sends, what it prints, and how it ends."""
+"""A chat: what it asks, what it remembers, and how it ends."""
 
+import errno
 import json
+import os
+import signal
+import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from gprochat.cli.history import load
 from gprochat.cli.loops import TRANSPORTS
 from gprochat.server import in_thread, serve
 from gprochat_core import Message, Service
+from tests.peers.scripted import ScriptedPeer, receive, set_event, until_client_closes
 
-from .running import answer_of, invoke, on_terminal, run
+from .running import (
+    LIMIT,
+    answer_of,
+    background,
+    invoke,
+    lines_of,
+    stalling_answer,
+)
 
 RUSSIAN = "Как дела? 🙂"
 
-
-def lines_of(output: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in output.splitlines()]
+SPOKEN = [Message("user", "Привет"), Message("assistant", "Hello 🙂")]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_answer_streams_over_each_transport(service: Service, transport: str) -> None:
     result = invoke("chat", "--transport", transport, RUSSIAN, service=service)
     assert (result.stdout, result.stderr, result.exit_code) == (RUSSIAN, "", 0)
-
-
-def test_the_module_runs_as_a_program(service: Service) -> None:
-    done = run("chat", RUSSIAN, service=service)
-    assert (done.stdout, done.stderr, done.returncode) == (RUSSIAN, "", 0)
-
-
-@pytest.mark.parametrize("line_break", ["", "\n", "\r\n"])
-def test_a_piped_prompt_is_asked_without_its_last_line_break(
-    service: Service, line_break: str
-) -> None:
-    result = invoke("chat", service=service, stdin=f"one\ntwo{line_break}")
-    assert result.stdout == "one\ntwo"
-
-
-def test_an_argument_leaves_standard_input_alone(service: Service) -> None:
-    assert invoke("chat", "argument", service=service, stdin="piped").stdout == "argument"
-
-
-def test_an_empty_pipe_is_wrong_usage(service: Service) -> None:
-    result = invoke("chat", service=service, stdin="\n")
-    assert result.exit_code == 2
-    assert "standard input is empty" in result.stderr
-
-
-def test_a_pipe_that_is_not_utf_8_is_wrong_usage(service: Service) -> None:
-    result = invoke("chat", service=service, stdin=b"\xff\xfe")
-    assert result.exit_code == 2
-    assert result.stderr == "gprochat: standard input is not UTF-8 text\n"
-
-
-def test_the_embedded_service_answers_on_any_transport() -> None:
-    for transport in TRANSPORTS:
-        assert invoke("chat", "--local", "--transport", transport, "Hello").stdout == "Hello"
-
-
-def test_the_embedded_service_takes_no_settings_of_another() -> None:
-    result = invoke("chat", "--local", "--url", "https://chat.example", "Hello")
-    assert result.exit_code == 2
-    assert "--local brings its own" in result.stderr
-
-
-def test_a_url_as_an_option_comes_before_the_environments(service: Service) -> None:
-    variables = {"GPROCHAT_URL": "http://127.0.0.1:1"}
-    result = invoke("chat", "--url", service.url, "Hello", service=service, variables=variables)
-    assert result.stdout == "Hello"
 
 
 def test_system_text_travels_before_the_question() -> None:
@@ -88,52 +54,31 @@ def test_system_text_travels_before_the_question() -> None:
     ]
 
 
-def test_json_lines_are_the_pieces_and_an_end(service: Service) -> None:
-    result = invoke("chat", "--json", RUSSIAN, service=service)
-    *pieces, end = lines_of(result.stdout)
-    assert "".join(piece["text"] for piece in pieces) == RUSSIAN
-    assert {piece["type"] for piece in pieces} == {"text"}
-    assert end == {"type": "end", "text": RUSSIAN}
+def test_a_conversation_goes_on_where_its_history_ends(history: Path) -> None:
+    with in_thread(serve(stalling_answer)) as server:
+        first = invoke("chat", "--history", str(history), "one", service=server.service)
+        second = invoke("chat", "--history", str(history), "two", service=server.service)
+    assert (first.stdout, second.stdout) == ("1 heard: one", "3 heard: two")
+    assert [item["content"] for item in json.loads(history.read_text())] == [
+        "one",
+        "1 heard: one",
+        "two",
+        "3 heard: two",
+    ]
 
 
-def test_json_lines_hold_other_alphabets_as_they_are(service: Service) -> None:
-    assert RUSSIAN in invoke("chat", "--json", RUSSIAN, service=service).stdout
+def test_new_system_text_takes_the_place_of_the_old(history: Path, service: Service) -> None:
+    for system in ("old", "new"):
+        invoke("chat", "--history", str(history), "--system", system, "Hi", service=service)
+    roles = [item["role"] for item in json.loads(history.read_text())]
+    assert roles == ["system", "user", "assistant", "user", "assistant"]
+    assert load(history)[0] == Message("system", "new")
 
 
-def test_json_lines_are_utf_8_whatever_the_locale(service: Service) -> None:
-    done = run(
-        "chat", "--json", RUSSIAN, service=service, variables={"PYTHONIOENCODING": "ascii:strict"}
-    )
-    assert lines_of(done.stdout)[-1]["text"] == RUSSIAN
-
-
-def test_text_that_the_locale_cannot_express_is_no_failure(service: Service) -> None:
-    done = run("chat", "né 🙂", service=service, variables={"PYTHONIOENCODING": "latin-1:strict"})
-    assert (done.stdout, done.stderr, done.returncode) == ("n\\xe9 ?", "", 0)
-
-
-def test_an_error_is_one_line_and_one_json_line(service: Service) -> None:
-    variables = {"GPROCHAT_SECRET_KEY": "another"}
-    result = invoke("chat", "--json", "Hello", service=service, variables=variables)
-    assert result.exit_code == 1
-    (error,) = lines_of(result.stdout)
-    assert error["type"] == "error"
-    assert error["error"] == "SignatureRejected"
-    assert error["text"] == ""
-    assert result.stderr == f"gprochat: {error['message']}\n"
-    assert "check the secret key" in error["message"]
-
-
-def test_a_setting_that_cannot_be_used_is_a_json_line_too() -> None:
-    result = invoke("chat", "--json", "--url", "chat.example", "Hello")
-    assert result.exit_code == 1
-    assert lines_of(result.stdout)[0]["error"] == "ConfigurationError"
-
-
-def test_system_text_that_cannot_be_sent_is_a_json_line_too(service: Service) -> None:
-    result = invoke("chat", "--json", "--system", "\udcff", "Hello", service=service)
-    assert result.exit_code == 1
-    assert lines_of(result.stdout)[0]["error"] == "InvalidMessages"
+def test_system_text_in_the_history_stays(history: Path, service: Service) -> None:
+    invoke("chat", "--history", str(history), "--system", "old", "Hi", service=service)
+    invoke("chat", "--history", str(history), "Hi", service=service)
+    assert load(history)[0] == Message("system", "old")
 
 
 def test_what_arrived_before_an_error_is_shown() -> None:
@@ -147,7 +92,7 @@ def test_what_arrived_before_an_error_is_shown() -> None:
     assert error["error"] == "InterruptedReply"
 
 
-def test_an_empty_reply_is_said_to_be_one() -> None:
+def test_an_empty_reply_is_reported() -> None:
     with in_thread(serve(answer_of())) as server:
         result = invoke("chat", "Hello", service=server.service)
     assert (result.exit_code, result.stdout) == (0, "")
@@ -164,80 +109,73 @@ def test_no_connection_is_one_line_that_says_what_to_do(transport: str) -> None:
     assert "check URL, network and proxy" in result.stderr
 
 
-def test_a_proxy_that_cannot_be_used_is_one_line(service: Service) -> None:
-    result = invoke("chat", "--proxy", "ftp://proxy.example", "Hello", service=service)
-    assert result.exit_code == 1
-    assert result.stderr.startswith("gprochat: the proxy's URL must begin with")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_ctrl_c_ends_the_answer_and_the_history_keeps_what_arrived(
+    stalling: Service, tmp_path: Path, transport: str
+) -> None:
+    history = tmp_path / "history.json"
+    options = ["--transport", transport, "--history", str(history)]
+    with background("chat", *options, "wait", service=stalling) as process:
+        assert process.stdout is not None
+        begun = process.stdout.read(len("1 heard: "))
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=LIMIT)
+    assert (begun + rest, errors, process.returncode) == ("1 heard: ", "", 130)
+    assert json.loads(history.read_text()) == [
+        {"role": "user", "content": "wait"},
+        {"role": "assistant", "content": "1 heard: "},
+    ]
 
 
-def test_no_proxy_is_used_if_none_is_asked_for(service: Service) -> None:
-    variables = {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"}
-    failed = invoke("chat", "Hello", service=service, variables=variables)
-    result = invoke("chat", "--proxy", "none", "Hello", service=service, variables=variables)
-    assert (failed.exit_code, result.stdout) == (1, "Hello")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_ctrl_c_before_the_answer_leaves_no_history(tmp_path: Path, transport: str) -> None:
+    history = tmp_path / "history.json"
+    asked = threading.Event()
+    with ScriptedPeer([receive, set_event(asked), until_client_closes]) as peer:
+        service = Service(peer.url, secret_key="k")
+        options = ["--transport", transport, "--history", str(history)]
+        with background("chat", *options, "Hello", service=service) as process:
+            assert asked.wait(LIMIT)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=LIMIT) == ("", "")
+    assert process.returncode == 130
+    assert not history.exists()
 
 
-def test_without_a_key_and_a_terminal_the_variable_is_named() -> None:
-    done = run("chat", "Hello")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("\n") <= 2
-    assert "set GPROCHAT_SECRET_KEY; there is no terminal to ask on" in done.stderr
-
-
-def test_a_password_cannot_be_asked_for_without_a_terminal(service: Service) -> None:
-    done = run("chat", "--password", "Hello", service=service)
-    assert done.returncode == 2
-    assert "set GPROCHAT_PASSWORD" in done.stderr
-
-
-def test_a_missing_key_is_asked_for_without_echo(service: Service) -> None:
-    with on_terminal("chat", "--url", service.url, "Hello") as terminal:
-        terminal.expect("Secret key of")
-        terminal.type(f"{service.secret_key}\r")
-        terminal.expect("Hello")
-        assert terminal.wait() == 0
-    assert (service.secret_key or "") not in terminal.seen
-
-
-def test_a_password_is_asked_for_without_echo() -> None:
+def test_after_a_service_fails_half_way_the_history_keeps_what_arrived(tmp_path: Path) -> None:
+    history = tmp_path / "history.json"
     with (
-        in_thread(serve(password="open sesame")) as server,
-        on_terminal("chat", "--password", "Hello", service=server.service) as terminal,
+        in_thread(serve(answer_of("half an answer", error=ValueError()))) as server,
+        background("chat", "--history", str(history), "Hi", service=server.service) as process,
     ):
-        terminal.expect("Password for")
-        terminal.type("open sesame\r")
-        terminal.expect("Hello")
-        assert terminal.wait() == 0
-    assert "open sesame" not in terminal.seen
+        process.communicate(timeout=LIMIT)
+    assert process.returncode == 1
+    assert json.loads(history.read_text())[-1]["content"] == "half an answer"
 
 
-def test_ctrl_c_where_a_secret_is_asked_for_ends_the_command(service: Service) -> None:
-    with on_terminal("chat", "--url", service.url, "Hello") as terminal:
-        terminal.expect("Secret key of")
-        terminal.type("\x03")
-        assert terminal.wait() == 130
+def test_after_a_reader_closes_the_pipe_the_history_keeps_what_arrived(
+    service: Service, tmp_path: Path
+) -> None:
+    history = tmp_path / "history.json"
+    prompt = " ".join(map(str, range(40)))
+    with background("chat", "--history", str(history), prompt, service=service) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        process.wait(LIMIT)
+    question, reply = json.loads(history.read_text())
+    assert question["content"] == prompt
+    assert prompt.startswith(reply["content"])
+    assert 0 < len(reply["content"]) < len(prompt)
 
 
-def test_a_reply_does_nothing_to_a_terminal_but_appear() -> None:
-    hostile = answer_of("\x1b]0;owned\x07", "\x1b[2J\x9b31m", "fine\r\nnext")
-    with (
-        in_thread(serve(hostile)) as server,
-        on_terminal("chat", "Hello", service=server.service) as terminal,
-    ):
-        terminal.expect("fine\r\nnext")
-        assert terminal.wait() == 0
-    assert not set(terminal.seen) & {"\x1b", "\x07", "\x9b"}
-    assert terminal.seen.endswith("next\r\n")
+def test_a_history_that_cannot_be_written_fails_after_the_answer(
+    history: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-
-def test_a_reply_goes_into_a_pipe_as_it_is() -> None:
-    colourful = "\x1b[31mred\x1b[0m\r\n"
-    with in_thread(serve(answer_of(colourful))) as server:
-        result = invoke("chat", "Hello", service=server.service)
-    assert result.stdout_bytes.decode() == colourful
-
-
-def test_a_conversation_needs_a_terminal_for_its_output_too(service: Service) -> None:
-    with on_terminal("chat", "--json", service=service) as terminal:
-        assert terminal.wait() == 2
-    assert "give a PROMPT" in terminal.seen
+    monkeypatch.setattr(os, "replace", fail)
+    result = invoke("chat", "--history", str(history), "Hi", service=service)
+    assert (result.exit_code, result.stdout) == (1, "Hi")
+    assert result.stderr.startswith("gprochat: cannot write the history")

@@ -1,14 +1,17 @@
-"""The conversation on a terminal: turns, Ctrl-C, and its own commands."""
+"""The conversation on a terminal: turns, Ctrl-C, and the commands such as /save."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gprochat.cli.loops import TRANSPORTS
 from gprochat_core import Service
+from tests.installations import run_with
 
-from .running import PROMPT, on_terminal
+from .running import LIMIT, PROMPT, environment, on_terminal
 
 CTRL_C = "\x03"
 CTRL_D = "\x04"
@@ -110,7 +113,7 @@ def test_a_conversation_is_saved_and_loaded(stalling: Service, tmp_path: Path) -
         ("/dance", "there is no command /dance"),
     ],
 )
-def test_a_wrong_command_is_told_and_the_conversation_goes_on(
+def test_after_a_wrong_command_the_conversation_goes_on(
     stalling: Service, command: str, complaint: str
 ) -> None:
     with on_terminal("chat", service=stalling) as terminal:
@@ -136,7 +139,7 @@ def test_a_failed_load_leaves_the_conversation_as_it_was(stalling: Service, tmp_
         assert terminal.wait() == 0
 
 
-def test_an_error_is_told_and_the_conversation_goes_on() -> None:
+def test_after_an_error_the_conversation_goes_on() -> None:
     nowhere = Service("http://127.0.0.1:1", secret_key="k")
     with on_terminal("chat", "--proxy", "none", service=nowhere) as terminal:
         terminal.enter("one")
@@ -145,7 +148,7 @@ def test_an_error_is_told_and_the_conversation_goes_on() -> None:
         assert terminal.wait() == 0
 
 
-def test_a_line_that_begins_with_a_blank_is_never_a_command(stalling: Service) -> None:
+def test_a_line_that_begins_with_a_space_is_never_a_command(stalling: Service) -> None:
     with on_terminal("chat", service=stalling) as terminal:
         terminal.enter(" /quit")
         terminal.expect("1 heard:  /quit")
@@ -168,3 +171,22 @@ def test_a_conversation_with_the_embedded_service() -> None:
         terminal.expect("Привет 🙂\r\n")
         terminal.enter("/quit")
         assert terminal.wait() == 0
+
+
+def test_the_line_editor_is_not_imported_without_a_conversation() -> None:
+    code = (
+        "import sys; from gprochat.cli.commands import gprochat;"
+        "gprochat(['chat', '--local', 'Hi'], standalone_mode=False);"
+        "sys.exit('prompt_toolkit' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, timeout=LIMIT
+    )
+    assert (done.stdout, done.returncode) == (b"Hi", 0)
+
+
+def test_without_the_line_editor_the_error_names_the_extra() -> None:
+    code = "from gprochat.cli.conversation import line_editor; line_editor()"
+    run = run_with(["click"], code)
+    assert run.returncode == 1
+    assert "pip install 'gprochat[cli]'" in run.stderr.splitlines()[-1]

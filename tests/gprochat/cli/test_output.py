@@ -1,4 +1,4 @@
-"""What makes a stranger's text fit for a terminal and for readers of lines."""
+"""A reply on a terminal, in a pipe, and as JSON lines."""
 
 import json
 import unicodedata
@@ -8,7 +8,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gprochat.cli.output import JSONOutput, TextOutput, one_line, printable
-from gprochat_core import TruncatedReply
+from gprochat.server import in_thread, serve
+from gprochat_core import Service, TruncatedReply
+
+from .running import (
+    answer_of,
+    invoke,
+    lines_of,
+    on_terminal,
+    run,
+)
+
+RUSSIAN = "Как дела? 🙂"
 
 
 @given(st.text())
@@ -19,7 +30,7 @@ def test_printable_text_holds_no_control_but_line_breaks_and_tabs(text: str) -> 
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"])))
-def test_printable_text_is_otherwise_as_it_was(text: str) -> None:
+def test_printable_text_is_otherwise_unchanged(text: str) -> None:
     assert printable(text) == text
 
 
@@ -33,7 +44,7 @@ def test_one_line_is_one_line(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\u2028b\u2029c\x85d", "\x9b31m\x7f\x1b", "Привет"])
-def test_a_piece_is_one_json_line_and_comes_back_whole(
+def test_a_piece_is_one_json_line_that_holds_all_of_it(
     capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     JSONOutput().write(text)
@@ -41,9 +52,52 @@ def test_a_piece_is_one_json_line_and_comes_back_whole(
     assert json.loads(line) == {"type": "text", "text": text}
 
 
-def test_text_that_only_the_error_brings_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_that_only_the_error_holds_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
     output = TextOutput()
     output.write("half")
     output.fail(TruncatedReply("cut off", text="half Int"))
     assert capsys.readouterr().out == "half Int"
     assert output.text == "half Int"
+
+
+def test_a_reply_cannot_control_the_terminal() -> None:
+    hostile = answer_of("\x1b]0;owned\x07", "\x1b[2J\x9b31m", "fine\r\nnext")
+    with (
+        in_thread(serve(hostile)) as server,
+        on_terminal("chat", "Hello", service=server.service) as terminal,
+    ):
+        terminal.expect("fine\r\nnext")
+        assert terminal.wait() == 0
+    assert not set(terminal.seen) & {"\x1b", "\x07", "\x9b"}
+    assert terminal.seen.endswith("next\r\n")
+
+
+def test_a_reply_goes_into_a_pipe_unchanged() -> None:
+    colourful = "\x1b[31mred\x1b[0m\r\n"
+    with in_thread(serve(answer_of(colourful))) as server:
+        result = invoke("chat", "Hello", service=server.service)
+    assert result.stdout_bytes.decode() == colourful
+
+
+def test_text_that_the_locale_cannot_encode_is_no_failure(service: Service) -> None:
+    done = run("chat", "né 🙂", service=service, variables={"PYTHONIOENCODING": "latin-1:strict"})
+    assert (done.stdout, done.stderr, done.returncode) == ("n\\xe9 ?", "", 0)
+
+
+def test_json_lines_are_the_pieces_and_an_end(service: Service) -> None:
+    result = invoke("chat", "--json", RUSSIAN, service=service)
+    *pieces, end = lines_of(result.stdout)
+    assert "".join(piece["text"] for piece in pieces) == RUSSIAN
+    assert {piece["type"] for piece in pieces} == {"text"}
+    assert end == {"type": "end", "text": RUSSIAN}
+
+
+def test_json_lines_hold_other_alphabets_unescaped(service: Service) -> None:
+    assert RUSSIAN in invoke("chat", "--json", RUSSIAN, service=service).stdout
+
+
+def test_json_lines_are_utf_8_whatever_the_locale(service: Service) -> None:
+    done = run(
+        "chat", "--json", RUSSIAN, service=service, variables={"PYTHONIOENCODING": "ascii:strict"}
+    )
+    assert lines_of(done.stdout)[-1]["text"] == RUSSIAN

@@ -1,4 +1,4 @@
-"""sign, curl, serve and check: the commands for whoever runs or debugs a deployment."""
+"""The commands for people who run or debug a deployment: sign, curl, serve, check."""
 
 import json
 import shlex
@@ -178,7 +178,7 @@ def test_serve_with_an_api_needs_a_model() -> None:
 
 
 def verdicts(output: str) -> dict[str, str]:
-    """What a check said of each thing: ok, FAIL or -."""
+    """The verdict of a check on each subject: ok, FAIL or -."""
     return {line[6:18].strip(): line[:5].strip() for line in output.splitlines()}
 
 

@@ -1,4 +1,4 @@
-"""The answer of an OpenAI-compatible API, against an API that a script plays."""
+"""The echo, and the answer of an OpenAI-compatible API, whose part a script plays."""
 
 import asyncio
 import json
@@ -43,17 +43,6 @@ EVENT_STREAM = head(200, "content-type: text/event-stream", "transfer-encoding: 
 DONE = b"data: [DONE]\n\n"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("no_proxy", "*")
-
-
 def event(data: object) -> bytes:
     return b"data: %b\n\n" % json.dumps(data).encode()
 
@@ -63,7 +52,7 @@ def delta(text: object, finish_reason: str | None = None) -> bytes:
 
 
 def replying(*events: bytes) -> Script:
-    """An API's reply that ends as it should."""
+    """A complete response of an API."""
     return [receive, send(EVENT_STREAM + b"".join(map(chunk, events)) + LAST_CHUNK)]
 
 
@@ -83,11 +72,33 @@ def answering(
 
 
 def read(data: Iterable[bytes]) -> list[str]:
-    """A completion's text, of which nothing is missing."""
+    """The pieces of text in a complete response."""
     completion = Completion()
     texts = [text for piece in data for text in completion.feed(piece)]
     completion.finish()
     return texts
+
+
+class TestTheEcho:
+    async def test_echo_gives_back_the_last_message_unchanged(self) -> None:
+        text = "  Как дела? 🙂\n\n\tAntidisestablishmentarianism,  as ever "
+        async with serve() as server, Client(server.service) as client:
+            earlier = [Message("user", "Not this"), Message("assistant", "Nor this")]
+            assert await client.complete([*earlier, Message("user", text)]) == text
+
+    async def test_echo_streams_word_by_word(self) -> None:
+        async with (
+            serve() as server,
+            Client(server.service) as client,
+            client.stream("one two three") as reply,
+        ):
+            assert [text async for text in reply] == ["one ", "two ", "three"]
+
+    async def test_a_long_echo_is_over_soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(answers, "ECHO_LENGTH", 0.1)
+        async with serve() as server, Client(server.service) as client:
+            async with asyncio.timeout(answers.ECHO_PAUSE * 500 / 4):
+                await client.complete("word " * 500)
 
 
 class TestTheRequest:
@@ -151,14 +162,14 @@ class TestTheRequest:
             "http://x/v1?key=sesame",
         ],
     )
-    async def test_a_base_url_that_is_none_is_refused_and_not_shown(self, url: str) -> None:
+    async def test_an_unusable_base_url_is_refused_and_not_shown(self, url: str) -> None:
         with pytest.raises(ConfigurationError, match="base URL") as caught:
             async with openai(url, model="small"):
                 pass
         assert "sesame" not in told_by(caught.value)
 
     @pytest.mark.parametrize("key", ["made\r\nup", "ключ"])
-    async def test_a_key_that_fits_no_header_is_refused_and_not_shown(self, key: str) -> None:
+    async def test_a_key_that_a_header_cannot_hold_is_refused_and_not_shown(self, key: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             async with openai("http://localhost", model="small", api_key=key):
                 pass
@@ -174,7 +185,7 @@ class TestTheRequest:
         assert json.loads(request.body)["messages"][0]["content"] == text
 
     async def test_one_connection_serves_several_replies(self) -> None:
-        # The end comes a little after its announcement, as it does from real ones.
+        # The response ends a little after its end marker, as a real API's does.
         reply = [
             receive,
             send(EVENT_STREAM + chunk(delta("a")) + chunk(DONE)),
@@ -224,7 +235,7 @@ class TestTheReply:
                     await anext(texts)
                 assert await asyncio.to_thread(peer.connections[0].client_closed.wait, 5)
 
-    async def test_it_is_over_where_an_api_keeps_the_connection_to_itself(
+    async def test_it_ends_although_the_api_keeps_the_response_open(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(answers, "END_TIMEOUT", 0.05)
@@ -258,7 +269,7 @@ class TestTheReply:
             event(None),
         ],
     )
-    def test_what_brings_no_text_is_passed_over(self, noise: bytes) -> None:
+    def test_events_without_text_are_ignored(self, noise: bytes) -> None:
         assert read([noise, delta("a"), noise, delta("b"), noise, DONE, noise]) == ["a", "b"]
 
     def test_nothing_counts_after_its_end(self) -> None:
@@ -267,8 +278,8 @@ class TestTheReply:
     def test_a_finish_reason_ends_it_too(self) -> None:
         assert read([delta("a"), delta("b", "stop"), event({"choices": []})]) == ["a", "b"]
 
-    def test_without_either_it_broke_off(self) -> None:
-        with pytest.raises(UpstreamError, match="broke off"):
+    def test_without_either_the_completion_is_not_finished(self) -> None:
+        with pytest.raises(UpstreamError, match="too early"):
             read([delta("a")])
 
     def test_an_event_of_ten_megabytes_is_read(self) -> None:
@@ -296,7 +307,7 @@ class TestAFailure:
             (503, "", '[503 Service Unavailable] ""'),
         ],
     )
-    async def test_a_status_is_told_with_the_apis_words(
+    async def test_a_status_is_reported_with_the_apis_message(
         self, status: int, body: object, message: str
     ) -> None:
         with ScriptedPeer(refusing(status, body)) as peer:
@@ -308,7 +319,7 @@ class TestAFailure:
     async def test_a_status_without_words_says_so(self) -> None:
         with ScriptedPeer([receive, send(answer(500))]) as peer:
             async with openai(peer.url, model="small") as answer_:
-                with pytest.raises(UpstreamError, match="no reason was given"):
+                with pytest.raises(UpstreamError, match="gave no reason"):
                     await collect(answer_)
 
     @pytest.mark.parametrize(
@@ -391,7 +402,7 @@ class TestThroughTheService:
                     await client.complete("Hi")
         assert caught.value.status == 500
 
-    async def test_another_error_is_told(self) -> None:
+    async def test_another_error_is_reported(self) -> None:
         with ScriptedPeer(refusing(404, {"error": "model 'small' not found"})) as peer:
             async with (
                 openai(peer.url, model="small") as answer,

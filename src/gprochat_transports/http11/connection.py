@@ -1,0 +1,164 @@
+"""One HTTP/1.1 connection: h11 says what to send and what arrived means, a stream carries it."""
+
+from collections.abc import Iterable
+from math import inf
+from ssl import SSLContext
+from time import monotonic
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+
+import h11
+
+from gprochat_core import Cause, Phase, Request, SendLimits, TransportError
+
+from ..watchdog import Watchdog
+from .network import Causes, Stream
+
+__all__ = ["Connection", "Headers"]
+
+WRITE_SIZE: Final = 64 * 1024
+"""Bytes that are sent within one time limit; a long request may take longer, part by part."""
+
+Headers: TypeAlias = Iterable[tuple[str, str]]
+
+
+class Connection:
+    """A connection of the pool, and the facts of the call that it serves.
+
+    Attributes:
+        forward_headers: what to tell the proxy that forwards each request; None where the peer is
+            the service itself, or a tunnel to it.
+        phase: how far the call is.
+        reused: whether an earlier call was answered on this connection.
+        timed_out: whether the watchdog closed it.
+        deadline, idle_since: see `Wait` and `PooledConnection`.
+    """
+
+    def __init__(self, stream: Stream, watchdog: Watchdog, causes: Causes, max_head: int) -> None:
+        self.forward_headers: Headers | None = None
+        self.phase = Phase.CONNECTING
+        self.reused = False
+        self.timed_out = False
+        self.deadline = inf
+        self.idle_since = 0.0
+        self._stream = stream
+        self._watchdog = watchdog
+        self._causes = causes
+        self._exceptions = tuple(causes)
+        self._max_head = max_head
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
+        watchdog.waits.add(self)
+
+    async def open_tunnel(self, authority: str, headers: Headers) -> None:
+        """Have the proxy at the other end connect to a host and port (RFC 9110, 9.3.6)."""
+        await self._stream.send(self._encode("CONNECT", authority, [("host", authority), *headers]))
+        head = await self._receive_head()
+        if not 200 <= head.status_code <= 299:
+            reason = bytes(head.reason).decode("latin-1")
+            raise ConnectionError(f"the proxy answered {head.status_code} {reason}")
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=self._max_head)
+
+    async def start_tls(self, context: SSLContext, host: str) -> None:
+        """Do the TLS handshake with the service."""
+        self._stream = await self._stream.start_tls(context, host)
+
+    async def send(self, request: Request, limits: SendLimits) -> tuple[h11.Response, float]:
+        """Send a request; return the response's head, and when the last byte was sent.
+
+        Raises:
+            TransportError: something failed.
+        """
+        parts = urlsplit(request.url)
+        target = parts.path if self.forward_headers is None else request.url
+        headers = [("host", parts.netloc), *request.headers, *(self.forward_headers or ())]
+        data = self._encode(request.method, target, headers, request.body)
+        self.phase = Phase.SENDING
+        try:
+            for start in range(0, len(data), WRITE_SIZE):
+                self._limit(limits.reply(monotonic()))
+                await self._stream.send(data[start : start + WRITE_SIZE])
+            self.phase = Phase.AWAITING_HEAD
+            sent_at = monotonic()
+            self._limit(limits.reply(sent_at))
+            head = await self._receive_head()
+            self.phase = Phase.READING
+            return head, sent_at
+        except self._exceptions as error:
+            raise self._failed(error) from error
+        finally:
+            self.deadline = inf
+
+    async def read(self, timeout: float | None) -> bytes:
+        """Wait for the next bytes of the body; b"" at its end.
+
+        Raises:
+            TransportError: something failed.
+        """
+        self._limit(timeout)
+        try:
+            event = await self._receive()
+            return bytes(event.data) if isinstance(event, h11.Data) else b""
+        except self._exceptions as error:
+            raise self._failed(error) from error
+        finally:
+            self.deadline = inf
+
+    def renew(self) -> bool:
+        """Make ready for another request; tell whether one may follow."""
+        complete = self._http.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}
+        # Bytes behind the end of a reply would be taken for the next reply.
+        if not complete or self._http.trailing_data[0]:
+            return False
+        self._http.start_next_cycle()
+        self.reused = True
+        return True
+
+    def is_silent(self) -> bool:
+        """Tell whether nothing has arrived since the last reply, not even the connection's end."""
+        return not self._stream.is_readable()
+
+    async def expire(self) -> None:
+        """End the present wait by closing the connection."""
+        self.timed_out = True
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection; a wait for it ends."""
+        self.deadline = inf
+        self._watchdog.waits.discard(self)
+        await self._stream.aclose()
+
+    def _limit(self, seconds: float | None) -> None:
+        if not self.timed_out:
+            self._watchdog.limit(self, seconds)
+
+    def _failed(self, error: Exception) -> TransportError:
+        if self.timed_out:
+            return TransportError(Cause.TIMED_OUT, self.phase, reused=self.reused)
+        return TransportError.wrap(error, self._causes, self.phase, reused=self.reused)
+
+    def _encode(self, method: str, target: str, headers: Headers, body: bytes = b"") -> bytes:
+        length = [("content-length", str(len(body)))] if body else []
+        http = self._http
+        data = http.send(h11.Request(method=method, target=target, headers=[*headers, *length]))
+        if body:
+            data = (data or b"") + (http.send(h11.Data(data=body)) or b"")
+        return (data or b"") + (http.send(h11.EndOfMessage()) or b"")
+
+    async def _receive_head(self) -> h11.Response:
+        # Informational responses (1xx) are passed over.
+        while True:
+            event = await self._receive()
+            if isinstance(event, h11.Response):
+                return event
+
+    async def _receive(self) -> h11.Event | type[h11.PAUSED]:
+        http = self._http
+        while True:
+            event = http.next_event()
+            if event is not h11.NEED_DATA:
+                return event  # type: ignore[return-value] # h11 gives NEED_DATA no type of its own
+            data = await self._stream.receive()
+            if not data and http.their_state is h11.SEND_RESPONSE:
+                raise ConnectionError("closed without an answer")
+            http.receive_data(data)

@@ -1,0 +1,146 @@
+"""Sends requests over the connections of a pool, directly or by way of a proxy."""
+
+from base64 import b64encode
+from collections.abc import Iterable
+from functools import cache
+from ssl import SSLContext, create_default_context
+from urllib.parse import urlsplit
+
+import h11
+
+from gprochat_core import Cause, Limits, Phase, Request, SendLimits, TransportError
+
+from ..environment import split_proxy
+from ..pool import Pool
+from .connection import Connection, Headers
+from .network import Causes, Network
+
+__all__ = ["Http11Response", "Http11Transport"]
+
+
+class Http11Transport:
+    """A `Transport` over the connections of a pool.
+
+    Args:
+        network: the event loop's.
+        limits: the client's.
+        proxy: the URL of a proxy, as `find_proxy` gives it; None for none.
+        ssl_context: for TLS; None to verify certificates against the system's.
+    """
+
+    def __init__(
+        self, network: Network, limits: Limits, proxy: str | None, ssl_context: SSLContext | None
+    ) -> None:
+        self._network = network
+        self._causes: Causes = {**network.causes, h11.RemoteProtocolError: Cause.MALFORMED}
+        self._exceptions = tuple(self._causes)
+        self._max_head_bytes = limits.max_head_bytes
+        self._ssl_context = ssl_context
+        self._pool: Pool[Connection] = Pool(limits, network.make_event)
+        self._socks_proxy = proxy if proxy and proxy.startswith("socks5:") else None
+        self._http_proxy = proxy if proxy and not self._socks_proxy else None
+
+    async def send(self, request: Request, limits: SendLimits) -> "Http11Response":
+        connection = await self._acquire(request.url, limits.connect)
+        try:
+            head, sent_at = await connection.send(request, limits)
+        except BaseException:
+            await self._pool.release(connection)
+            raise
+        return Http11Response(connection, self._pool, head, sent_at)
+
+    def current_loop(self) -> object:
+        return self._network.current_loop()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._network.sleep(seconds)
+
+    async def aclose(self) -> None:
+        try:
+            await self._pool.aclose()
+        finally:
+            await self._network.watchdog.aclose()
+
+    async def _acquire(self, url: str, timeout: float | None) -> Connection:
+        phase = Phase.WAITING
+
+        async def connect() -> Connection:
+            nonlocal phase
+            phase = Phase.CONNECTING
+            return await self._connect(url)
+
+        self._pool.watch(self._network.watchdog)
+        try:
+            with self._network.time_limit(timeout):
+                return await self._pool.acquire(connect)
+        except self._exceptions as error:
+            raise TransportError.wrap(error, self._causes, phase) from error
+
+    async def _connect(self, url: str) -> Connection:
+        network = self._network
+        target = urlsplit(url)
+        tls = target.scheme == "https"
+        host, port = target.hostname or "", target.port or (443 if tls else 80)
+        proxy, user, password = split_proxy(self._http_proxy or "")
+        peer = urlsplit(proxy)
+        try:
+            stream = await network.connect(
+                peer.hostname or host, peer.port or port, self._socks_proxy
+            )
+        except self._exceptions:
+            raise
+        except Exception as error:
+            if self._socks_proxy is None:
+                raise
+            # What python-socks raises differs from loop to loop.
+            raise ConnectionError(f"proxy: {error}") from error
+        connection = Connection(stream, network.watchdog, self._causes, self._max_head_bytes)
+        try:
+            if self._http_proxy:
+                headers = basic_authorization(user, password)
+                if tls:
+                    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                    await connection.open_tunnel(authority, headers)
+                else:
+                    connection.forward_headers = headers
+            if tls:
+                await connection.start_tls(self._ssl_context or system_context(), host)
+        except BaseException:
+            await connection.aclose()
+            raise
+        return connection
+
+
+class Http11Response:
+    """A `Response` on a connection of the pool."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        pool: Pool[Connection],
+        head: h11.Response,
+        sent_at: float,
+    ) -> None:
+        self._connection = connection
+        self._pool = pool
+        self.read = connection.read
+        self.status = head.status_code
+        self.headers: Iterable[tuple[bytes, bytes]] = head.headers
+        self.sent_at = sent_at
+
+    async def aclose(self) -> None:
+        await self._pool.release(self._connection, reusable=self._connection.renew())
+
+
+def basic_authorization(user: str, password: str) -> Headers:
+    """Return the header that tells a proxy user and password (RFC 7617); none for neither."""
+    if not (user or password):
+        return []
+    credentials = b64encode(f"{user}:{password}".encode()).decode()
+    return [("Proxy-Authorization", f"Basic {credentials}")]
+
+
+@cache
+def system_context() -> SSLContext:
+    """Return the context that trusts the system's authorities; making one takes milliseconds."""
+    return create_default_context()

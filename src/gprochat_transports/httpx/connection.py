@@ -1,0 +1,90 @@
+"""Connections of the adapter's own on asyncio and trio: anyio's streams, which httpx uses too."""
+
+from contextlib import AbstractContextManager
+from functools import cached_property
+from math import inf
+from selectors import EVENT_READ, DefaultSelector
+from socket import socket
+from ssl import SSLContext
+from typing import Final
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+from anyio.streams.tls import TLSStream
+
+from gprochat_core import Cause
+
+from ..http11.network import READ_SIZE, Causes
+from ..watchdog import Watchdog, make_watchdog
+
+__all__ = ["AnyioNetwork", "is_readable"]
+
+CAUSES: Final[Causes] = {
+    TimeoutError: Cause.TIMED_OUT,
+    anyio.EndOfStream: Cause.LOST,
+    anyio.BrokenResourceError: Cause.LOST,
+    anyio.ClosedResourceError: Cause.LOST,
+    OSError: Cause.LOST,
+    # A host name that IDNA cannot express.
+    UnicodeError: Cause.LOST,
+}
+
+
+class AnyioNetwork:
+    """The `Network` on asyncio and trio."""
+
+    causes = CAUSES
+    make_event = staticmethod(anyio.Event)
+    current_loop = staticmethod(anyio.lowlevel.current_token)
+    sleep = staticmethod(anyio.sleep)
+
+    @cached_property
+    def watchdog(self) -> Watchdog:
+        return make_watchdog()
+
+    async def connect(self, host: str, port: int, socks_proxy: str | None) -> "AnyioStream":
+        if socks_proxy is None:
+            return AnyioStream(await anyio.connect_tcp(host, port))
+        from python_socks.async_.anyio import Proxy
+
+        # `time_limit` limits the time; python-socks would take 60 seconds for None.
+        proxy = Proxy.from_url(socks_proxy)
+        return AnyioStream(await proxy.connect(host, port, timeout=inf))
+
+    def time_limit(self, seconds: float | None) -> AbstractContextManager[object]:
+        return anyio.fail_after(seconds)
+
+
+class AnyioStream:
+    """The `Stream` on asyncio and trio: TCP, or TLS over it."""
+
+    def __init__(self, stream: anyio.abc.ByteStream) -> None:
+        self._stream = stream
+        self.send = stream.send
+
+    async def receive(self) -> bytes:
+        try:
+            return await self._stream.receive(READ_SIZE)
+        except anyio.EndOfStream:
+            return b""
+
+    async def start_tls(self, context: SSLContext, host: str) -> "AnyioStream":
+        tls = await TLSStream.wrap(
+            self._stream, hostname=host, ssl_context=context, standard_compatible=False
+        )
+        return AnyioStream(tls)
+
+    def is_readable(self) -> bool:
+        return is_readable(self._stream.extra(anyio.abc.SocketAttribute.raw_socket))
+
+    async def aclose(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._stream.aclose()
+
+
+def is_readable(sock: socket) -> bool:
+    """Tell whether a socket has something to read, or its end."""
+    with DefaultSelector() as selector:
+        selector.register(sock, EVENT_READ)
+        return bool(selector.select(0))

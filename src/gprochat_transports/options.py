@@ -1,0 +1,53 @@
+"""The arguments that the clients of all adapters take, written once."""
+
+from dataclasses import dataclass
+from ssl import SSLContext
+from typing import TypedDict
+
+from gprochat_core import ConfigurationError, Limits, RetryPolicy, Timeouts
+
+from .environment import FROM_ENVIRONMENT, Proxy
+
+__all__ = ["ClientOptions", "Settings"]
+
+
+class ClientOptions(TypedDict, total=False):
+    """Keyword arguments of every `Client` and `SyncClient`.
+
+    Attributes:
+        timeouts: how long to wait; `Timeouts()` by default.
+        retry: which failed attempts are made again, and when; `RetryPolicy()` by default.
+        limits: how much to accept, and how many connections to keep; `Limits()` by default.
+        proxy: the URL of an HTTP or SOCKS5 proxy, or None for no proxy; by default as the
+            environment says.
+        ssl_context: for TLS; by default certificates are verified against the system's.
+    """
+
+    timeouts: Timeouts | None
+    retry: RetryPolicy | None
+    limits: Limits | None
+    proxy: Proxy
+    ssl_context: SSLContext | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options that a client was given, and the defaults of the others."""
+
+    timeouts: Timeouts | None = None
+    retry: RetryPolicy | None = None
+    limits: Limits | None = None
+    proxy: Proxy = FROM_ENVIRONMENT
+    ssl_context: SSLContext | None = None
+
+    def refuse_for(self, given: str) -> None:
+        """Refuse the options that a session or client of the caller's brings itself.
+
+        Args:
+            given: what the caller passed: "session" or "client".
+
+        Raises:
+            ConfigurationError: proxy or TLS was passed as well.
+        """
+        if self.proxy not in (None, FROM_ENVIRONMENT) or self.ssl_context is not None:
+            raise ConfigurationError(f"set proxy and TLS on the {given} that you pass")

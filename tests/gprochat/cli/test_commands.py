@@ -1,0 +1,85 @@
+"""The command `gprochat`, its help and version, and what `gprochat chat` takes as a question."""
+
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+
+from gprochat.cli import commands
+from gprochat.cli.commands import gprochat
+from gprochat.cli.loops import TRANSPORTS
+from gprochat_core import Service
+
+from .running import (
+    invoke,
+    on_terminal,
+)
+
+COMMANDS = [(), *((name,) for name in gprochat.commands)]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "".join(command) or "gprochat")
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_help_shows_an_example(command: tuple[str, ...], option: str) -> None:
+    result = invoke(*command, option)
+    assert result.exit_code == 0
+    assert "Example:\n    " in result.stdout
+
+
+def test_the_help_lists_the_commands_with_a_whole_sentence_each() -> None:
+    names = {"chat", "check", "curl", "serve", "sign"}
+    assert set(gprochat.commands) == names
+    assert "..." not in invoke("--help").stdout.partition("Commands:")[2]
+
+
+def test_the_version_is_the_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "version", lambda name: f"of-{name}")
+    assert invoke("--version").stdout == "gprochat of-gprochat\n"
+
+
+def test_a_checkout_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError
+
+    monkeypatch.setattr(commands, "version", version)
+    assert invoke("--version").stdout == "gprochat, not installed\n"
+
+
+@pytest.mark.parametrize("line_break", ["", "\n", "\r\n"])
+def test_a_piped_prompt_is_asked_without_its_last_line_break(
+    service: Service, line_break: str
+) -> None:
+    result = invoke("chat", service=service, stdin=f"one\ntwo{line_break}")
+    assert result.stdout == "one\ntwo"
+
+
+def test_an_argument_leaves_standard_input_alone(service: Service) -> None:
+    assert invoke("chat", "argument", service=service, stdin="piped").stdout == "argument"
+
+
+def test_an_empty_pipe_is_wrong_usage(service: Service) -> None:
+    result = invoke("chat", service=service, stdin="\n")
+    assert result.exit_code == 2
+    assert "standard input is empty" in result.stderr
+
+
+def test_a_pipe_that_is_not_utf_8_is_wrong_usage(service: Service) -> None:
+    result = invoke("chat", service=service, stdin=b"\xff\xfe")
+    assert result.exit_code == 2
+    assert result.stderr == "gprochat: standard input is not UTF-8 text\n"
+
+
+def test_a_conversation_needs_a_terminal_for_its_output_too(service: Service) -> None:
+    with on_terminal("chat", "--json", service=service) as terminal:
+        assert terminal.wait() == 2
+    assert "give a PROMPT" in terminal.seen
+
+
+def test_the_embedded_service_answers_on_any_transport() -> None:
+    for transport in TRANSPORTS:
+        assert invoke("chat", "--local", "--transport", transport, "Hello").stdout == "Hello"
+
+
+def test_the_embedded_service_takes_no_url() -> None:
+    result = invoke("chat", "--local", "--url", "https://chat.example", "Hello")
+    assert result.exit_code == 2
+    assert "--local has its own" in result.stderr

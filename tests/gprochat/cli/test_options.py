@@ -1,0 +1,81 @@
+"""The options that commands share: URL, secrets and proxy."""
+
+import click
+
+from gprochat.cli.commands import gprochat
+from gprochat.server import in_thread, serve
+from gprochat_core import Service
+
+from .running import (
+    invoke,
+    on_terminal,
+    run,
+)
+
+
+def test_a_url_option_overrides_the_environment(service: Service) -> None:
+    variables = {"GPROCHAT_URL": "http://127.0.0.1:1"}
+    result = invoke("chat", "--url", service.url, "Hello", service=service, variables=variables)
+    assert result.stdout == "Hello"
+
+
+def test_a_proxy_that_cannot_be_used_is_one_line(service: Service) -> None:
+    result = invoke("chat", "--proxy", "ftp://proxy.example", "Hello", service=service)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("gprochat: the proxy's URL must begin with")
+
+
+def test_no_proxy_is_used_if_none_is_asked_for(service: Service) -> None:
+    variables = {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"}
+    failed = invoke("chat", "Hello", service=service, variables=variables)
+    result = invoke("chat", "--proxy", "none", "Hello", service=service, variables=variables)
+    assert (failed.exit_code, result.stdout) == (1, "Hello")
+
+
+def test_no_option_takes_a_secret_as_its_value() -> None:
+    for command in gprochat.commands.values():
+        for option in command.params:
+            if {"--password", "--secret-key"} & {*option.opts}:
+                assert isinstance(option, click.Option)
+                assert option.is_flag
+
+
+def test_without_a_key_and_a_terminal_the_variable_is_named() -> None:
+    done = run("chat", "Hello")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") <= 2
+    assert "set GPROCHAT_SECRET_KEY; there is no terminal to ask on" in done.stderr
+
+
+def test_a_password_cannot_be_asked_for_without_a_terminal(service: Service) -> None:
+    done = run("chat", "--password", "Hello", service=service)
+    assert done.returncode == 2
+    assert "set GPROCHAT_PASSWORD" in done.stderr
+
+
+def test_a_missing_key_is_asked_for_without_echo(service: Service) -> None:
+    with on_terminal("chat", "--url", service.url, "Hello") as terminal:
+        terminal.expect("Secret key of")
+        terminal.type(f"{service.secret_key}\r")
+        terminal.expect("Hello")
+        assert terminal.wait() == 0
+    assert (service.secret_key or "") not in terminal.seen
+
+
+def test_a_password_is_asked_for_without_echo() -> None:
+    with (
+        in_thread(serve(password="open sesame")) as server,
+        on_terminal("chat", "--password", "Hello", service=server.service) as terminal,
+    ):
+        terminal.expect("Password for")
+        terminal.type("open sesame\r")
+        terminal.expect("Hello")
+        assert terminal.wait() == 0
+    assert "open sesame" not in terminal.seen
+
+
+def test_ctrl_c_where_a_secret_is_asked_for_ends_the_command(service: Service) -> None:
+    with on_terminal("chat", "--url", service.url, "Hello") as terminal:
+        terminal.expect("Secret key of")
+        terminal.type("\x03")
+        assert terminal.wait() == 130
