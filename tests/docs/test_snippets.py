@@ -184,7 +184,8 @@ def check_install(arguments: list[str]) -> None:
         "optional-dependencies"
     ]
     for argument in arguments:
-        requirement = Requirement(argument)
+        # A checkout is the project itself.
+        requirement = Requirement(re.sub(r"^\.", "gprochat", argument))
         assert requirement.name == "gprochat"
         assert requirement.extras <= set(extras)
 
