@@ -63,7 +63,7 @@ class Watchdog(ABC):
     async def watch(self) -> None:
         """Look at the deadlines, again and again, until none is left: the task's body."""
         overdue: list[tuple[Wait, float]] = []
-        while self.next_look < inf:
+        while self.next_look < inf and not self.closed:
             await self.sleep_until(self.next_look)
             now = monotonic()
             if now < self.next_look:
