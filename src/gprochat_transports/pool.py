@@ -1,13 +1,13 @@
 """The connections of one client: slots, reuse, and how long an idle connection is kept.
 
 A call takes a slot first, so there are never more connections than slots; calls wait for a slot
-in turn. With the slot it gets the connection that was used last, for that one is the least likely
-to have been closed by the server. The pool opens no connection: it says when to open one. It
-works on any event loop and between threads, with the events that it is given.
+in turn. With the slot comes the idle connection that was used last: the server is the least likely
+to have closed it. The pool opens no connection; it says when to open one. It works on any event
+loop and between threads, with the events that it is given.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from math import inf
 from threading import Lock
@@ -24,13 +24,9 @@ __all__ = ["Event", "Pool", "PooledConnection"]
 class Event(Protocol):
     """Something to wait for once, such as `trio.Event` and `asyncio.Event`."""
 
-    def set(self) -> object:
-        """Wake the call that waits."""
-        ...
+    def set(self) -> object: ...
 
-    async def wait(self) -> object:
-        """Wait until `set` has been called."""
-        ...
+    async def wait(self) -> object: ...
 
 
 class PooledConnection(Protocol):
@@ -47,7 +43,7 @@ class PooledConnection(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close the connection. It does so even where it is cancelled."""
+        """Close the connection, even where this is cancelled."""
         ...
 
 
@@ -55,17 +51,18 @@ C = TypeVar("C", bound=PooledConnection)
 
 
 class Pool(Generic[C]):
-    """The slots and the idle connections of one client.
+    """The slots and the connections of one client.
 
     Args:
         limits: how many connections there may be, and how long an idle one is kept.
         make_event: makes an event of the loop that the client runs on.
 
     Attributes:
-        deadline: when the oldest idle connection has been kept long enough, for the watchdog.
+        deadline: when the oldest idle connection expires, for the watchdog.
     """
 
     def __init__(self, limits: Limits, make_event: Callable[[], Event]) -> None:
+        self.deadline = inf
         self._keep_alive = limits.keep_alive
         self._free_slots = limits.max_connections
         self._make_event = make_event
@@ -75,24 +72,23 @@ class Pool(Generic[C]):
         self._watchdog: Watchdog | None = None
         self._lock = Lock()
         self._closed = False
-        self.deadline = inf
 
     def watch(self, watchdog: Watchdog) -> None:
         """Have a watchdog close idle connections in time, without a further call."""
         self._watchdog = watchdog
         watchdog.waits.add(self)
 
-    async def acquire(self) -> C | None:
-        """Take a slot, waiting for one in turn.
+    async def acquire(self, connect: Callable[[], Awaitable[C]]) -> C:
+        """Take a slot, waiting for one in turn, and return a connection for it.
 
-        Returns:
-            an idle connection; None if there is none, and the caller is to open one and `add` it.
+        Args:
+            connect: opens a connection; called where no idle one is left.
 
         Raises:
             TransportError: the pool was closed meanwhile.
         """
+        turn: Event | None = None
         with self._lock:
-            turn = None
             if self._free_slots:
                 self._free_slots -= 1
             else:
@@ -102,13 +98,16 @@ class Pool(Generic[C]):
             if turn is not None:
                 await turn.wait()
             await self.expire()
-            while (connection := self._pop_idle()) is not None:
-                if connection.is_silent():
+            while not self._closed:
+                with self._lock:
+                    idle = self._idle.pop() if self._idle else None
+                connection = idle or await connect()
+                self._in_use.add(connection)
+                if not self._closed and (idle is None or idle.is_silent()):
                     return connection
                 self._in_use.discard(connection)
                 await connection.aclose()
-            if self._closed:
-                raise TransportError(Cause.LOST, Phase.WAITING, detail="the client was closed")
+            raise TransportError(Cause.LOST, Phase.WAITING, detail="the client was closed")
         except BaseException:
             with self._lock:
                 if turn is not None and turn in self._queue:
@@ -116,44 +115,32 @@ class Pool(Generic[C]):
                 else:
                     self._free_slot()
             raise
-        return None
 
-    def add(self, connection: C) -> bool:
-        """Take note of a connection that was opened for a slot; False if the pool is closed."""
-        with self._lock:
-            self._in_use.add(connection)
-            return not self._closed
-
-    async def release(self, connection: C | None, *, reusable: bool = False) -> None:
-        """Give a slot back, and its connection: to be kept for another call, or to be closed.
+    async def release(self, connection: C, *, reusable: bool = False) -> None:
+        """Give a slot back with its connection, which is kept for another call or closed.
 
         Args:
-            connection: None if none was opened.
+            connection: what `acquire` returned.
             reusable: whether another request may follow on it.
         """
         with self._lock:
-            if connection is not None:
-                self._in_use.discard(connection)
-                if reusable and self._keep_alive and not self._closed:
-                    connection.idle_since = monotonic()
-                    self._idle.append(connection)
-                    if self._watchdog is not None and self.deadline == inf:
-                        self._watchdog.limit(self, self._keep_alive)
-                    connection = None
+            self._in_use.discard(connection)
+            kept = reusable and self._keep_alive > 0 and not self._closed
+            if kept:
+                connection.idle_since = monotonic()
+                self._idle.append(connection)
+                self._limit()
             self._free_slot()
-        if connection is not None:
+        if not kept:
             await connection.aclose()
 
     async def expire(self) -> None:
         """Close the idle connections that have been kept long enough."""
-        now = monotonic()
         expired: list[C] = []
         with self._lock:
-            while self._idle and self._idle[0].idle_since + self._keep_alive <= now:
+            while self._idle and self._idle[0].idle_since + self._keep_alive <= monotonic():
                 expired.append(self._idle.popleft())
-            if self._watchdog is not None and self._idle and self.deadline == inf:
-                oldest = self._idle[0].idle_since
-                self._watchdog.limit(self, oldest + self._keep_alive - now)
+            self._limit()
         await close_all(expired)
 
     async def aclose(self) -> None:
@@ -162,18 +149,9 @@ class Pool(Generic[C]):
             self._closed = True
             connections = [*self._idle, *self._in_use]
             self._idle.clear()
-            self.deadline = inf
             while self._queue:
                 self._free_slot()
         await close_all(connections)
-
-    def _pop_idle(self) -> C | None:
-        with self._lock:
-            if not self._idle:
-                return None
-            connection = self._idle.pop()
-            self._in_use.add(connection)
-            return connection
 
     def _free_slot(self) -> None:
         # A slot goes to the call that has waited longest, or back to the free ones.
@@ -181,6 +159,11 @@ class Pool(Generic[C]):
             self._queue.popleft().set()
         else:
             self._free_slots += 1
+
+    def _limit(self) -> None:
+        if self._watchdog is not None and self._idle and self.deadline == inf:
+            oldest = self._idle[0].idle_since
+            self._watchdog.limit(self, oldest + self._keep_alive - monotonic())
 
 
 async def close_all(connections: Iterable[PooledConnection]) -> None:

@@ -40,7 +40,7 @@ class Watchdog(ABC):
     """Watches the waits of one client on one event loop.
 
     Attributes:
-        waits: everything that may wait, at any time; the owner of a wait adds and removes it.
+        waits: everything that may wait; the owner of a wait adds and removes it.
         next_look: when the deadlines are looked at next, by `time.monotonic`; infinity for never.
         closed: whether the client has been closed.
     """
@@ -61,7 +61,7 @@ class Watchdog(ABC):
             self.wake_at(deadline)
 
     async def watch(self) -> None:
-        """Look at the deadlines, again and again, until none is left: the task's body."""
+        """Look at the deadlines until none is left: the body of the task."""
         overdue: list[tuple[Wait, float]] = []
         while self.next_look < inf and not self.closed:
             await self.sleep_until(self.next_look)
@@ -84,18 +84,17 @@ class Watchdog(ABC):
     async def sleep_until(self, time: float) -> None:
         """Sleep in the task until that time, or an earlier one that `wake_at` names meanwhile."""
 
-    @abstractmethod
     async def aclose(self) -> None:
         """End the task, and wait for its end; no later wait starts it anew."""
+        self.closed = True
+        self.next_look = inf
 
 
 class AsyncioWatchdog(Watchdog):
     """The watchdog on asyncio: its task waits within an `asyncio.timeout` that is rescheduled."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._task: asyncio.Task[None] | None = None
-        self._nap: asyncio.Timeout | None = None
+    _task: asyncio.Task[None] | None = None
+    _nap: asyncio.Timeout | None = None
 
     def wake_at(self, time: float) -> None:
         if self._task is None or self._task.done():
@@ -111,8 +110,7 @@ class AsyncioWatchdog(Watchdog):
             self._nap = None
 
     async def aclose(self) -> None:
-        self.closed = True
-        self.next_look = inf
+        await super().aclose()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -126,10 +124,8 @@ def loop_time(time: float) -> float:
 class TrioWatchdog(Watchdog):
     """The watchdog on trio: a system task that sleeps within a cancel scope."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._nap: trio.CancelScope | None = None
-        self._ended: trio.Event | None = None
+    _nap: "trio.CancelScope | None" = None
+    _ended: "trio.Event | None" = None
 
     def wake_at(self, time: float) -> None:
         import trio
@@ -150,8 +146,7 @@ class TrioWatchdog(Watchdog):
     async def aclose(self) -> None:
         import trio
 
-        self.closed = True
-        self.next_look = inf
+        await super().aclose()
         if self._nap is not None:
             self._nap.cancel()
         if self._ended is not None:

@@ -62,28 +62,19 @@ class Http11Transport:
             await self._network.watchdog.aclose()
 
     async def _acquire(self, url: str, timeout: float | None) -> Connection:
-        self._pool.watch(self._network.watchdog)
         phase = Phase.WAITING
+
+        async def connect() -> Connection:
+            nonlocal phase
+            phase = Phase.CONNECTING
+            return await self._connect(url)
+
+        self._pool.watch(self._network.watchdog)
         try:
             with self._network.time_limit(timeout):
-                connection = await self._pool.acquire()
-                if connection is None:
-                    phase = Phase.CONNECTING
-                    connection = await self._open(url)
-                return connection
+                return await self._pool.acquire(connect)
         except self._exceptions as error:
             raise TransportError.wrap(error, self._causes, phase) from error
-
-    async def _open(self, url: str) -> Connection:
-        connection: Connection | None = None
-        try:
-            connection = await self._connect(url)
-            if not self._pool.add(connection):
-                raise ConnectionError("the client was closed")
-        except BaseException:
-            await self._pool.release(connection)
-            raise
-        return connection
 
     async def _connect(self, url: str) -> Connection:
         network = self._network
