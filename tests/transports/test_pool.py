@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any
@@ -80,19 +81,24 @@ def make_pool(max_connections: int = 100, keep_alive: float = 4.0) -> Pool[FakeC
     return Pool(limits, anyio.Event)
 
 
-async def take(
-    pool: Pool[FakeConnection], make: Callable[[], FakeConnection] = FakeConnection
-) -> FakeConnection:
+async def make_connection() -> FakeConnection:
+    return FakeConnection()
+
+
+async def refuse() -> FakeConnection:
+    raise OwnError
+
+
+async def take(pool: Pool[FakeConnection]) -> FakeConnection:
     """Take a slot with a connection, made if there is no idle one."""
-    connection = await pool.acquire()
-    if connection is None:
-        connection = make()
-        assert pool.add(connection)
-    return connection
+    return await pool.acquire(make_connection)
 
 
-async def test_a_pool_without_idle_connections_says_to_open_one() -> None:
-    assert await make_pool().acquire() is None
+async def take_idle(pool: Pool[FakeConnection]) -> FakeConnection | None:
+    """Take a slot with an idle connection; None, and no slot, if there is none."""
+    with suppress(OwnError):
+        return await pool.acquire(refuse)
+    return None
 
 
 async def test_the_connection_that_was_used_last_is_used_first() -> None:
@@ -100,7 +106,7 @@ async def test_the_connection_that_was_used_last_is_used_first() -> None:
     connections = [await take(pool) for _ in range(3)]
     for connection in connections:
         await pool.release(connection, reusable=True)
-    assert [await pool.acquire() for _ in range(4)] == [*reversed(connections), None]
+    assert [await take_idle(pool) for _ in range(4)] == [*reversed(connections), None]
 
 
 async def test_a_connection_that_is_not_reusable_is_closed_and_not_given_again() -> None:
@@ -108,7 +114,7 @@ async def test_a_connection_that_is_not_reusable_is_closed_and_not_given_again()
     connection = await take(pool)
     await pool.release(connection)
     assert connection.closed == 1
-    assert await pool.acquire() is None
+    assert await take_idle(pool) is None
 
 
 async def test_a_connection_on_which_something_arrived_is_closed_and_the_next_is_taken() -> None:
@@ -118,7 +124,7 @@ async def test_a_connection_on_which_something_arrived_is_closed_and_the_next_is
         await pool.release(connection, reusable=True)
     for connection in connections[1:]:
         connection.silent = False
-    assert await pool.acquire() is connections[0]
+    assert await take_idle(pool) is connections[0]
     assert [connection.closed for connection in connections] == [0, 1, 1]
 
 
@@ -127,20 +133,32 @@ async def test_a_connection_on_which_something_arrived_is_closed_once() -> None:
     connection = await take(pool)
     await pool.release(connection, reusable=True)
     connection.silent = False
-    assert await pool.acquire() is None
+    assert await take_idle(pool) is None
     await pool.aclose()
     assert connection.closed == 1
 
 
 async def test_a_failure_to_close_such_a_connection_gives_the_slot_back() -> None:
     pool = make_pool(1)
-    connection = await take(pool, lambda: FakeConnection(fail))
+
+    async def connect() -> FakeConnection:
+        return FakeConnection(fail)
+
+    connection = await pool.acquire(connect)
     await pool.release(connection, reusable=True)
     connection.silent = False
     with pytest.raises(OwnError):
-        await pool.acquire()
+        await take(pool)
     with anyio.fail_after(SLACK):
-        assert await pool.acquire() is None
+        await take(pool)
+
+
+async def test_a_failure_to_connect_gives_the_slot_back() -> None:
+    pool = make_pool(1)
+    with pytest.raises(OwnError):
+        await pool.acquire(refuse)
+    with anyio.fail_after(SLACK):
+        await take(pool)
 
 
 async def test_there_are_never_more_connections_than_slots() -> None:
@@ -182,13 +200,13 @@ async def test_slots_are_handed_over_in_turn() -> None:
     assert served == [*range(6)]
 
 
-async def test_a_slot_without_a_connection_is_handed_over_too() -> None:
+async def test_a_slot_whose_connection_was_closed_is_handed_over_too() -> None:
     pool = make_pool(1)
-    assert await pool.acquire() is None
+    connection = await take(pool)
     async with anyio.create_task_group() as group:
         group.start_soon(take, pool)
         await anyio.wait_all_tasks_blocked()
-        await pool.release(None)
+        await pool.release(connection)
 
 
 @pytest.mark.parametrize("handed_over", [False, True])
@@ -199,7 +217,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_takes_no_slot_with_it(
     connection = await take(pool)
 
     async def call() -> None:
-        await pool.release(await pool.acquire(), reusable=True)
+        await pool.release(await take(pool), reusable=True)
 
     async with anyio.create_task_group() as group:
         group.start_soon(call)
@@ -210,7 +228,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_takes_no_slot_with_it(
     if not handed_over:
         await pool.release(connection, reusable=True)
     with anyio.fail_after(SLACK):
-        assert await pool.acquire() is connection
+        assert await take_idle(pool) is connection
 
 
 async def test_closing_closes_the_idle_connections_and_those_in_use() -> None:
@@ -227,7 +245,7 @@ async def test_closing_ends_the_calls_that_wait() -> None:
 
     async def wait() -> None:
         with pytest.raises(TransportError) as caught:
-            await pool.acquire()
+            await take(pool)
         ended.append(caught.value)
 
     await take(pool)
@@ -247,16 +265,18 @@ async def test_a_closed_pool_has_no_connection_to_give() -> None:
     await pool.release(connection, reusable=True)
     await pool.aclose()
     with pytest.raises(TransportError, match="closed"):
-        await pool.acquire()
+        await take(pool)
 
 
-async def test_a_connection_that_was_opened_while_the_pool_was_closed_is_refused() -> None:
-    pool = make_pool()
-    await pool.acquire()
-    await pool.aclose()
-    connection = FakeConnection()
-    assert not pool.add(connection)
-    await pool.release(connection)
+async def test_a_connection_that_was_opened_while_the_pool_was_closed_is_closed() -> None:
+    pool, connection = make_pool(), FakeConnection()
+
+    async def connect() -> FakeConnection:
+        await pool.aclose()
+        return connection
+
+    with pytest.raises(TransportError, match="closed"):
+        await pool.acquire(connect)
     assert connection.closed == 1
 
 
@@ -270,9 +290,11 @@ async def test_a_closed_pool_keeps_no_connection() -> None:
 
 async def test_all_connections_are_closed_even_if_closing_some_of_them_is_cancelled() -> None:
     pool = make_pool()
-    connections = [
-        await take(pool, partial(FakeConnection, anyio.lowlevel.checkpoint)) for _ in range(4)
-    ]
+
+    async def connect() -> FakeConnection:
+        return FakeConnection(anyio.lowlevel.checkpoint)
+
+    connections = [await pool.acquire(connect) for _ in range(4)]
     await pool.release(connections[0], reusable=True)
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -283,8 +305,12 @@ async def test_all_connections_are_closed_even_if_closing_some_of_them_is_cancel
 
 async def test_all_connections_are_closed_even_if_closing_one_of_them_fails() -> None:
     pool = make_pool()
-    connections = [await take(pool), await take(pool, partial(FakeConnection, fail))]
-    connections += [await take(pool)]
+    ways_to_close = iter([None, fail, None])
+
+    async def connect() -> FakeConnection:
+        return FakeConnection(next(ways_to_close))
+
+    connections = [await pool.acquire(connect) for _ in range(3)]
     with pytest.raises(OwnError):
         await pool.aclose()
     assert [connection.closed for connection in connections] == [1] * 3
@@ -305,7 +331,7 @@ async def test_idle_connections_are_closed_when_they_have_been_kept_long_enough(
     clock.append(1004.0)
     await pool.expire()
     assert (older.closed, newer.closed) == (1, 0)
-    assert await pool.acquire() is newer
+    assert await take_idle(pool) is newer
 
 
 async def test_a_connection_that_has_been_kept_long_enough_is_not_given(
@@ -315,7 +341,7 @@ async def test_a_connection_that_has_been_kept_long_enough_is_not_given(
     connection = await take(pool)
     await pool.release(connection, reusable=True)
     clock.append(1004.0)
-    assert await pool.acquire() is None
+    assert await take_idle(pool) is None
     assert connection.closed == 1
 
 
@@ -324,7 +350,7 @@ async def test_with_a_keep_alive_of_nothing_each_connection_is_closed_after_its_
     connection = await take(pool)
     await pool.release(connection, reusable=True)
     assert connection.closed == 1
-    assert await pool.acquire() is None
+    assert await take_idle(pool) is None
 
 
 class FakeWatchdog(Watchdog):
@@ -372,15 +398,6 @@ async def test_the_watchdog_is_told_when_the_oldest_idle_connection_expires(
     assert (older.closed, newer.closed) == (1, 1)
 
 
-async def test_a_closed_pool_leaves_the_watchdog_nothing_to_wait_for() -> None:
-    pool, watchdog = make_pool(), FakeWatchdog()
-    pool.watch(watchdog)
-    await pool.release(await take(pool), reusable=True)
-    assert pool.deadline < inf
-    await pool.aclose()
-    assert pool.deadline == inf
-
-
 async def test_the_watchdog_closes_idle_connections_without_a_further_call() -> None:
     pool, watchdog = make_pool(keep_alive=SHORT), make_watchdog()
     pool.watch(watchdog)
@@ -389,7 +406,10 @@ async def test_the_watchdog_closes_idle_connections_without_a_further_call() -> 
     async def note() -> None:
         closed[connections[1].closed].set()
 
-    connections = [await take(pool, partial(FakeConnection, note)) for _ in closed]
+    async def connect() -> FakeConnection:
+        return FakeConnection(note)
+
+    connections = [await pool.acquire(connect) for _ in closed]
     for connection in connections:
         await pool.release(connection, reusable=True)
         await anyio.sleep(SHORT / 2)
@@ -419,12 +439,13 @@ def test_threads_may_share_a_pool() -> None:
     broken_rules: list[str] = []
     calls = 200
 
+    async def connect() -> FakeConnection:
+        connection = FakeConnection()
+        opened.append(connection)
+        return connection
+
     async def call(number: int) -> None:
-        connection = await pool.acquire()
-        if connection is None:
-            connection = FakeConnection()
-            pool.add(connection)
-            opened.append(connection)
+        connection = await pool.acquire(connect)
         with lock:
             if connection in in_use or connection.closed:
                 broken_rules.append("given to two calls, or after it was closed")
@@ -453,12 +474,12 @@ def test_threads_may_share_a_pool() -> None:
 
 def test_closing_from_another_thread_ends_the_threads_that_wait() -> None:
     pool: Pool[FakeConnection] = Pool(Limits(max_connections=1), ThreadEvent)
-    run(pool.acquire())
+    connection = run(take(pool))
     ended: list[Cause] = []
 
     def wait() -> None:
         with pytest.raises(TransportError) as caught:
-            run(pool.acquire())
+            run(take(pool))
         ended.append(caught.value.cause)
 
     threads = [threading.Thread(target=wait) for _ in range(THREADS)]
@@ -466,7 +487,7 @@ def test_closing_from_another_thread_ends_the_threads_that_wait() -> None:
         thread.start()
     run(pool.aclose())
     # A thread that came after the pool was closed waits for the slot, which then comes back.
-    run(pool.release(None))
+    run(pool.release(connection))
     for thread in threads:
         thread.join(SLACK)
     assert ended == [Cause.LOST] * THREADS
@@ -535,26 +556,27 @@ class Task:
         except StopIteration as stop:
             self.result = stop.value
             self.ended = True
-        except (Cancelled, TransportError) as error:
+        except (Cancelled, OwnError, TransportError) as error:
             self.failed = error
             self.ended = True
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Calls that take slots, open connections, fail, are cancelled and release, in any order."""
+    """Calls that take slots, connect, fail, are cancelled and release, in any order."""
 
     calls = Bundle("calls")
-    """Calls that have their slot, each with its connection, which may have yet to be opened."""
+    """The connections of the calls that have one."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.slots = 0
         self.now = 0.0
         self.monkeypatch = pytest.MonkeyPatch()
         self.monkeypatch.setattr(pool_module, "monotonic", lambda: self.now)
         self.acquiring: list[Task] = []
         self.others: list[Task] = []
         self.in_use: list[FakeConnection] = []
-        self.opening = 0
+        self.connecting = 0
         self.connections: list[FakeConnection] = []
         self.closed = False
 
@@ -565,30 +587,38 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool: Pool[FakeConnection] = Pool(limits, FakeEvent)
 
     def settle(self) -> Any:
-        """Sort out the calls whose acquiring has ended; return those that have their slot."""
-        have_slots: list[Any] = []
+        """Sort out the calls whose acquiring has ended; return the connections that they got."""
+        got: list[FakeConnection] = []
         for task in [task for task in self.acquiring if task.ended]:
             self.acquiring.remove(task)
             if isinstance(task.failed, TransportError):
                 assert self.closed
-            elif task.failed is None:
-                connection = task.result
-                if connection is None:
-                    self.opening += 1
-                else:
-                    assert connection not in self.in_use
-                    assert connection.closed == 0
-                    assert connection.silent
-                    self.in_use.append(connection)
-                have_slots.append(connection)
-        return multiple(*have_slots)
+            elif task.result is not None:
+                assert task.result not in self.in_use
+                assert task.result.closed == 0
+                assert task.result.silent
+                got.append(task.result)
+                self.in_use.append(task.result)
+        return multiple(*got)
 
     def begin(self, coroutine: Coroutine[Any, None, None]) -> None:
         self.others.append(Task(coroutine))
 
-    @rule(target=calls)
-    def acquire(self) -> Any:
-        self.acquiring.append(Task(self.pool.acquire()))
+    @rule(target=calls, refused=st.booleans(), closing_waits=st.booleans())
+    def acquire(self, refused: bool, closing_waits: bool) -> Any:
+        async def connect() -> FakeConnection:
+            self.connecting += 1
+            try:
+                await Suspend()
+            finally:
+                self.connecting -= 1
+            if refused:
+                raise OwnError
+            connection = FakeConnection(Suspend if closing_waits else None)
+            self.connections.append(connection)
+            return connection
+
+        self.acquiring.append(Task(self.pool.acquire(connect)))
         return self.settle()
 
     @precondition(lambda self: any(task.may_go_on for task in self.acquiring))
@@ -607,29 +637,15 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(data=st.data(), cancelled=st.booleans())
     def go_on_closing(self, data: st.DataObject, cancelled: bool) -> None:
         task = data.draw(st.sampled_from([task for task in self.others if task.may_go_on]))
-        task.cancel() if cancelled else task.step()
-
-    @rule(target=calls, call=consumes(calls), waits=st.booleans())
-    def open(self, call: FakeConnection | None, waits: bool) -> Any:
-        if call is not None:
-            return call
-        self.opening -= 1
-        connection = FakeConnection(Suspend if waits else None)
-        self.connections.append(connection)
-        if self.pool.add(connection):
-            self.in_use.append(connection)
-            return connection
-        assert self.closed
-        self.begin(self.pool.release(connection))
-        return multiple()
-
-    @rule(call=consumes(calls), reusable=st.booleans())
-    def release(self, call: FakeConnection | None, reusable: bool) -> None:
-        if call is None:
-            self.opening -= 1
+        if cancelled:
+            task.cancel()
         else:
-            self.in_use.remove(call)
-        self.begin(self.pool.release(call, reusable=reusable))
+            task.step()
+
+    @rule(connection=consumes(calls), reusable=st.booleans())
+    def release(self, connection: FakeConnection, reusable: bool) -> None:
+        self.in_use.remove(connection)
+        self.begin(self.pool.release(connection, reusable=reusable))
 
     @precondition(lambda self: self.connections)
     @rule(data=st.data())
@@ -651,7 +667,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def there_are_no_more_calls_with_a_slot_than_slots(self) -> None:
-        assert len(self.in_use) + self.opening <= getattr(self, "slots", 0)
+        assert len(self.in_use) + self.connecting <= self.slots
 
     @invariant()
     def an_open_pool_closes_no_connection_in_use(self) -> None:
@@ -660,7 +676,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if hasattr(self, "pool"):
+            if self.slots:
                 self.all_comes_back()
         finally:
             self.monkeypatch.undo()
@@ -669,10 +685,7 @@ class PoolMachine(RuleBasedStateMachine):
         while True:
             for connection in self.in_use:
                 self.begin(self.pool.release(connection, reusable=True))
-            for _ in range(self.opening):
-                self.begin(self.pool.release(None))
             self.in_use.clear()
-            self.opening = 0
             for task in self.others:
                 self.finish(task)
             if not self.acquiring:
@@ -684,7 +697,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.settle()
         if not self.closed:
             for _ in range(self.slots):
-                self.finish(Task(self.pool.acquire()))
+                self.finish(Task(take(self.pool)))
         self.finish(Task(self.pool.aclose()))
         assert all(connection.closed for connection in self.connections)
 
