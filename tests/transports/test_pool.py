@@ -237,6 +237,8 @@ async def test_closing_closes_the_idle_connections_and_those_in_use() -> None:
     await pool.release(idle, reusable=True)
     await pool.aclose()
     assert (idle.closed, in_use.closed) == (1, 1)
+    await pool.aclose()
+    assert idle.closed == 1
 
 
 async def test_closing_ends_the_calls_that_wait() -> None:
