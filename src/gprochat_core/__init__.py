@@ -32,6 +32,7 @@ from .errors import (
 from .exchange import Clock, Exchange, SendLimits, State
 from .messages import Conversation, Encoding, Message, Role, format_prompt, read_messages
 from .policy import Limits, RetryPolicy, Timeouts
+from .redaction import Redactor
 from .reply import ReplyParser
 from .request import Draft, Request
 from .service import DEFAULT_MODEL, GPROCHAT, Service, get_model
@@ -63,6 +64,7 @@ __all__ = [
     "PasswordRejected",
     "Phase",
     "RateLimited",
+    "Redactor",
     "Refusal",
     "ReplyParser",
     "ReplyTimeout",

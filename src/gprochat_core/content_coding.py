@@ -14,6 +14,9 @@ GZIP: Final = 16 + zlib.MAX_WBITS
 ZLIB: Final = zlib.MAX_WBITS
 RAW_DEFLATE: Final = -zlib.MAX_WBITS
 
+PART: Final = 1024
+"""Bytes that are decoded at a time."""
+
 CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 
 
@@ -59,22 +62,28 @@ class Inflater:
             self._inflate = zlib.decompressobj(ZLIB if wrapped else RAW_DEFLATE)
         else:
             self._begin = self._begin or data[:1]
-        plain = b""
+        plain = bytearray()
+        # In short parts, because zlib copies the rest of a part at the end of each gzip member.
+        for start in range(0, len(data), PART):
+            self._decode_part(data[start : start + PART], plain, max_length)
+        return bytes(plain[:max_length])
+
+    def _decode_part(self, data: bytes, plain: bytearray, max_length: int) -> None:
         while data and not self.corrupt and len(plain) < max_length:
-            if self._inflate.eof:
-                # A gzip body may be several, one after the other (RFC 1952, 2.2).
+            inflate = self._inflate
+            if inflate is None or inflate.eof:
+                # A gzip body may consist of several members (RFC 1952, 2.2).
                 if not self._gzip:
                     self.corrupt = True
                     break
-                self._inflate = zlib.decompressobj(GZIP)
-            before = self._inflate.copy()
+                inflate = self._inflate = zlib.decompressobj(GZIP)
+            before = inflate.copy()
             try:
-                plain += self._inflate.decompress(data, max_length - len(plain))
+                plain += inflate.decompress(data, max_length - len(plain))
             except zlib.error:
                 self.corrupt = True
-                # Of a piece with a fault zlib gives nothing: only byte by byte what precedes it.
+                # For data with a fault zlib returns nothing; byte by byte, what precedes the fault.
                 with suppress(zlib.error):
-                    for byte in data:  # pragma: no branch (the fault ends it)
+                    for byte in data:  # pragma: no branch (the fault ends the loop)
                         plain += before.decompress(bytes((byte,)))
-            data = self._inflate.unused_data
-        return plain[:max_length]
+            data = inflate.unused_data

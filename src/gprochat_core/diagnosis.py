@@ -7,7 +7,7 @@ here.
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from .errors import (
@@ -20,17 +20,17 @@ from .errors import (
     ServiceFailed,
     SignatureRejected,
 )
+from .redaction import Redactor
 
 __all__ = [
     "MAX_ERROR_BODY",
     "check_head",
-    "conceal",
     "diagnose",
     "is_html",
     "is_settled_by_head",
+    "one_line",
     "read_headers",
     "read_http_date",
-    "without_secrets",
 ]
 
 MAX_ERROR_BODY: Final = 64 * 1024
@@ -45,8 +45,7 @@ HIDDEN_RATE_LIMIT: Final = ("429 Too Many Requests", "Quota exceeded")
 MISCONFIGURED: Final = "API key not valid"
 """What a deployment says in a 500 whose model refuses its key."""
 
-CONCEALED: Final = "***"
-"""What stands in an error for a secret that the service sent back."""
+NO_SECRETS: Final = Redactor(())
 
 MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -62,12 +61,11 @@ HTTP_DATE: Final = re.compile(
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return headers by lower-case name; several of one name are joined by commas (RFC 9110)."""
-    fields: dict[str, str] = {}
-    for raw_name, raw_value in headers:
-        name = raw_name.decode("latin-1").lower()
-        value = raw_value.decode("latin-1").strip()
-        fields[name] = f"{fields[name]}, {value}" if name in fields else value
-    return fields
+    fields: dict[str, list[str]] = {}
+    for name, value in headers:
+        values = fields.setdefault(name.decode("latin-1").lower(), [])
+        values.append(value.decode("latin-1").strip())
+    return {name: ", ".join(values) for name, values in fields.items()}
 
 
 def check_head(status: int, headers: Collection[tuple[bytes, bytes]], max_bytes: int) -> None:
@@ -158,7 +156,7 @@ def is_settled_by_head(status: int, headers: Mapping[str, str]) -> bool:
 
 
 def read_error_body(headers: Mapping[str, str], body: bytes) -> tuple[str, str | None]:
-    """Return an error body's message and code, of whatever form it is."""
+    """Return the message and the code of an error's body, whether it is JSON or plain text."""
     text = body.decode("utf-8", "replace").strip()
     code: object = None
     message: object = text
@@ -172,19 +170,16 @@ def read_error_body(headers: Mapping[str, str], body: bytes) -> tuple[str, str |
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         if is_html(headers) or text[:1] == "<":
             message = ""
-    return one_line(message if isinstance(message, str) else text), (
-        one_line(str(code)) if isinstance(code, (str, int)) else None
+    return (
+        message if isinstance(message, str) else text,
+        str(code) if isinstance(code, (str, int)) else None,
     )
 
 
 def one_line(text: str) -> str:
-    """Text fit for a log or a terminal: on one line, nothing unprintable, of bounded length."""
+    """Make a redacted text fit for a log or a terminal: one line, printable, 500 characters."""
     printable = "".join(c if c.isprintable() else " " for c in text[: 4 * MAX_MESSAGE])
     return " ".join(printable.split())[:MAX_MESSAGE]
-
-
-def quote(status: int, message: str) -> str:
-    return f'answered {status}: "{message}"' if message else f"answered {status} without a word"
 
 
 def diagnose(
@@ -192,59 +187,40 @@ def diagnose(
     headers: Mapping[str, str],
     body: bytes,
     now: float | None = None,
-    secrets: Iterable[str] = (),
+    redactor: Redactor = NO_SECRETS,
 ) -> ResponseError:
     """Return the error that an answer is.
 
     Args:
-        status: the HTTP status, of an answer that is not a reply.
+        status: the HTTP status of an answer that is not a reply.
         headers: by lower-case name, as `read_headers` gives them.
         body: its beginning, `MAX_ERROR_BODY` bytes at most; b"" where the head settles it.
-        now: Unix time in seconds when it arrived, for what is told relative to now.
-        secrets: what the error must not repeat, should the answer hold it.
+        now: Unix time in seconds when it arrived; None where that is not known.
+        redactor: removes secrets from what the error quotes.
     """
-    error = classify(status, headers, body, now)
-    conceal(error, lambda said: without_secrets(said, secrets))
-    return error
-
-
-def without_secrets(said: str, secrets: Iterable[str]) -> str:
-    """Return what an answer said, less the secrets in it."""
-    for secret in filter(None, secrets):
-        said = said.replace(secret, CONCEALED)
-    return said
-
-
-def conceal(error: ResponseError, hide: Callable[[str], str]) -> None:
-    """Hide something in what an answer said: in an error's attributes, and where it quotes them.
-
-    The error's own words stay, though they may hold it by chance.
-    """
-    for name in ("message", "code", "location"):
-        said: str | None = getattr(error, name, None)
-        if said:
-            setattr(error, name, hide(said))
-            for quoted in (said, repr(said[:MAX_MESSAGE])[1:-1]):
-                error.args = (str(error).replace(quoted, hide(quoted)),)
-
-
-def classify(
-    status: int, headers: Mapping[str, str], body: bytes, now: float | None
-) -> ResponseError:
     if is_settled_by_head(status, headers):
-        return diagnose_head(status, headers)
-    message, code = read_error_body(headers, body)
-    said = quote(status, message)
+        return diagnose_head(status, headers, redactor)
+    said, said_code = read_error_body(headers, body)
+    message = one_line(redactor.redact(said))
+    code = None if said_code is None else one_line(redactor.redact(said_code))
+    answered = f'answered {status}: "{message}"' if message else f"answered {status} without a word"
 
     if status in (401, 403):
-        return diagnose_authentication(status, headers, message, code, now)
-
-    hidden = status == 500 and any(sign in message for sign in HIDDEN_RATE_LIMIT)
+        skew = read_clock_skew(headers, now)
+        kind, advice = diagnose_authentication(said.lower(), skew)
+        return kind(
+            f"the service {answered}; {advice}",
+            status=status,
+            message=message,
+            code=code,
+            clock_skew=skew,
+        )
+    retry_after = read_retry_after(headers, now)
+    hidden = status == 500 and any(sign in said for sign in HIDDEN_RATE_LIMIT)
     if status == 429 or hidden:
-        retry_after = read_retry_after(headers, now)
-        advice = "later" if retry_after is None else f"in {retry_after:.0f} s"
+        when = "later" if retry_after is None else f"in {retry_after:.0f} s"
         return RateLimited(
-            f"too many requests: the service {said}; try again {advice}",
+            f"too many requests: the service {answered}; try again {when}",
             status=status,
             message=message,
             code=code,
@@ -252,62 +228,53 @@ def classify(
         )
     if status == 408 or status >= 500:
         advice = (
-            "its owner must mend its configuration, trying again changes nothing"
-            if MISCONFIGURED in message
+            "its owner must correct its configuration, trying again changes nothing"
+            if MISCONFIGURED in said
             else "try again later"
         )
         return ServiceFailed(
-            f"the service {said}; {advice}",
+            f"the service {answered}; {advice}",
             status=status,
             message=message,
             code=code,
-            retry_after=read_retry_after(headers, now),
+            retry_after=retry_after,
         )
     advice = "shorten the conversation" if status == 413 else "the request must change"
-    return BadRequest(f"the service {said}; {advice}", status=status, message=message, code=code)
+    return BadRequest(
+        f"the service {answered}; {advice}", status=status, message=message, code=code
+    )
 
 
-def diagnose_head(status: int, headers: Mapping[str, str]) -> NotTheService:
+def diagnose_head(status: int, headers: Mapping[str, str], redactor: Redactor) -> NotTheService:
     if 300 <= status <= 399:
-        location = headers.get("location")
+        location = redactor.redact(headers.get("location", ""))
         target = f"to {location[:MAX_MESSAGE]!r}" if location else "without saying where to"
         return NotTheService(
-            f"redirected ({status}) {target}; a redirect is never followed, for it would hand the "
-            "signed request to another host: set the service's URL to where it is",
+            f"redirected ({status}) {target}; a redirect is never followed, because it would send "
+            "the signed request to another host: set the service's URL to where it is",
             status=status,
-            location=location,
+            location=location or None,
         )
     what = f"answered {status}{' with an HTML page' if is_html(headers) else ''}"
     return NotTheService(
-        f"whatever is at this URL {what}, which is not this service's reply; check the URL",
+        f"the server at this URL {what}, which is not this service's reply; check the URL",
         status=status,
     )
 
 
-def diagnose_authentication(
-    status: int,
-    headers: Mapping[str, str],
-    message: str,
-    code: str | None,
-    now: float | None,
-) -> AuthenticationError:
+def read_clock_skew(headers: Mapping[str, str], now: float | None) -> float | None:
+    """Return how many seconds the service's clock is ahead of this machine's."""
     date = read_http_date(headers.get("date", ""))
-    skew = None if date is None or now is None else date - now
-    kind = AuthenticationError
-    advice = "check secret key and password"
-    if "password" in message.lower():
-        kind = PasswordRejected
-        advice = "set the deployment's password"
-    elif "signature" in message.lower():
-        kind = SignatureRejected
-        advice = "check the secret key"
-        if skew is not None and abs(skew) > 1:
-            direction = "behind" if skew > 0 else "ahead of"
-            advice += f", and the clock: it is {abs(skew):.0f} s {direction} the service's"
-    return kind(
-        f"the service {quote(status, message)}; {advice}",
-        status=status,
-        message=message,
-        code=code,
-        clock_skew=skew,
-    )
+    return None if date is None or now is None else date - now
+
+
+def diagnose_authentication(said: str, skew: float | None) -> tuple[type[AuthenticationError], str]:
+    if "password" in said:
+        return PasswordRejected, "set the deployment's password"
+    if "signature" not in said:
+        return AuthenticationError, "check secret key and password"
+    advice = "check the secret key"
+    if skew is not None and abs(skew) > 1:
+        direction = "behind" if skew > 0 else "ahead of"
+        advice += f", and the clock: it is {abs(skew):.0f} s {direction} the service's"
+    return SignatureRejected, advice

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, NamedTuple, NoReturn, TypeAlias, cast
 
-from .diagnosis import check_head
+from .diagnosis import check_head, one_line
 from .errors import (
     Cause,
     ConnectError,
@@ -35,6 +35,7 @@ from .errors import (
 )
 from .messages import Conversation, read_messages
 from .policy import Limits, RetryPolicy, Timeouts
+from .redaction import Redactor
 from .reply import ReplyParser
 from .request import Draft, Request
 from .service import Service
@@ -157,6 +158,7 @@ class Exchange:
         keep_text: as in `ReplyParser`.
         now: the time, from which `timeouts.total` counts.
         clock: the correction of this machine's clock, which calls to one service share.
+        redactor: removes secrets from what errors quote; by default the service's own.
 
     Raises:
         InvalidMessages: the conversation cannot be sent.
@@ -178,10 +180,11 @@ class Exchange:
         keep_text: bool = True,
         now: float = 0.0,
         clock: Clock | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
         self._draft = Draft(service, read_messages(conversation))
         self._keep_text = keep_text
-        self._secrets = (service.secret_key or "", service.password or "")
+        self._redactor = redactor or Redactor([service.secret_key or "", service.password or ""])
         self._timeouts = timeouts or Timeouts()
         self._retry = retry or RetryPolicy()
         self._limits = limits or Limits()
@@ -273,10 +276,10 @@ class Exchange:
         if self.state is not State.SENT:
             self._refuse("receive_head")
         self._sent = sent
-        if status == PROXY_AUTHENTICATION_REQUIRED:
-            detail = "the proxy asks for a user and password"
-            raise self.fail(TransportError(Cause.LOST, Phase.CONNECTING, detail=detail), sent)
         try:
+            if status == PROXY_AUTHENTICATION_REQUIRED:
+                detail = "the proxy asks for a user and password"
+                raise self.fail(TransportError(Cause.LOST, Phase.CONNECTING, detail=detail), sent)
             lines = tuple(headers)
             check_head(status, lines, self._limits.max_head_bytes)
             self._parser = ReplyParser(
@@ -285,11 +288,13 @@ class Exchange:
                 max_bytes=self._limits.max_reply_bytes,
                 keep_text=self._keep_text,
                 now=now_ms / 1000,
-                secrets=self._secrets,
+                redactor=self._redactor,
             )
-        except GPROChatError:
+        except GPROChatError as error:
             self.state = State.FAILED
-            raise
+            # A traceback may be logged with its local variables, and these may echo a secret.
+            headers = lines = ()
+            raise error.with_traceback(None) from None
         self.state = State.REPLY if self._parser.is_reply else State.ERROR
 
     def receive(self, data: bytes) -> str:
@@ -310,9 +315,11 @@ class Exchange:
             if data:
                 return parser.feed(data)
             text = parser.finish()
-        except GPROChatError:
+        except GPROChatError as error:
             self.state = State.FAILED
-            raise
+            # As in receive_head.
+            data = b""
+            raise error.with_traceback(None) from None
         self.state = State.DONE
         return text
 
@@ -386,7 +393,8 @@ class Exchange:
         return True
 
     def _make_error(self, verdict: Verdict, error: TransportError) -> GPROChatError:
-        detail = f" ({error.detail})" if error.detail else ""
+        words = one_line(self._redactor.redact(error.detail))
+        detail = f" ({words})" if words else ""
         match verdict:
             case "no slot" | "not in time":
                 seconds = self._timeouts.connect

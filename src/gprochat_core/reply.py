@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 from .diagnosis import (
     MAX_ERROR_BODY,
+    NO_SECRETS,
     diagnose,
     is_html,
     is_settled_by_head,
     read_headers,
-    without_secrets,
 )
 from .errors import (
     GPROChatError,
@@ -26,6 +26,7 @@ from .errors import (
     ResponseError,
     TruncatedReply,
 )
+from .redaction import Redactor
 
 if TYPE_CHECKING:
     from .content_coding import Inflater
@@ -57,7 +58,7 @@ class ReplyParser:
         keep_text: whether `text`, and that of an error, is all of the reply; if not, it is only
             what has not been returned yet, and memory stays flat however long the reply is.
         now: Unix time in seconds, for what a header tells relative to now; None where unknown.
-        secrets: what an error must not repeat, should the answer hold it.
+        redactor: removes secrets from what an error quotes of the answer.
 
     Raises:
         ResponseError: the head alone shows what this is: NotTheService as a rule.
@@ -77,7 +78,7 @@ class ReplyParser:
         "_max_bytes",
         "_now",
         "_pieces",
-        "_secrets",
+        "_redactor",
         "_size",
         "_split",
         "headers",
@@ -92,12 +93,12 @@ class ReplyParser:
         max_bytes: int = MAX_REPLY_BYTES,
         keep_text: bool = True,
         now: float | None = None,
-        secrets: Iterable[str] = (),
+        redactor: Redactor = NO_SECRETS,
     ) -> None:
         self.status = status
         self.headers = read_headers(headers)
         self._now = now
-        self._secrets = tuple(secrets)
+        self._redactor = redactor
         self._blocks: list[str] = []
         self._pieces: list[str] = []
         self._keep_text = keep_text
@@ -106,13 +107,14 @@ class ReplyParser:
         self._begun = False
         self._size = 0
         self._max_bytes = max_bytes
-        self._error_body: bytes | None = None
+        self._error_body: bytearray | None = None
         if status != 200 or is_html(self.headers):
             if is_settled_by_head(status, self.headers):
                 raise self._diagnose(b"")
-            self._error_body = b""
-        coding = self.headers.get("content-encoding", "").lower()
-        self._inflater = None if coding in ("", "identity") else self._make_inflater(coding)
+            self._error_body = bytearray()
+        coding = self.headers.get("content-encoding", "")
+        plain = coding.lower() in ("", "identity")
+        self._inflater = None if plain else self._make_inflater(coding)
 
     @property
     def is_reply(self) -> bool:
@@ -189,11 +191,11 @@ class ReplyParser:
         # Seldom needed, and so is zlib, which it brings.
         from .content_coding import CODINGS, Inflater
 
-        if coding in CODINGS:
-            return Inflater(coding)
+        if coding.lower() in CODINGS:
+            return Inflater(coding.lower())
         if self._error_body is not None:
             raise self._diagnose(b"")
-        shown = without_secrets(coding, self._secrets)[:40]
+        shown = self._redactor.redact(coding)[:40]
         raise NotTheService(
             f"the answer is coded as {shown!r}, though plain text was asked for; "
             "check what stands in front of the service",
@@ -260,5 +262,6 @@ class ReplyParser:
             text=text,
         )
 
-    def _diagnose(self, body: bytes) -> ResponseError:
-        return diagnose(self.status, self.headers, body[:MAX_ERROR_BODY], self._now, self._secrets)
+    def _diagnose(self, body: bytes | bytearray) -> ResponseError:
+        begin = bytes(body[:MAX_ERROR_BODY])
+        return diagnose(self.status, self.headers, begin, self._now, self._redactor)

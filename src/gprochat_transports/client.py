@@ -22,6 +22,7 @@ from gprochat_core import (
     GPROChatError,
     Limits,
     Phase,
+    Redactor,
     Request,
     RetryPolicy,
     SendLimits,
@@ -31,8 +32,6 @@ from gprochat_core import (
     TransportError,
     UsageError,
 )
-
-from ._secrets import Secrets
 
 __all__ = ["Client", "Reply", "Response", "Transport"]
 
@@ -166,7 +165,7 @@ class Reply:
                 if self._closed:
                     continue
                 logger.debug("attempt %d: %s", exchange.attempts, type(error).__name__)
-                self._client.secrets.conceal(error)
+                self._client.redactor.redact_error(error)
                 pause = exchange.retry(error, monotonic(), random())
                 logger.debug("next attempt in %.2f s", pause)
             except BaseException:
@@ -215,7 +214,7 @@ class Reply:
                 try:
                     data = await response.read(exchange.read_limit(monotonic()))
                 except TransportError as error:
-                    raise self._failed(error) from error.__cause__
+                    raise exchange.fail(error, monotonic()) from error.__cause__
                 text = exchange.receive(data)
                 if not data:
                     logger.debug("reply complete")
@@ -224,7 +223,7 @@ class Reply:
                     return text
         except GPROChatError as error:
             logger.debug("reply ended: %s", type(error).__name__)
-            self._client.secrets.conceal(error)
+            self._client.redactor.redact_error(error)
             raise
         finally:
             self._reading = False
@@ -254,12 +253,7 @@ class Reply:
             while exchange.state is State.ERROR:
                 exchange.receive(await response.read(exchange.read_limit(monotonic())))
         except TransportError as error:
-            raise self._failed(error) from error.__cause__
-
-    def _failed(self, error: TransportError) -> GPROChatError:
-        # A library quotes what a peer has sent.
-        error.detail = self._client.secrets.hide(error.detail)
-        return self._exchange.fail(error, monotonic())
+            raise exchange.fail(error, monotonic()) from error.__cause__
 
 
 class Client:
@@ -278,7 +272,7 @@ class Client:
 
     Attributes:
         service: as given.
-        secrets: takes secrets out of errors.
+        redactor: removes the secrets from errors.
         clock: the correction of this machine's clock, which all replies share.
     """
 
@@ -300,7 +294,7 @@ class Client:
                 stacklevel=3,
             )
         self.service = service
-        self.secrets = Secrets([service.secret_key or "", service.password or "", *secrets])
+        self.redactor = Redactor([service.secret_key or "", service.password or "", *secrets])
         self.clock = Clock()
         self._transport = transport
         self._timeouts = timeouts or Timeouts()
@@ -379,6 +373,7 @@ class Client:
             keep_text=keep_text,
             now=monotonic(),
             clock=self.clock,
+            redactor=self.redactor,
         )
         return Reply(self._transport, exchange, self)
 

@@ -70,7 +70,9 @@ class RequestBody(aiohttp.Payload):
             return TransportError(Cause.TIMED_OUT, self.phase, reused=self.reused)
         if self.unsolicited:
             return TransportError(Cause.UNSOLICITED, self.phase, reused=True)
-        return TransportError.wrap(error, causes, self.phase, reused=self.reused)
+        # aiohttp says "ssl:default" of every connection that failed; the system says why it did.
+        reported = getattr(error, "os_error", error)
+        return TransportError.wrap(reported, causes, self.phase, reused=self.reused)
 
     async def expire(self) -> None:
         """End the wait for sending to make progress, or for the response's head."""
