@@ -108,13 +108,15 @@ def test_calls_that_wait_for_a_slot_end_when_the_client_is_closed(room: str) -> 
 
     async def main() -> None:
         with anyio.fail_after(SLACK):
-            async with anyio.create_task_group() as group:
-                async with make_client(room, peer) as client:
-                    reply = await client.stream("Hello").__aenter__()
-                    assert await anext(reply) == "a"
-                    for _ in range(3):
-                        group.start_soon(wait, client)
-                    await wait_until_blocked()
+            async with (
+                anyio.create_task_group() as group,
+                make_client(room, peer) as client,
+            ):
+                reply = await client.stream("Hello").__aenter__()
+                assert await anext(reply) == "a"
+                for _ in range(3):
+                    group.start_soon(wait, client)
+                await wait_until_blocked()
 
     with ScriptedPeer(STANDS_STILL) as peer:
         RUN[ROOMS[room][1]](main)

@@ -87,6 +87,12 @@ class AiohttpTransport:
             )
         except EXCEPTIONS as error:
             raise body.failed(error, CAUSES) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # aiohttp cancels, where it is closed, what the calls that wait for a slot wait for.
+            raise TransportError(Cause.LOST, body.phase, detail="the client was closed") from error
         finally:
             if response is None:
                 body.abort()
