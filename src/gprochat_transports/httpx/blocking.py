@@ -17,7 +17,7 @@ from typing import Final
 from gprochat_core import Cause
 
 from ..http11.network import READ_SIZE, Causes
-from ..watchdog import Wait, Watchdog
+from ..watchdog import Watchdog
 from .connection import is_readable
 
 __all__ = ["BlockingNetwork"]
@@ -31,28 +31,23 @@ CAUSES: Final[Causes] = {
 
 
 class Deadline(Watchdog, local):
-    """The deadline of the calling thread, with a watchdog's face."""
+    """The deadline of the calling thread, with the face of a watchdog."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._at = inf
+    _at = inf
 
-    def limit(self, wait: Wait | None, seconds: float | None) -> None:
+    def limit(self, wait: object, seconds: float | None) -> None:
         self._at = inf if seconds is None else monotonic() + seconds
 
     def left(self) -> float | None:
-        """Return the seconds until the deadline, None for no limit; never 0, which would mean
-        something else to a socket."""
+        """Return the seconds until the deadline, None for no limit; never 0, which would make a
+        socket not wait at all."""
         return None if self._at == inf else max(self._at - monotonic(), 0.001)
 
     def wake_at(self, time: float) -> None:
-        raise NotImplementedError
+        """Do nothing: each operation ends by itself."""
 
     async def sleep_until(self, time: float) -> None:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        pass
+        """Do nothing: there is no task."""
 
 
 class BlockingNetwork:
