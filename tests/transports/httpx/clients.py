@@ -11,6 +11,7 @@ import httpx2
 from gprochat_core import Request
 from gprochat_transports import Transport
 from gprochat_transports.httpx.given import BlockingGivenTransport, GivenTransport
+from tests.faults.certificates import client_context
 from tests.transports.loops import RUN, Main
 
 __all__ = ["KINDS", "Kind", "make_request"]
@@ -31,9 +32,9 @@ class Kind:
     run: Callable[[Main], None]
 
     def make(self, **settings: Any) -> Any:
-        """Make a client; the environment's proxies are none of the test's."""
+        """Make a client; one context for all, because making one takes long."""
         kind = self.library.Client if self.blocking else self.library.AsyncClient
-        return kind(**{"trust_env": False, **settings})
+        return kind(**{"trust_env": False, "verify": client_context(), **settings})
 
     def use(self, client: Any) -> Transport:
         """Return the transport over a client."""

@@ -20,7 +20,7 @@ from gprochat_core import (
 )
 from gprochat_transports import Response, Transport
 from gprochat_transports.httpx import Client
-from tests.faults.certificates import CERTIFICATES, client_context
+from tests.faults.certificates import CERTIFICATES
 from tests.peers.scripted import (
     Script,
     ScriptedPeer,
@@ -204,7 +204,7 @@ def test_a_handshake_that_fails_was_connecting(kind: str, certificate: str | Non
     cause = Cause.LOST if certificate else Cause.TIMED_OUT
 
     async def main() -> None:
-        async with KINDS[kind].open(verify=client_context()) as (_, transport):
+        async with KINDS[kind].open() as (_, transport):
             request = make_request(f"https://127.0.0.1:{peer.port}")
             limits = SendLimits(SLACK if certificate else SHORT, SLACK)
             assert await fail(transport, request, limits) == (cause, Phase.CONNECTING, False)
