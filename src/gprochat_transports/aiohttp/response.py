@@ -76,7 +76,7 @@ class AiohttpResponse:
             if data := self._left_over():
                 return data
             if self._timed_out:
-                raise TransportError(Cause.TIMED_OUT, Phase.READING) from error
+                raise TransportError(Cause.TIMED_OUT, Phase.READING, reused=self._reused) from error
             raise TransportError.wrap(error, CAUSES, Phase.READING, reused=self._reused) from error
         finally:
             self.deadline = inf
