@@ -1,6 +1,7 @@
 """Plays every test once for each transport, on its loop."""
 
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -50,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         metavar="MODULE:CLIENT@LOOP",
         help="play the contract for this transport instead of the project's own; "
-        "the loop is asyncio, trio or blocking",
+        "the loop is asyncio, trio or blocking, and the module may be in the current folder",
     )
 
 
@@ -58,6 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "not_on(name, reason): skip the adapter of this name, for a reason to be told"
     )
+    if config.getoption("--adapter", None):
+        sys.path.insert(0, str(config.invocation_params.dir))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -14,26 +14,14 @@ import aiohttp
 from gprochat_core import Cause, Phase, TransportError
 
 from ..watchdog import Watchdog
-from .connection import CAUSES
+from .connection import CAUSES, EXCEPTIONS
 from .request import RequestBody
 
 __all__ = ["AiohttpResponse"]
 
-EXCEPTIONS = tuple(CAUSES)
-
 
 class AiohttpResponse:
-    """A `Response` of an aiohttp session.
-
-    Args:
-        response: aiohttp's, its head received.
-        body: the body of its request.
-        watchdog: what limits its waits.
-        decompressed: whether aiohttp undoes content codings.
-
-    Attributes:
-        deadline: when the present wait for bytes ends, by `time.monotonic`.
-    """
+    """A `Response` of an aiohttp session, and a `Wait` of the watchdog."""
 
     def __init__(
         self,
@@ -43,18 +31,6 @@ class AiohttpResponse:
         *,
         decompressed: bool,
     ) -> None:
-        self._response = response
-        self._content = response.content
-        self._watchdog = watchdog
-        self._reused = body.reused
-        self._timed_out = False
-        self._lost = False
-        connection = response.connection
-        protocol = None if connection is None else connection.protocol
-        self._closed = None if protocol is None else protocol.closed
-        if self._closed is not None:
-            self._closed.add_done_callback(self._end)
-            self._content.on_eof(self._note_loss)
         self.deadline = inf
         self.sent_at = body.sent_at
         self.status = response.status
@@ -63,6 +39,17 @@ class AiohttpResponse:
             self.headers = [
                 header for header in self.headers if header[0].lower() != b"content-encoding"
             ]
+        self._response = response
+        self._content = response.content
+        self._watchdog = watchdog
+        self._timed_out = False
+        self._lost = False
+        connection = response.connection
+        protocol = None if connection is None else connection.protocol
+        self._closed = None if protocol is None else protocol.closed
+        if self._closed is not None:
+            self._closed.add_done_callback(self._end)
+            self._content.on_eof(self._note_loss)
         watchdog.waits.add(self)
 
     async def read(self, timeout: float | None) -> bytes:
@@ -77,7 +64,7 @@ class AiohttpResponse:
                 return data
             if self._timed_out:
                 raise TransportError(Cause.TIMED_OUT, Phase.READING) from error
-            raise TransportError.wrap(error, CAUSES, Phase.READING, reused=self._reused) from error
+            raise TransportError.wrap(error, CAUSES, Phase.READING) from error
         finally:
             self.deadline = inf
 
