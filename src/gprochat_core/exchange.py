@@ -405,7 +405,7 @@ class Exchange:
                 else:
                     what = f"no connection {within}"
                     advice = "check URL, network and proxy"
-                return ConnectTimeout(f"{what}{detail}; {advice}", seconds=seconds)
+                return ConnectTimeout(f"{what}; {advice}", seconds=seconds)
             case "unreachable":
                 return ConnectError(f"no connection{detail}; check URL, network and proxy")
             case "no reply":
