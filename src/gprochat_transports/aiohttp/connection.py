@@ -88,7 +88,7 @@ class Connector(aiohttp.TCPConnector):
         # How aiohttp makes its connections is private. If the name goes, they are aiohttp's own,
         # and only the saving is lost.
         make: Callable[..., ResponseHandler] = Protocol
-        self._factory = partial(make, loop=self._loop)
+        self._factory = partial(make, loop=asyncio.get_running_loop())
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout

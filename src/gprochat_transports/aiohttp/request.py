@@ -42,6 +42,7 @@ class RequestBody(aiohttp.Payload):
         self.unsolicited = False
         self.sent_at = monotonic()
         self.deadline = inf
+        self._body = body
         self._size = len(body)
         self._limits = limits
         self._watchdog = watchdog
@@ -78,7 +79,7 @@ class RequestBody(aiohttp.Payload):
             self._transport.abort()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return cast("bytes", self._value).decode(encoding, errors)
+        return self._body.decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         self._transport = writer.transport
@@ -89,7 +90,7 @@ class RequestBody(aiohttp.Payload):
         self.unsolicited = self.reused and protocol.should_close
         if self.unsolicited:
             raise aiohttp.ClientConnectionError(Cause.UNSOLICITED.value)
-        body = memoryview(cast("bytes", self._value))
+        body = memoryview(self._body)
         for start in range(0, len(body), WRITE_SIZE):
             self._progress()
             await writer.write(body[start : start + WRITE_SIZE])

@@ -72,6 +72,12 @@ class AiohttpTransport:
             )
         except EXCEPTIONS as error:
             raise body.failed(error, CAUSES) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # aiohttp cancels, where it is closed, what the calls that wait for a slot wait for.
+            raise TransportError(Cause.LOST, body.phase, detail="the client was closed") from error
         finally:
             self._watchdog.waits.discard(body)
             body.deadline = inf
@@ -119,4 +125,4 @@ class AiohttpTransport:
             return Connector(**settings)
         from .socks import SocksConnector
 
-        return SocksConnector.from_url(self._socks_proxy, **settings)
+        return SocksConnector(self._socks_proxy, **settings)

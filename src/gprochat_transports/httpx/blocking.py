@@ -17,7 +17,8 @@ from typing import Final
 from gprochat_core import Cause
 
 from ..http11.network import READ_SIZE, Causes
-from ..watchdog import Watchdog
+from ..pool import Pool
+from ..watchdog import Wait, Watchdog
 from .connection import is_readable
 
 __all__ = ["BlockingNetwork"]
@@ -30,18 +31,23 @@ CAUSES: Final[Causes] = {
 }
 
 
-class Deadline(Watchdog, local):
+class Deadline(Watchdog):
     """The deadline of the calling thread, with the face of a watchdog."""
 
-    _at = inf
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = local()
 
-    def limit(self, wait: object, seconds: float | None) -> None:
-        self._at = inf if seconds is None else monotonic() + seconds
+    def limit(self, wait: Wait | None, seconds: float | None) -> None:
+        # No thread waits for idle connections to expire: the next call closes them.
+        if not isinstance(wait, Pool):
+            self._thread.at = inf if seconds is None else monotonic() + seconds
 
     def left(self) -> float | None:
         """Return the seconds until the deadline, None for no limit; never 0, which would make a
         socket not wait at all."""
-        return None if self._at == inf else max(self._at - monotonic(), 0.001)
+        at: float = getattr(self._thread, "at", inf)
+        return None if at == inf else max(at - monotonic(), 0.001)
 
     def wake_at(self, time: float) -> None:
         """Do nothing: each operation ends by itself."""

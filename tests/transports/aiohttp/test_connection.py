@@ -1,4 +1,4 @@
-"""What the aiohttp adapter does besides the contract."""
+"""The connections that the aiohttp adapter makes."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from tests.peers.wire import LAST_CHUNK, chunk, head
 
 
 def test_a_connection_that_has_not_paused_is_not_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """aiohttp resumes by having its parser parse nothing, for each read."""
+    """aiohttp resumes a connection after each read, and has its parser parse nothing."""
     received: list[bytes] = []
     receive_data = ResponseHandler.data_received
 
