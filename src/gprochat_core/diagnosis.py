@@ -186,7 +186,9 @@ def diagnose(
     status: int,
     headers: Mapping[str, str],
     body: bytes,
+    *,
     now: float | None = None,
+    waited: float = 0.0,
     redactor: Redactor = NO_SECRETS,
 ) -> ResponseError:
     """Return the error that an answer is.
@@ -196,6 +198,7 @@ def diagnose(
         headers: the headers by lower-case name, as `read_headers` returns them.
         body: the first `MAX_ERROR_BODY` bytes of the body; b"" if `is_settled_by_head`.
         now: when the answer arrived, Unix time in seconds; None if unknown.
+        waited: seconds from the attempt's begin to `now`.
         redactor: removes secrets from the texts that the error quotes.
     """
     if is_settled_by_head(status, headers):
@@ -208,7 +211,7 @@ def diagnose(
     )
 
     if status in (401, 403):
-        skew = read_clock_skew(headers, now)
+        skew = read_clock_skew(headers, now, waited)
         kind, advice = diagnose_authentication(said.lower(), skew)
         return kind(
             f"the service {answered}; {advice}",
@@ -264,10 +267,16 @@ def diagnose_head(status: int, headers: Mapping[str, str], redactor: Redactor) -
     )
 
 
-def read_clock_skew(headers: Mapping[str, str], now: float | None) -> float | None:
-    """Return how many seconds the service's clock is ahead of this machine's."""
+def read_clock_skew(headers: Mapping[str, str], now: float | None, waited: float) -> float | None:
+    """Return how many seconds the service's clock is ahead of this machine's.
+
+    The service wrote its Date at some moment of the wait; only what is outside of it is skew.
+    """
     date = read_http_date(headers.get("date", ""))
-    return None if date is None or now is None else date - now
+    if date is None or now is None:
+        return None
+    ahead = date - now
+    return ahead if ahead > 0 else min(0.0, ahead + waited)
 
 
 def diagnose_authentication(said: str, skew: float | None) -> tuple[type[AuthenticationError], str]:

@@ -58,6 +58,7 @@ class ReplyParser:
         keep_text: whether `text`, and the `text` of an error, is the whole reply. If False, it is
             only the part that has not been returned, and the parser's memory does not grow.
         now: when the answer arrived, Unix time in seconds; None if unknown.
+        waited: seconds from the attempt's begin to `now`; the answer's Date may be as old.
         redactor: removes secrets from the texts that an error quotes.
 
     Raises:
@@ -81,6 +82,7 @@ class ReplyParser:
         "_redactor",
         "_size",
         "_split",
+        "_waited",
         "headers",
         "status",
     )
@@ -93,11 +95,13 @@ class ReplyParser:
         max_bytes: int = MAX_REPLY_BYTES,
         keep_text: bool = True,
         now: float | None = None,
+        waited: float = 0.0,
         redactor: Redactor = NO_SECRETS,
     ) -> None:
         self.status = status
         self.headers = read_headers(headers)
         self._now = now
+        self._waited = waited
         self._redactor = redactor
         self._blocks: list[str] = []
         self._pieces: list[str] = []
@@ -269,4 +273,11 @@ class ReplyParser:
 
     def _diagnose(self, body: bytes | bytearray) -> ResponseError:
         begin = bytes(body[:MAX_ERROR_BODY])
-        return diagnose(self.status, self.headers, begin, self._now, self._redactor)
+        return diagnose(
+            self.status,
+            self.headers,
+            begin,
+            now=self._now,
+            waited=self._waited,
+            redactor=self._redactor,
+        )
