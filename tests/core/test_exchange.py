@@ -223,8 +223,8 @@ def test_each_method_that_is_advised_is_allowed(state: State) -> None:
 # What a failure means where it strikes
 
 NO_CONNECTION = "no connection (why); check URL, network and proxy"
-NO_SLOT_IN_TIME = "no connection was free within 10.0 s (why); raise Limits(max_connections=...)"
-NOT_IN_TIME = "no connection within 10.0 s (why); check URL, network and proxy"
+NO_SLOT_IN_TIME = "no connection was free within 10.0 s; raise Limits(max_connections=...)"
+NOT_IN_TIME = "no connection within 10.0 s; check URL, network and proxy"
 NO_REPLY = "no reply began within 60.0 s, 0 characters arrived; "
 NO_ANSWER = "the connection was lost before an answer (why); try again"
 NOT_HTTP = "the answer breaks the rules of HTTP (why); check URL and proxy"
