@@ -8,7 +8,7 @@ from typing import Final, cast
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from gprochat_core import (
@@ -87,6 +87,7 @@ WAYS: Final[dict[str, Callable[[str], str]]] = {
 @example(secret="\\" * 200)
 @example(secret='quote " slash / back \\ space + percent %25%')
 def test_a_secret_is_found_however_it_is_written(way: str, secret: str) -> None:
+    assume("(" not in secret and ")" not in secret)
     redacted = Redactor([secret]).redact(f"(({WAYS[way](secret)}))")
     # A backslash that stood in front of the secret may stay there.
     assert redacted.replace("\\", "") == f"(({REDACTED}))"
