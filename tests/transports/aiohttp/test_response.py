@@ -12,6 +12,7 @@ from gprochat_core import Cause, Limits, Phase, SendLimits, TransportError
 from gprochat_transports.aiohttp.transport import AiohttpTransport
 from tests.peers.scripted import (
     ScriptedPeer,
+    Step,
     close,
     pause,
     receive,
@@ -36,8 +37,7 @@ GZIPPED: Final = gzip.compress(b"fine")
 
 
 @pytest.mark.parametrize("end", [close, reset])
-def test_what_arrived_before_a_failure_comes_first(end: object) -> None:
-    assert callable(end)
+def test_what_arrived_before_a_failure_comes_first(end: Step) -> None:
     ended = Event()
 
     async def main() -> None:
