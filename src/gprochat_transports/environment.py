@@ -152,3 +152,11 @@ def proxy_secrets(proxy: str | None) -> list[str]:
     if not password:
         return []
     return [password, b64encode(f"{user}:{password}".encode()).decode()]
+
+
+def basic_authorization(user: str, password: str) -> list[tuple[str, str]]:
+    """Return the header that tells a proxy user and password (RFC 7617); none for neither."""
+    if not (user or password):
+        return []
+    credentials = b64encode(f"{user}:{password}".encode()).decode()
+    return [("Proxy-Authorization", f"Basic {credentials}")]

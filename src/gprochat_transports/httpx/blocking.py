@@ -32,7 +32,7 @@ CAUSES: Final[Causes] = {
 
 
 class Deadline(Watchdog):
-    """The deadline of the calling thread, with a watchdog's face."""
+    """The deadline of the calling thread, with the face of a watchdog."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,16 +44,16 @@ class Deadline(Watchdog):
             self._thread.at = inf if seconds is None else monotonic() + seconds
 
     def left(self) -> float | None:
-        """Return the seconds until the deadline, None for no limit; never 0, which would mean
-        something else to a socket."""
+        """Return the seconds until the deadline, None for no limit; never 0, which would make a
+        socket not wait at all."""
         at: float = getattr(self._thread, "at", inf)
         return None if at == inf else max(at - monotonic(), 0.001)
 
     def wake_at(self, time: float) -> None:
-        raise NotImplementedError
+        """Do nothing: each operation ends by itself."""
 
     async def sleep_until(self, time: float) -> None:
-        raise NotImplementedError
+        """Do nothing: there is no task."""
 
 
 class BlockingNetwork:

@@ -8,9 +8,11 @@ from typing import Final
 import aiohttp
 import pytest
 
-from gprochat_core import Cause, Limits, Phase, SendLimits, TransportError
+from gprochat_core import Cause, Phase, SendLimits, TransportError
 from gprochat_transports.aiohttp.transport import AiohttpTransport
+from gprochat_transports.options import Settings
 from tests.peers.scripted import (
+    Script,
     ScriptedPeer,
     Step,
     close,
@@ -52,7 +54,13 @@ def test_what_arrived_before_a_failure_comes_first(end: Step) -> None:
             assert (caught.value.cause, caught.value.phase) == (Cause.LOST, Phase.READING)
             await response.aclose()
 
-    script = [receive, send(HEAD + chunk("a") + chunk("b")), pause(SHORT), end, set_event(ended)]
+    script: Script = [
+        receive,
+        send(HEAD + chunk("a") + chunk("b")),
+        pause(SHORT),
+        end,
+        set_event(ended),
+    ]
     with ScriptedPeer(script) as peer:
         asyncio.run(main())
 
@@ -127,7 +135,7 @@ def test_closing_a_response_ends_a_read_under_way() -> None:
 def test_a_content_coding_that_the_session_undid_is_not_told(decompressed: bool) -> None:
     async def main() -> None:
         async with aiohttp.ClientSession(auto_decompress=decompressed) as session:
-            transport = AiohttpTransport(session, Limits(), None, None)
+            transport = AiohttpTransport(session, Settings(), None)
             response = await transport.send(make_request(peer.url), SendLimits(SLACK, SLACK))
             names = [name.lower() for name, _ in response.headers]
             assert (b"content-encoding" in names) is not decompressed

@@ -11,6 +11,7 @@ import pytest
 
 from gprochat_core import Cause, Limits, Phase, Request, SendLimits, TransportError
 from gprochat_transports.aiohttp.transport import AiohttpTransport
+from gprochat_transports.options import Settings
 from tests.faults.certificates import CERTIFICATES, client_context
 from tests.peers.scripted import (
     Script,
@@ -48,7 +49,9 @@ async def open_transport(
 ) -> AsyncGenerator[AiohttpTransport, None]:
     limits = Limits(max_connections=max_connections)
     session = None if own else aiohttp.ClientSession()
-    transport = AiohttpTransport(session, limits, proxy, client_context())
+    transport = AiohttpTransport(
+        session, Settings(limits=limits, ssl_context=client_context()), proxy
+    )
     try:
         yield transport
     finally:
@@ -309,7 +312,7 @@ def test_what_stands_for_the_loop_is_the_running_one() -> None:
 
 def test_a_transport_that_sent_nothing_has_nothing_to_close() -> None:
     async def main() -> None:
-        transport = AiohttpTransport(None, Limits(), None, None)
+        transport = AiohttpTransport(None, Settings(), None)
         await transport.aclose()
         await transport.aclose()
 

@@ -9,6 +9,7 @@ import pytest
 
 from gprochat_core import Cause, Limits, Phase, TransportError
 from gprochat_transports.http11.transport import Http11Response, Http11Transport, system_context
+from gprochat_transports.options import Settings
 from gprochat_transports.sync import run
 from tests.peers.wire import chunk, chunked, head
 from tests.transports.http11.fake import LIMITS, REQUEST, FakeNetwork, FakeStream
@@ -28,7 +29,7 @@ def make_transport(
     network: FakeNetwork, *, proxy: str | None = None, max_connections: int = 1
 ) -> Http11Transport:
     limits = Limits(max_connections=max_connections)
-    return Http11Transport(network, limits, proxy, None)
+    return Http11Transport(network, Settings(limits=limits), proxy)
 
 
 async def read_all(response: Http11Response) -> bytes:
@@ -111,7 +112,7 @@ def test_the_url_says_where_to_connect(url: str, connected_to: tuple[str, int, N
 
 def test_https_begins_with_a_handshake_that_names_the_host() -> None:
     stream, context = FakeStream(chunked("fine")), create_default_context()
-    transport = Http11Transport(FakeNetwork(stream), Limits(), None, context)
+    transport = Http11Transport(FakeNetwork(stream), Settings(ssl_context=context), None)
     run(transport.send(HTTPS, LIMITS))
     assert stream.tls == [(context, "chat.example")]
 
@@ -321,7 +322,7 @@ def test_closing_closes_the_watchdog_even_if_a_connection_fails_to_close(
 def test_a_head_longer_than_the_limit_is_malformed() -> None:
     limits = Limits(max_head_bytes=100)
     stream = FakeStream(b"HTTP/1.1 2", b"0" * 100)
-    transport = Http11Transport(FakeNetwork(stream), limits, None, None)
+    transport = Http11Transport(FakeNetwork(stream), Settings(limits=limits), None)
     assert fail(transport)[:2] == (Cause.MALFORMED, Phase.AWAITING_HEAD)
 
 

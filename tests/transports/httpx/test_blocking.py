@@ -24,6 +24,7 @@ from gprochat_core import (
 from gprochat_transports.http11.transport import Http11Transport
 from gprochat_transports.httpx import SyncClient
 from gprochat_transports.httpx.blocking import BlockingNetwork, BlockingStream
+from gprochat_transports.options import Settings
 from gprochat_transports.pool import Pool
 from gprochat_transports.sync import run
 from tests.faults.certificates import CERTIFICATES, client_context
@@ -223,7 +224,7 @@ def test_idle_connections_do_not_change_a_calls_time_limit() -> None:
 
 def test_a_connection_that_another_thread_closes_is_forgotten() -> None:
     network = BlockingNetwork()
-    transport = Http11Transport(network, Limits(), None, None)
+    transport = Http11Transport(network, Settings(), None)
     opened, closed = Event(), Event()
     left_over: list[set[object]] = []
 
@@ -360,7 +361,7 @@ def test_the_threads_of_a_client_may_change() -> None:
 
 def test_a_time_limit_that_ran_out_while_waiting_is_reported_with_its_phase() -> None:
     network = BlockingNetwork()
-    transport = Http11Transport(network, Limits(max_connections=1), None, None)
+    transport = Http11Transport(network, Settings(limits=Limits(max_connections=1)), None)
     with ScriptedPeer(STANDS_STILL) as peer:
         request = type(REQUEST)("POST", f"{peer.url}/x", (), b"")
         run(transport.send(request, SendLimits(SLACK, SLACK)))
