@@ -2,7 +2,7 @@
 # Another interpreter than the first one found: make PYTHON=/path/to/python demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint coverage soak faults fuzz mutants docs bench bench-quick constraints clean
+.PHONY: help demo quick quick-tests test test-all lint soak faults fuzz mutants docs bench bench-quick constraints clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -15,9 +15,11 @@ install := $(pip) install --constraint constraints.txt
 
 help:
 	@echo 'make demo         a signed, streamed chat over each transport, against the embedded service'
-	@echo 'make test         lint, types, and every test on each Python of 3.11, 3.12, 3.13 found here'
+	@echo 'make quick        lint, types, and the tests of core and transports; a minute'
+	@echo 'make test         lint, types, all tests, and their coverage; five minutes'
+	@echo '                  some tests: make test TESTS="tests/core/test_reply.py -k marker"'
+	@echo 'make test-all     the same, then the tests on the other Pythons of 3.11, 3.12, 3.13 found here'
 	@echo 'make lint         lint and types only'
-	@echo 'make coverage     the tests on one Python, with the coverage that is asked for'
 	@echo 'make faults       the fault table over each transport; its outcome goes to docs/faults.md'
 	@echo 'make docs         the reference, from the docstrings, in build/docs'
 	@echo 'make bench        the speed, beside bare libraries and other clients; a quarter of an hour'
@@ -31,14 +33,26 @@ help:
 demo: .venv/demo.stamp
 	@$(venv) -m gprochat.demo
 
+# Type checkers use one core each, so they run beside the tests.
+quick: .venv/dev.stamp
+	@$(MAKE) --no-print-directory -j 2 lint quick-tests
+
+quick-tests: .venv/dev.stamp
+	@$(venv) -m pytest -q -n 2 --dist worksteal --hypothesis-profile quick tests/core tests/transports
+
+ifdef TESTS
 test: .venv/dev.stamp
+	@$(venv) -m pytest $(TESTS)
+else
+test: .venv/dev.stamp
+	@$(venv) noxfile.py --tags here
+endif
+
+test-all: .venv/dev.stamp
 	@$(venv) noxfile.py
 
 lint: .venv/dev.stamp
 	@$(venv) -m nox --tags lint
-
-coverage: .venv/dev.stamp
-	@$(venv) noxfile.py --tags coverage
 
 faults: .venv/dev.stamp
 	@$(venv) -m tests.faults.report

@@ -1,8 +1,10 @@
 """Every check of the project, and which interpreters it runs on.
 
-The checks and one run of the tests, under coverage, use the environment that nox itself runs in
-(the Makefile's .venv). The tests then run on every other supported interpreter that is found. Run
-as a script, this file ends with one line that counts the tests of all interpreters.
+Nox runs the checks, and all tests with their coverage, in the environment that nox itself is
+installed in (the Makefile's .venv); the tag `here` selects these sessions. The other supported
+interpreters that are found then run the tests with fewer examples and one case of each row of the
+fault table. Run as a script, this file prints at its end how many tests passed and failed on all
+interpreters together.
 """
 
 import hashlib
@@ -20,13 +22,16 @@ SUPPORTED = ("3.11", "3.12", "3.13")
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 RESULTS = Path(__file__).parent / ".nox" / "results"
 
+FEWER = ("--one-case", "--hypothesis-profile=quick")
+"""What the further interpreters play of the tests; `tests/conftest.py` says what each means."""
+
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 nox.options.download_python = "never"
 
 
 def interpreters(version: str) -> Iterator[str]:
-    """Where a Python of this version may be: on the PATH, or among pyenv's versions."""
+    """Give the paths where a Python of this version may be: on the PATH, or among pyenv's."""
     name = f"python{version}"
     if found := shutil.which(name):
         yield found
@@ -38,7 +43,7 @@ def interpreters(version: str) -> Iterator[str]:
 
 
 def works(interpreter: str, version: str) -> bool:
-    """Whether it runs: pyenv's shims are on the PATH for versions that they refuse to start."""
+    """Tell whether an interpreter runs: pyenv puts shims on the PATH that refuse to start."""
     code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
     try:
         run = subprocess.run([interpreter, "-c", code], capture_output=True, text=True, timeout=30)
@@ -63,20 +68,20 @@ def install(session: nox.Session) -> None:
 
 
 def pytest_arguments(session: nox.Session, version: str) -> list[str]:
-    """Two workers, the result kept for the closing count."""
+    """Two workers, and a file of results for the closing count."""
     result = RESULTS / f"{version}.xml"
     result.unlink(missing_ok=True)
     return ["-q", "-n", "2", "--dist", "worksteal", f"--junit-xml={result}", *session.posargs]
 
 
-@nox.session(python=False, tags=["lint"])
+@nox.session(python=False, tags=["lint", "here"])
 def lint(session: nox.Session) -> None:
     """Ruff's rules and format."""
     session.run(sys.executable, "-m", "ruff", "check", "--quiet", ".")
     session.run(sys.executable, "-m", "ruff", "format", "--check", "--quiet", ".")
 
 
-@nox.session(python=False, tags=["lint"])
+@nox.session(python=False, tags=["lint", "here"])
 def types(session: nox.Session) -> None:
     """Mypy and pyright."""
     session.run(sys.executable, "-m", "mypy", "--no-error-summary")
@@ -84,13 +89,13 @@ def types(session: nox.Session) -> None:
 
 
 def tests_on(version: str) -> Callable[[nox.Session], None]:
-    """The session that runs the tests on one interpreter other than nox's own."""
+    """Return the session that runs the tests on an interpreter other than nox's own."""
 
     def tests(session: nox.Session) -> None:
         if session.python is False:
             session.skip(f"no Python {version} found")
         install(session)
-        session.run("python", "-m", "pytest", *pytest_arguments(session, version))
+        session.run("python", "-m", "pytest", *FEWER, *pytest_arguments(session, version))
 
     return tests
 
@@ -98,12 +103,12 @@ def tests_on(version: str) -> Callable[[nox.Session], None]:
 for version in SUPPORTED:
     if version != OWN:
         found = next((each for each in interpreters(version) if works(each, version)), False)
-        nox.session(python=found, name=f"tests-{version}", tags=["tests"])(tests_on(version))
+        nox.session(python=found, name=f"tests-{version}")(tests_on(version))
 
 
-@nox.session(python=False, name=f"tests-{OWN}", tags=["tests", "coverage"])
+@nox.session(python=False, name=f"tests-{OWN}", tags=["here"])
 def tests_under_coverage(session: nox.Session) -> None:
-    """The tests on nox's own interpreter, and the coverage that is asked for."""
+    """All tests on nox's own interpreter, and the coverage that they must reach."""
     coverage = (sys.executable, "-m", "coverage")
     session.run(*coverage, "erase", silent=True)
     session.run(*coverage, "run", "-m", "pytest", *pytest_arguments(session, OWN))
@@ -113,7 +118,7 @@ def tests_under_coverage(session: nox.Session) -> None:
 
 
 def main() -> int:
-    """Run nox, then say how many tests passed and failed on all interpreters together."""
+    """Run nox, then print how many tests passed and failed on all interpreters together."""
     shutil.rmtree(RESULTS, ignore_errors=True)
     status = subprocess.call([sys.executable, "-m", "nox", *sys.argv[1:]])
     passed = failed = 0

@@ -1,11 +1,14 @@
-"""How hard hypothesis tries: freely at a desk, reproducibly in continuous integration.
+"""How many examples hypothesis tries, what Ctrl-C does, and the option `--one-case`.
 
-Mutants are many, and each meets all tests of what it changes: for them a few examples must do, and
-the same for each.
+By default hypothesis draws new examples in each run. With `CI` set it draws the same in each. The
+profile `quick` tries fewer: `make quick` and the further interpreters of `make test-all` use it.
+The profile `mutants` is for mutation testing, which runs the tests thousands of times.
 """
 
 import os
+import signal
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile("default", deadline=None)
@@ -20,4 +23,21 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-settings.load_profile("ci" if os.environ.get("CI") else "default")
+usual = "ci" if os.environ.get("CI") else "default"
+settings.register_profile(
+    "quick", settings.get_profile(usual), max_examples=15, stateful_step_count=20
+)
+settings.load_profile(usual)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has its background jobs ignore Ctrl-C, and they pass that on to the commands that
+    # they start: the tests that send Ctrl-C to one would wait in vain.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--one-case",
+        action="store_true",
+        help="play the first case of each row of the fault table instead of all its cases",
+    )

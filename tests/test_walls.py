@@ -22,6 +22,7 @@ TRANSPORTS: Final = [
 
 LAYERS: Final = [
     "errors",
+    "redaction",
     "signing",
     "messages",
     "service",
@@ -42,6 +43,7 @@ PURE: Final = {
     "dataclasses",
     "datetime",
     "enum",
+    "functools",
     "hashlib",
     "hmac",
     "ipaddress",

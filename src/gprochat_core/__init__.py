@@ -1,7 +1,8 @@
 """The GPROChat protocol without I/O: values and bytes in, values and bytes out.
 
-Signed requests are built, streamed replies parsed and failures judged here; moving the bytes is
-for `gprochat_transports`, or for your own code. Standard library only, no clock, no sockets.
+This package builds signed requests, parses streamed replies and decides what each failure means.
+`gprochat_transports`, or code of your own, sends and receives the bytes. It uses the standard
+library only, and neither a clock nor a socket.
 """
 
 from .acceptance import Acceptance, Accepted, Refusal
@@ -32,6 +33,7 @@ from .errors import (
 from .exchange import Clock, Exchange, SendLimits, State
 from .messages import Conversation, Encoding, Message, Role, format_prompt, read_messages
 from .policy import Limits, RetryPolicy, Timeouts
+from .redaction import Redactor
 from .reply import ReplyParser
 from .request import Draft, Request
 from .service import DEFAULT_MODEL, GPROCHAT, Service, get_model
@@ -63,6 +65,7 @@ __all__ = [
     "PasswordRejected",
     "Phase",
     "RateLimited",
+    "Redactor",
     "Refusal",
     "ReplyParser",
     "ReplyTimeout",

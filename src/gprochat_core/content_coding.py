@@ -1,7 +1,7 @@
-"""Content codings: a compressed body back to plain bytes, a piece at a time, within bounds.
+"""Content codings: decompresses a body piece by piece, and never more of it than is wanted.
 
-Requests ask for `identity`, but a proxy may compress all the same. Decoding here and not in a
-transport lets all transports hand over the bytes of the wire, and behave alike (RFC 9110, 8.4.1).
+Requests ask for `identity`, but a proxy may compress a reply all the same (RFC 9110, 8.4.1). The
+core decompresses, not the transports, so that all transports behave alike.
 """
 
 import zlib
@@ -14,18 +14,21 @@ GZIP: Final = 16 + zlib.MAX_WBITS
 ZLIB: Final = zlib.MAX_WBITS
 RAW_DEFLATE: Final = -zlib.MAX_WBITS
 
+PART: Final = 1024
+"""Bytes that are decoded at a time."""
+
 CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 
 
 class Inflater:
-    """Decodes one body.
+    """Decompresses one body.
 
     Args:
-        coding: one of `CODINGS`. A "deflate" without the zlib wrapper, which RFC 9110 notes some
-            servers send, is understood too.
+        coding: one of `CODINGS`. "deflate" may come without its zlib wrapper, as some servers send
+            it (RFC 9110, 8.4.1.2).
 
     Attributes:
-        corrupt: whether something in the data, or after its end, makes no sense.
+        corrupt: whether the data is not valid, or is followed by other data.
     """
 
     __slots__ = ("_begin", "_gzip", "_inflate", "corrupt")
@@ -38,19 +41,19 @@ class Inflater:
 
     @property
     def complete(self) -> bool:
-        """Whether the compressed data has come to its end; true before any of it, too."""
+        """Whether the end of the compressed data has been reached; true before its first byte."""
         if self._inflate is None:
             return not self._begin
         return self._inflate.eof or not self._begin
 
     def decode(self, data: bytes, max_length: int) -> bytes:
-        """Return what some more bytes decode to, `max_length` bytes of it at most.
+        """Decompress more bytes; return at most `max_length` bytes.
 
-        What is over is not kept: who meets the limit is through with this body. Of data that
-        turns out to be corrupt, what precedes the fault is returned.
+        Bytes beyond `max_length` are lost: a body that reaches the limit is not read further. If
+        the data is corrupt, the bytes before the fault are returned.
         """
         if self._inflate is None:
-            # The zlib wrapper shows in the first two bytes (RFC 1950, 2.2).
+            # The first two bytes tell whether there is a zlib wrapper (RFC 1950, 2.2).
             self._begin += data
             if len(self._begin) < 2:
                 return b""
@@ -59,22 +62,28 @@ class Inflater:
             self._inflate = zlib.decompressobj(ZLIB if wrapped else RAW_DEFLATE)
         else:
             self._begin = self._begin or data[:1]
-        plain = b""
+        plain = bytearray()
+        # In short parts, because at the end of each gzip member zlib copies the rest of its input.
+        for start in range(0, len(data), PART):
+            self._decode_part(data[start : start + PART], plain, max_length)
+        return bytes(plain[:max_length])
+
+    def _decode_part(self, data: bytes, plain: bytearray, max_length: int) -> None:
         while data and not self.corrupt and len(plain) < max_length:
-            if self._inflate.eof:
-                # A gzip body may be several, one after the other (RFC 1952, 2.2).
+            inflate = self._inflate
+            if inflate is None or inflate.eof:
+                # A gzip body may consist of several members (RFC 1952, 2.2).
                 if not self._gzip:
                     self.corrupt = True
                     break
-                self._inflate = zlib.decompressobj(GZIP)
-            before = self._inflate.copy()
+                inflate = self._inflate = zlib.decompressobj(GZIP)
+            before = inflate.copy()
             try:
-                plain += self._inflate.decompress(data, max_length - len(plain))
+                plain += inflate.decompress(data, max_length - len(plain))
             except zlib.error:
                 self.corrupt = True
-                # Of a piece with a fault zlib gives nothing: only byte by byte what precedes it.
+                # zlib returns nothing for a part with a fault; byte by byte it returns the rest.
                 with suppress(zlib.error):
-                    for byte in data:  # pragma: no branch (the fault ends it)
+                    for byte in data:  # pragma: no branch (the fault ends the loop)
                         plain += before.decompress(bytes((byte,)))
-            data = self._inflate.unused_data
-        return plain[:max_length]
+            data = inflate.unused_data

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, NamedTuple, NoReturn, TypeAlias, cast
 
-from .diagnosis import check_head
+from .diagnosis import check_head, one_line
 from .errors import (
     Cause,
     ConnectError,
@@ -35,6 +35,7 @@ from .errors import (
 )
 from .messages import Conversation, read_messages
 from .policy import Limits, RetryPolicy, Timeouts
+from .redaction import Redactor
 from .reply import ReplyParser
 from .request import Draft, Request
 from .service import Service
@@ -157,6 +158,7 @@ class Exchange:
         keep_text: as in `ReplyParser`.
         now: the time, from which `timeouts.total` counts.
         clock: the correction of this machine's clock, which calls to one service share.
+        redactor: removes secrets from what errors quote; by default the service's own.
 
     Raises:
         InvalidMessages: the conversation cannot be sent.
@@ -178,15 +180,17 @@ class Exchange:
         keep_text: bool = True,
         now: float = 0.0,
         clock: Clock | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
         self._draft = Draft(service, read_messages(conversation))
         self._keep_text = keep_text
-        self._secrets = (service.secret_key or "", service.password or "")
+        self._redactor = redactor or Redactor([service.secret_key or "", service.password or ""])
         self._timeouts = timeouts or Timeouts()
         self._retry = retry or RetryPolicy()
         self._limits = limits or Limits()
         self._deadline = None if self._timeouts.total is None else now + self._timeouts.total
         self._clock = clock or Clock()
+        self._attempted_ms = 0
         self._signed_correction_ms = 0
         self._retried_for_clock = False
         self._parser: ReplyParser | None = None
@@ -220,6 +224,7 @@ class Exchange:
         self.attempts += 1
         self._parser = None
         self._body_begun = self._stale = False
+        self._attempted_ms = now_ms
         self._signed_correction_ms = self._clock.correction_ms
         return self._draft.sign(now_ms + self._signed_correction_ms)
 
@@ -273,10 +278,10 @@ class Exchange:
         if self.state is not State.SENT:
             self._refuse("receive_head")
         self._sent = sent
-        if status == PROXY_AUTHENTICATION_REQUIRED:
-            detail = "the proxy asks for a user and password"
-            raise self.fail(TransportError(Cause.LOST, Phase.CONNECTING, detail=detail), sent)
         try:
+            if status == PROXY_AUTHENTICATION_REQUIRED:
+                detail = "the proxy asks for a user and password"
+                raise self.fail(TransportError(Cause.LOST, Phase.CONNECTING, detail=detail), sent)
             lines = tuple(headers)
             check_head(status, lines, self._limits.max_head_bytes)
             self._parser = ReplyParser(
@@ -285,11 +290,14 @@ class Exchange:
                 max_bytes=self._limits.max_reply_bytes,
                 keep_text=self._keep_text,
                 now=now_ms / 1000,
-                secrets=self._secrets,
+                waited=(now_ms - self._attempted_ms) / 1000,
+                redactor=self._redactor,
             )
-        except GPROChatError:
+        except GPROChatError as error:
             self.state = State.FAILED
-            raise
+            # A traceback may be logged with its local variables, and these may echo a secret.
+            headers = lines = ()
+            raise error.with_traceback(None) from None
         self.state = State.REPLY if self._parser.is_reply else State.ERROR
 
     def receive(self, data: bytes) -> str:
@@ -310,9 +318,11 @@ class Exchange:
             if data:
                 return parser.feed(data)
             text = parser.finish()
-        except GPROChatError:
+        except GPROChatError as error:
             self.state = State.FAILED
-            raise
+            # As in receive_head.
+            data = b""
+            raise error.with_traceback(None) from None
         self.state = State.DONE
         return text
 
@@ -386,18 +396,18 @@ class Exchange:
         return True
 
     def _make_error(self, verdict: Verdict, error: TransportError) -> GPROChatError:
-        detail = f" ({error.detail})" if error.detail else ""
+        words = one_line(self._redactor.redact(error.detail))
+        detail = f" ({words})" if words else ""
         match verdict:
             case "no slot" | "not in time":
                 seconds = self._timeouts.connect
-                within = "in time" if seconds is None else f"within {seconds} s"
                 if verdict == "no slot":
-                    what = f"no connection was free {within}"
+                    what = f"no connection was free {within(seconds)}"
                     advice = "raise Limits(max_connections=...) or make fewer calls at once"
                 else:
-                    what = f"no connection {within}"
+                    what = f"no connection {within(seconds)}"
                     advice = "check URL, network and proxy"
-                return ConnectTimeout(f"{what}{detail}; {advice}", seconds=seconds)
+                return ConnectTimeout(f"{what}; {advice}", seconds=seconds)
             case "unreachable":
                 return ConnectError(f"no connection{detail}; check URL, network and proxy")
             case "no reply":
@@ -429,19 +439,15 @@ class Exchange:
             # The status alone tells which error the response is.
             return self._parser.cut("its body did not come in time")
         text = "" if self._parser is None else self._parser.partial_text()
-        seconds = {
-            "first_byte": self._timeouts.first_byte,
-            "idle": self._timeouts.idle,
-            "total": self._timeouts.total,
-        }[limit]
+        seconds: float | None = getattr(self._timeouts, limit)
         what = {
-            "first_byte": "no reply began within",
-            "idle": "the reply stood still for",
-            "total": "the call was not over within",
+            "first_byte": "no reply began",
+            "idle": "the reply did not go on",
+            "total": "the call was not over",
         }[limit]
         return ReplyTimeout(
-            f"{what} {seconds} s, {len(text)} characters arrived; "
-            f"try again or allow more: Timeouts({limit}=...)",
+            f"{what} {within(seconds)}, {len(text)} characters arrived; "
+            f"try again or raise Timeouts({limit}=...)",
             text=text,
             limit=limit,
             seconds=seconds,
@@ -449,3 +455,7 @@ class Exchange:
 
     def _refuse(self, method: str) -> NoReturn:
         raise UsageError(f"{method}() {self.state.value}; {NEXT_STEP[self.state]}")
+
+
+def within(seconds: float | None) -> str:
+    return "in time" if seconds is None else f"within {seconds} s"

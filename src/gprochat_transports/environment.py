@@ -14,7 +14,14 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from gprochat_core import GPROCHAT, ConfigurationError, Service
 
-__all__ = ["FROM_ENVIRONMENT", "Proxy", "find_proxy", "service_from_environment"]
+__all__ = [
+    "FROM_ENVIRONMENT",
+    "Proxy",
+    "find_proxy",
+    "proxy_secrets",
+    "service_from_environment",
+    "split_proxy",
+]
 
 
 class FromEnvironment(Enum):
@@ -133,15 +140,23 @@ def split_url(url: str) -> tuple[SplitResult, int | None] | None:
 
 
 def split_proxy(proxy: str) -> tuple[str, str, str]:
-    """Return a proxy's URL without user and password, and these two, "" where there are none."""
+    """Return a proxy's URL without user and password, the user, and the password; "" for none."""
     parts = urlsplit(proxy)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}", unquote(parts.username or ""), unquote(parts.password or "")
 
 
 def proxy_secrets(proxy: str | None) -> list[str]:
-    """Return what errors must not tell of a proxy's URL."""
+    """Return the secrets in a proxy's URL: the password, and the credentials of a header."""
     _, user, password = split_proxy(proxy or "")
     if not password:
         return []
     return [password, b64encode(f"{user}:{password}".encode()).decode()]
+
+
+def basic_authorization(user: str, password: str) -> list[tuple[str, str]]:
+    """Return the header that tells a proxy user and password (RFC 7617); none for neither."""
+    if not (user or password):
+        return []
+    credentials = b64encode(f"{user}:{password}".encode()).decode()
+    return [("Proxy-Authorization", f"Basic {credentials}")]

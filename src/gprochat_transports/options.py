@@ -30,6 +30,14 @@ class ClientOptions(TypedDict, total=False):
     ssl_context: SSLContext | None
 
 
+class Numbers(TypedDict):
+    """What of the options a `gprochat_transports.Client` takes itself."""
+
+    timeouts: Timeouts | None
+    retry: RetryPolicy | None
+    limits: Limits | None
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The options that a client was given, and the defaults of the others."""
@@ -39,6 +47,10 @@ class Settings:
     limits: Limits | None = None
     proxy: Proxy = FROM_ENVIRONMENT
     ssl_context: SSLContext | None = None
+
+    def numbers(self) -> Numbers:
+        """Return the options that a `gprochat_transports.Client` takes itself."""
+        return {"timeouts": self.timeouts, "retry": self.retry, "limits": self.limits}
 
     def refuse_for(self, given: str) -> None:
         """Refuse the options that a session or client of the caller's brings itself.

@@ -14,6 +14,7 @@ from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeAlias
 
+import httpx
 import httpx2
 import trio
 
@@ -221,31 +222,55 @@ class UnblockedClient:
         return self._client.complete(conversation)
 
 
-class Httpx2Client(gprochat_transports.httpx.Client):
-    """A client over one of httpx2's, which takes the settings that it would be made with."""
+class OverGiven(gprochat_transports.httpx.Client):
+    """A client over a client of httpx or httpx2, which it closes with itself."""
 
     def __init__(
-        self,
-        service: Service,
-        *,
-        limits: Limits | None = None,
-        proxy: Proxy = FROM_ENVIRONMENT,
-        ssl_context: SSLContext | None = None,
-        **settings: Any,
+        self, service: Service, given: httpx.AsyncClient | httpx2.AsyncClient, **settings: Any
     ) -> None:
-        self._given = httpx2.AsyncClient(
-            proxy=find_proxy(service.url, proxy),
-            verify=ssl_context or True,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            limits=httpx2.Limits(max_connections=(limits or Limits()).max_connections),
-            trust_env=False,
-        )
-        self._given.headers.clear()
-        super().__init__(service, limits=limits, client=self._given, **settings)
+        super().__init__(service, client=given, **settings)
+        self._given = given
 
     async def aclose(self) -> None:
         await super().aclose()
         await self._given.aclose()
+
+
+def over_plain_httpx(
+    service: Service,
+    *,
+    proxy: Proxy = FROM_ENVIRONMENT,
+    ssl_context: SSLContext | None = None,
+    **settings: Any,
+) -> OverGiven:
+    """Make a client over `httpx.AsyncClient()` as it comes: only proxy and TLS are set."""
+    given = httpx.AsyncClient(
+        proxy=find_proxy(service.url, proxy), verify=ssl_context or True, trust_env=False
+    )
+    return OverGiven(service, given, **settings)
+
+
+def over_tuned_httpx2(
+    service: Service,
+    *,
+    limits: Limits | None = None,
+    proxy: Proxy = FROM_ENVIRONMENT,
+    ssl_context: SSLContext | None = None,
+    **settings: Any,
+) -> OverGiven:
+    """Make a client over an `httpx2.AsyncClient` that has all the settings of an own transport."""
+    wanted = limits or Limits()
+    given = httpx2.AsyncClient(
+        proxy=find_proxy(service.url, proxy),
+        verify=ssl_context or True,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        limits=httpx2.Limits(
+            max_connections=wanted.max_connections, keepalive_expiry=wanted.keep_alive
+        ),
+        trust_env=False,
+    )
+    given.headers.clear()
+    return OverGiven(service, given, limits=limits, **settings)
 
 
 @dataclass(frozen=True)
@@ -256,11 +281,13 @@ class Adapter:
         name: what its tests are called.
         loop: what it runs on.
         make: makes a client, called as `Client(service, ...)`.
+        given: whether `make` passes a client of the library, whose settings then count.
     """
 
     name: str
     loop: Loop
     make: Callable[..., Client]
+    given: bool = False
 
 
 def blocking(make: Callable[..., SyncClient]) -> Callable[..., Client]:
@@ -284,7 +311,8 @@ ADAPTERS: Final[Sequence[Adapter]] = (
     Adapter("aiohttp@asyncio", LOOPS["asyncio"], gprochat_transports.aiohttp.Client),
     Adapter("httpx@asyncio", LOOPS["asyncio"], gprochat_transports.httpx.Client),
     Adapter("httpx@trio", LOOPS["trio"], gprochat_transports.httpx.Client),
-    Adapter("httpx2@asyncio", LOOPS["asyncio"], Httpx2Client),
+    Adapter("given-httpx@asyncio", LOOPS["asyncio"], over_plain_httpx, given=True),
+    Adapter("httpx2@asyncio", LOOPS["asyncio"], over_tuned_httpx2, given=True),
     Adapter("trio@trio", LOOPS["trio"], gprochat_transports.trio.Client),
     Adapter("httpx@blocking", LOOPS["blocking"], blocking(gprochat_transports.httpx.SyncClient)),
 )

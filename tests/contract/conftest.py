@@ -1,6 +1,7 @@
 """Plays every test once for each transport, on its loop."""
 
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -50,18 +51,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         metavar="MODULE:CLIENT@LOOP",
         help="play the contract for this transport instead of the project's own; "
-        "the loop is asyncio, trio or blocking",
+        "the loop is asyncio, trio or blocking, and the module may be in the current folder",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "not_on(name, reason): skip the adapter of this name, for a reason to be told"
+    )
+    if config.getoption("--adapter", None):
+        sys.path.insert(0, str(config.invocation_params.dir))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "adapter" not in metafunc.fixturenames:
         return
-    given: list[str] = metafunc.config.getoption("--adapter", None) or []
-    adapters = [load(name) for name in given] or list(ADAPTERS)
+    named: list[str] = metafunc.config.getoption("--adapter", None) or []
+    adapters = [load(name) for name in named] or list(ADAPTERS)
     if "cancel" in metafunc.fixturenames:
         adapters = [adapter for adapter in adapters if not isinstance(adapter.loop, Blocking)]
-    metafunc.parametrize("adapter", adapters, ids=lambda adapter: adapter.name)
+    reasons: dict[str, str] = dict(mark.args for mark in metafunc.definition.iter_markers("not_on"))
+    metafunc.parametrize(
+        "adapter",
+        [
+            pytest.param(
+                adapter,
+                id=adapter.name,
+                marks=[pytest.mark.skip(reason=reasons[adapter.name])]
+                if adapter.name in reasons
+                else [],
+            )
+            for adapter in adapters
+        ],
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

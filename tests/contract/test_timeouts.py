@@ -149,6 +149,7 @@ async def test_a_service_that_lets_nobody_in(make_client: MakeClient) -> None:
     assert caught.value.seconds == SHORT
 
 
+@pytest.mark.not_on("given-httpx@asyncio", "the client that was passed limits its connections")
 async def test_waiting_for_a_free_connection_is_part_of_connecting(
     make_client: MakeClient,
 ) -> None:

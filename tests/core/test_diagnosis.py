@@ -1,5 +1,6 @@
 """What headers tell beside the status: dates, waits, a clock that is off."""
 
+import json
 import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -13,6 +14,7 @@ from gprochat_core import (
     NotTheService,
     PasswordRejected,
     RateLimited,
+    Redactor,
     ServiceFailed,
     SignatureRejected,
 )
@@ -163,7 +165,7 @@ def test_any_text_is_a_moment_or_none(text: str) -> None:
 
 
 def retry_after(headers: dict[str, str], *, now: float | None = None) -> float | None:
-    error = diagnose(429, headers, b"", now)
+    error = diagnose(429, headers, b"", now=now)
     assert isinstance(error, RateLimited)
     return error.retry_after
 
@@ -223,7 +225,7 @@ def test_a_failure_carries_its_retry_after_too(status: int) -> None:
     assert isinstance(error, ServiceFailed)
     assert error.retry_after == 7.0
     date = {"retry-after": "Sun, 06 Nov 1994 08:49:37 GMT"}
-    error = diagnose(status, date, b"", THE_RFCS_MOMENT - 5)
+    error = diagnose(status, date, b"", now=THE_RFCS_MOMENT - 5)
     assert isinstance(error, ServiceFailed)
     assert error.retry_after == 5.0
 
@@ -237,7 +239,7 @@ def test_a_rate_limit_says_when_to_try_again(value: str, advice: str) -> None:
 
 
 def rejected(message: str, headers: dict[str, str], now: float | None) -> AuthenticationError:
-    error = diagnose(401, headers, f'{{"error": {{"message": "{message}"}}}}'.encode(), now)
+    error = diagnose(401, headers, f'{{"error": {{"message": "{message}"}}}}'.encode(), now=now)
     assert isinstance(error, AuthenticationError)
     return error
 
@@ -327,19 +329,45 @@ def test_an_error_carries_its_code(status: int) -> None:
     assert error.code == "E7"
 
 
-def test_a_secret_in_a_location_is_concealed_and_the_rest_of_it_told() -> None:
+def test_a_secret_in_a_location_is_redacted_and_the_rest_of_it_told() -> None:
     headers = {"location": "https://elsewhere.example/?pass=open-sesame"}
-    error = diagnose(302, headers, b"", secrets=["open-sesame"])
+    error = diagnose(302, headers, b"", redactor=Redactor(["open-sesame"]))
     assert isinstance(error, NotTheService)
     assert error.location == "https://elsewhere.example/?pass=***"
     assert "open-sesame" not in str(error)
 
 
 @pytest.mark.parametrize("location", ["\x80open-sesame", "open-sesame\x80"])
-def test_a_secret_is_concealed_where_a_location_is_quoted_with_escapes(location: str) -> None:
-    error = diagnose(302, {"location": location}, b"", secrets=["open-sesame"])
+def test_a_secret_is_redacted_where_a_location_is_quoted_with_escapes(location: str) -> None:
+    error = diagnose(302, {"location": location}, b"", redactor=Redactor(["open-sesame"]))
     assert isinstance(error, NotTheService)
     assert repr(location.replace("open-sesame", "***")) in str(error)
+
+
+@pytest.mark.parametrize("padding", [0, 490, 499, 1990, 1999])
+def test_a_secret_is_redacted_before_a_message_is_cut(padding: int) -> None:
+    body = (" " * 7 * padding + "x" * padding + "open-sesame").encode()
+    error = diagnose(500, {}, body, redactor=Redactor(["open-sesame"]))
+    assert "open" not in f"{error} {error.message}"
+
+
+def test_a_secret_that_white_space_would_hide_is_redacted() -> None:
+    for secret in ("open  sesame", "open\nsesame", "open\x85sesame"):
+        error = diagnose(500, {}, f"no {secret} here".encode(), redactor=Redactor([secret]))
+        assert error.message == "no *** here"
+
+
+@pytest.mark.parametrize("secret", ["password", "Invalid", "signature", "error", "message", ":"])
+def test_a_secret_that_is_a_word_of_the_service_changes_no_diagnosis(secret: str) -> None:
+    redactor = Redactor([secret])
+    for message, kind in (
+        ("Invalid password.", PasswordRejected),
+        ("Invalid signature.", SignatureRejected),
+    ):
+        body = json.dumps({"error": {"message": message}}).encode()
+        error = diagnose(401, {}, body, redactor=redactor)
+        assert type(error) is kind
+        assert error.message == message.replace(secret, "***")
 
 
 def test_of_an_error_64_kib_are_read() -> None:

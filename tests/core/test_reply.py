@@ -22,6 +22,7 @@ from gprochat_core import (
     NotTheService,
     PasswordRejected,
     RateLimited,
+    Redactor,
     ReplyParser,
     ReplyTooLong,
     ResponseError,
@@ -615,7 +616,7 @@ def test_a_reply_in_another_coding_is_not_the_services(coding: bytes) -> None:
     error = error_of(200, coded(coding))
     assert isinstance(error, NotTheService)
     assert error.status == 200
-    assert f"coded as {coding.decode().lower()!r}" in str(error)
+    assert f"coded as {coding.decode()!r}" in str(error)
     assert str(error).isprintable()
 
 
@@ -806,4 +807,6 @@ def test_a_reply_in_thousands_of_pieces_is_kept_in_order() -> None:
 
 def test_a_coding_that_repeats_a_secret_is_quoted_without_it() -> None:
     with pytest.raises(NotTheService, match=r"'x-\*\*\*'"):
-        ReplyParser(200, [(b"content-encoding", b"x-open-sesame")], secrets=["open-sesame"])
+        ReplyParser(
+            200, [(b"content-encoding", b"x-open-sesame")], redactor=Redactor(["open-sesame"])
+        )

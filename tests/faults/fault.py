@@ -58,7 +58,8 @@ class Case:
         scripts: what the peer does once it has read a request: the first script for the call's
             first request, and the last for all that follow.
         expected: what the call must come to.
-        exceptions: what it comes to on a transport whose library does not allow better, and why.
+        exceptions: what the call comes to on an adapter whose library does not allow better, and
+            why; None where the case is not played.
         warm_up: played for a call of its own before this one, which must be well; None for none.
         kept: whether the connection may outlive the call for another one.
     """
@@ -66,8 +67,8 @@ class Case:
     when: str
     scripts: Sequence[Script]
     expected: Expected
-    exceptions: Mapping[str, tuple[Expected, str]] = field(
-        default_factory=dict[str, tuple[Expected, str]]
+    exceptions: Mapping[str, tuple[Expected | None, str]] = field(
+        default_factory=dict[str, tuple[Expected | None, str]]
     )
     warm_up: Script | None = None
     kept: bool = False

@@ -74,7 +74,12 @@ class Report:
             self.failures.append(f"{fault.what}, {adapter.name}: {error!r}")
             return FAILS
         exceptions = dict.fromkeys(
-            "Here error {}, text {}, attempts {}: ".format(*told(expected)) + reason
+            (
+                "Here it is not played: "
+                if expected is None
+                else "Here error {}, text {}, attempts {}: ".format(*told(expected))
+            )
+            + reason
             for case in fault.cases
             for name, (expected, reason) in case.exceptions.items()
             if name == adapter.name

@@ -36,6 +36,7 @@ from gprochat_core import (
     TruncatedReply,
 )
 from gprochat_core.reply import FAILURE_MARKER
+from tests.contract.adapters import ADAPTERS
 from tests.faults.fault import PATIENT, QUICK, Case, Door, Expected, Fault
 from tests.faults.peer import WELL, hang_up, until_the_call_is_over
 from tests.peers.scripted import (
@@ -129,6 +130,7 @@ def in_a_reply(
     *steps: Step,
     before: Expected | None = None,
     after: Expected | None = None,
+    exceptions: Mapping[str, tuple[Expected | None, str]] | None = None,
     **row: Any,
 ) -> Fault:
     """A row whose fault follows a reply's head, or its first text; a truncated reply if not said.
@@ -136,8 +138,8 @@ def in_a_reply(
     It comes a moment later, as it would, and not in one packet with what precedes it.
     """
     cases = [
-        Case(BEFORE, [[send(HEAD), MOMENT, *steps]], before or truncated()),
-        Case(AFTER, [[send(BEGUN), MOMENT, *steps]], after or truncated(TEXT)),
+        Case(BEFORE, [[send(HEAD), MOMENT, *steps]], before or truncated(), exceptions or {}),
+        Case(AFTER, [[send(BEGUN), MOMENT, *steps]], after or truncated(TEXT), exceptions or {}),
     ]
     return Fault(what, cases, **row)
 
@@ -428,9 +430,18 @@ def within_a_chunked_reply(place: int) -> tuple[str, Expected]:
     return "within its body", truncated(text)
 
 
+GIVEN: Final = tuple(adapter.name for adapter in ADAPTERS if adapter.given)
+"""The adapters over a client that the caller made, whose pool is the library's."""
+
 IN_ONE_PACKET: Final = (
     "where what breaks HTTP's rules comes in one packet with the head, aiohttp's parser does not "
     "give the head either"
+)
+
+
+NEXT_ANSWER: Final = (
+    "httpx keeps the connection and takes the second answer for the next request's, and only its "
+    "pool could tell"
 )
 
 
@@ -484,6 +495,7 @@ BODIES: Final = [
         send(LAST_CHUNK + chunked("not asked for")),
         before=complete(""),
         after=complete(),
+        exceptions=dict.fromkeys(GIVEN, (None, NEXT_ANSWER)),
     ),
     Fault(
         "closes before the length is reached",
@@ -743,7 +755,7 @@ def on_a_kept_connection(
     warm_up: Script,
     *scripts: Script,
     attempts: int = 1,
-    exceptions: Mapping[str, tuple[Expected, str]] | None = None,
+    exceptions: Mapping[str, tuple[Expected | None, str]] | None = None,
 ) -> Fault:
     """A row in which a call comes after another, and is well with a single attempt allowed.
 

@@ -2,6 +2,11 @@
 
 Each of these tests interrupts the same call at its first turn, at its second and so on, until the
 call is over before it can be interrupted (`cancel_loops`).
+
+Over a client that the caller made, httpx decides what becomes of a connection whose call was
+interrupted. Where asyncio cancels a call while httpx closes its reply, or connects through a proxy,
+httpx keeps the connection, and its slot, until that client is closed. So an adapter over such a
+client is asked for less: calls end at once, the next one is well, and closing closes everything.
 """
 
 import asyncio
@@ -95,7 +100,11 @@ class Trial:
         self._peer = peer
         self._first = len(peer.connections)
         service = Service(scenario.url(peer), secret_key=secrets.token_hex())
-        self._client: Client = adapter.make(service, **scenario.client_settings(peer))
+        self._given = adapter.given
+        settings = scenario.client_settings(peer)
+        if self._given:
+            del settings["limits"]
+        self._client: Client = adapter.make(service, **settings)
 
     async def run(self, how: How, turn: int) -> bool:
         """Return whether the call was interrupted at all."""
@@ -110,9 +119,10 @@ class Trial:
             with pytest.raises(UsageError):
                 await client.complete(QUICK)
         else:
-            # It has room for one connection, so a place that is not given back is missed.
+            # It has one slot, so a slot that is not given back is missed.
             assert await client.complete(QUICK) == WELL
-            await closed(self._loop, connections[self._first : -1], over)
+            if not self._given:
+                await closed(self._loop, connections[self._first : -1], over)
             await client.aclose()
         await closed(self._loop, connections[self._first :], monotonic())
         return outcome.interrupted
@@ -192,6 +202,8 @@ def test_a_client_may_be_closed_at_any_time(adapter: Adapter, scenario: Scenario
 
 
 def test_a_call_that_waits_for_a_connection_may_be_cancelled(adapter: Adapter) -> None:
+    if adapter.name == "given-httpx@asyncio":
+        pytest.skip("the client that was passed limits its connections")
     loop = loop_of(adapter)
     settings = {
         "limits": Limits(max_connections=1),
@@ -246,7 +258,7 @@ def test_a_call_that_nobody_lets_in_may_be_cancelled(adapter: Adapter) -> None:
 def test_closing_a_client_may_be_cancelled_and_closes_it(
     adapter: Adapter, way: Literal["direct", "tls"]
 ) -> None:
-    if adapter.name.startswith("httpx2"):
+    if adapter.given:
         pytest.skip("a client that is passed is not closed")
     loop = loop_of(adapter)
     scenario = Scenario(way, send(BEGUN), way)

@@ -16,6 +16,7 @@ from gprochat_core import (
     GPROChatError,
     IncompleteReply,
     InterruptedReply,
+    Redactor,
     ReplyParser,
     ReplyTooLong,
     ResponseError,
@@ -89,7 +90,7 @@ def parse(
             max_bytes=max_bytes,
             keep_text=keep_text,
             now=1_700_000_000.0,
-            secrets=[SECRET],
+            redactor=Redactor([SECRET]),
         )
         for piece in pieces:
             handed_over += parser.feed(piece)

@@ -1,7 +1,7 @@
-"""Starts a peer and a worker for each transport, and prints a table of what came of them.
+"""Starts a peer and a worker for each adapter, and prints a table of the results.
 
-Settings, from the environment: `SOAK_CALLS` (20000 for each transport), `SOAK_STREAMS` (200 at
-once), `SOAK_TRANSPORTS` (names with commas between; all of them).
+Environment variables change the run: `SOAK_CALLS` (calls on each adapter, 20000), `SOAK_STREAMS`
+(calls at once, 200), `SOAK_TRANSPORTS` (names of adapters with commas between; all of them).
 """
 
 import json
@@ -11,6 +11,7 @@ import sys
 from typing import Final
 
 from tests.contract.adapters import ADAPTERS
+from tests.soak.peer import in_a_process
 from tests.soak.worker import Result
 
 __all__ = ["main", "problems"]
@@ -23,7 +24,7 @@ SHOWN: Final = 10
 
 
 def problems(result: Result) -> list[str]:
-    """What is not as it must be."""
+    """Return a line for everything that a result must not have."""
     found = result.wrong[:SHOWN]
     if len(result.wrong) > SHOWN:
         found.append(f"... and {len(result.wrong) - SHOWN} more")
@@ -35,17 +36,8 @@ def problems(result: Result) -> list[str]:
 
 
 def soak(transport: str, calls: str, streams: str) -> Result:
-    """Run one transport's calls, in a process of their own, against a peer in another."""
-    peer = subprocess.Popen(
-        [sys.executable, "-m", "tests.soak.peer"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    # Leaving the block ends its input, and with that the peer.
-    with peer:
-        assert peer.stdout is not None
-        url = f"http://127.0.0.1:{int(peer.stdout.readline())}"
+    """Run one transport's calls in a process of their own, against a peer in another process."""
+    with in_a_process() as url:
         command = [sys.executable, "-m", "tests.soak.worker", transport, url, calls, streams]
         worker = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return Result(**json.loads(worker.stdout))

@@ -1,22 +1,27 @@
 """The peer of the soak: a raw server on loopback that plays the fault that a prompt names.
 
-It says its port on standard output, and ends with its standard input.
+The server's process prints its port on standard output, and ends when its standard input does.
 """
 
 import asyncio
 import json
 import socket
 import struct
+import subprocess
 import sys
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from tests.peers.wire import LAST_CHUNK, answer, chunk, head
 from tests.soak.faults import reply_to
 
-__all__ = ["serve"]
+__all__ = ["in_a_process", "serve"]
 
 CHUNKED = head(200, "content-type: text/plain; charset=utf-8", "transfer-encoding: chunked")
+
+PROJECT = Path(__file__).parents[2]
 
 SILENCE = 60.0
 """Seconds; far longer than any caller waits."""
@@ -130,8 +135,19 @@ def error(message: str) -> str:
     return json.dumps({"error": {"message": message}})
 
 
+@contextmanager
+def in_a_process() -> Generator[str, None, None]:
+    """Run the server in a process of its own, and give its URL."""
+    command = [sys.executable, "-m", "tests.soak.peer"]
+    pipe = subprocess.PIPE
+    # Leaving the block closes the process's standard input.
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=PROJECT) as process:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+
+
 async def serve() -> None:
-    """Serve until standard input ends, having said the port on standard output."""
+    """Print the port, and serve until standard input ends."""
     failed: Counter[str] = Counter()
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,6 +1,6 @@
-"""The callers of the soak: many streams at once over one transport, and what they leave behind.
+"""The callers of the soak: many streams at once on one adapter, and what they leave behind.
 
-Run as a program it prints one `Result` as JSON.
+Run as a program, this file prints one `Result` as JSON.
 """
 
 import ctypes
@@ -24,10 +24,10 @@ from gprochat_core import GPROChatError, IncompleteReply, Limits, RetryPolicy, S
 from tests.contract.adapters import ADAPTERS, Adapter, Blocking, Client
 from tests.soak.faults import FAULTS, Fault, is_fault, prompt_for, reply_to
 
-__all__ = ["Result"]
+__all__ = ["Callers", "Result"]
 
 CLIENTS: Final = 4
-"""Clients that the streams share: httpcore's work for a call grows with the square of its pool."""
+"""Clients that the streams share."""
 
 WARM_UP: Final = 2000
 """Calls, at most, before memory is measured for the first time."""
@@ -70,10 +70,22 @@ class Callers:
         adapter: the transport.
         url: the peer's.
         streams: how many.
+        clients: how many clients they share.
+        connections: how many connections each client may have; None for as many as streams.
     """
 
-    def __init__(self, adapter: Adapter, url: str, streams: int) -> None:
-        self._make = partial(adapter.make, Service(url, secret_key=secrets.token_hex()))
+    def __init__(
+        self,
+        adapter: Adapter,
+        url: str,
+        streams: int,
+        clients: int = CLIENTS,
+        connections: int | None = None,
+    ) -> None:
+        service = Service(url, secret_key=secrets.token_hex())
+        limits = Limits(max_connections=connections or streams)
+        self._make = partial(adapter.make, service, limits=limits, **SETTINGS)
+        self._clients = clients
         self._blocking = isinstance(adapter.loop, Blocking)
         self._backend = "trio" if adapter.name.endswith("@trio") else "asyncio"
         self._streams = streams
@@ -100,14 +112,10 @@ class Callers:
             self._numbers = iter(range(count))
             async with anyio.create_task_group() as group:
                 for stream in range(self._streams):
-                    group.start_soon(self._call_on, clients[stream % CLIENTS])
+                    group.start_soon(self._call_on, clients[stream % self._clients])
 
-        limits = Limits(max_connections=self._streams)
         async with AsyncExitStack() as stack:
-            clients = [
-                await stack.enter_async_context(self._make(limits=limits, **SETTINGS))
-                for _ in range(CLIENTS)
-            ]
+            clients = [await stack.enter_async_context(self._make()) for _ in range(self._clients)]
             await make_calls(warm_up)
             memory = resident_memory()
             begun = monotonic()
@@ -123,10 +131,11 @@ class Callers:
             self._numbers = iter(range(count))
             # The threads' own memory goes with them.
             with ThreadPoolExecutor(self._streams) as threads:
-                for _ in threads.map(call_on, clients):
+                shared = [clients[stream % self._clients] for stream in range(self._streams)]
+                for _ in threads.map(call_on, shared):
                     pass
 
-        clients = [self._make(**SETTINGS) for _ in range(self._streams)]
+        clients = [self._make() for _ in range(self._clients)]
         make_calls(warm_up)
         memory = resident_memory()
         begun = monotonic()
@@ -144,7 +153,7 @@ class Callers:
             try:
                 await self._call(client, prompt)
             except Exception as error:
-                # It is told, and the others go on.
+                # The report names this call; the other calls go on.
                 self.wrong.append(f"{prompt}: {error!r}"[:300])
 
     async def _call(self, client: Client, prompt: str) -> None:

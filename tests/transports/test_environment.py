@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gprochat_core import GPROCHAT, ConfigurationError, Service
 from gprochat_transports import FROM_ENVIRONMENT, service_from_environment
-from gprochat_transports.environment import find_proxy
+from gprochat_transports.environment import find_proxy, proxy_secrets, split_proxy
 from tests.core.leaks import told_by
 
 SERVICE = "https://chat.example"
@@ -216,3 +216,17 @@ def test_a_proxy_whose_library_is_missing_is_refused_with_what_to_install() -> N
     ):
         find_proxy(SERVICE, "socks5://proxy.example", socks5="no_such_library")
     assert find_proxy(SERVICE, "http://proxy.example", socks5="no_such_library")
+
+
+class TestAProxysUserAndPassword:
+    def test_they_are_split_from_the_url_and_decoded(self) -> None:
+        url = "http://us%40er:w%3Ard@proxy.example:3128"
+        assert split_proxy(url) == ("http://proxy.example:3128", "us@er", "w:rd")
+        assert split_proxy("socks5://[::1]:1080") == ("socks5://[::1]:1080", "", "")
+
+    def test_the_password_and_the_header_that_carries_it_are_secrets(self) -> None:
+        assert proxy_secrets("http://user:word@proxy.example:3128") == ["word", "dXNlcjp3b3Jk"]
+
+    @pytest.mark.parametrize("url", [None, "http://proxy.example:3128", "http://user@proxy:3128"])
+    def test_without_a_password_there_is_no_secret(self, url: str | None) -> None:
+        assert proxy_secrets(url) == []

@@ -16,16 +16,12 @@ from urllib.parse import quote
 import pytest
 
 from gprochat_core import (
-    Exchange,
     GPROChatError,
     InvalidMessages,
-    Message,
     RetryPolicy,
     Service,
-    Signer,
     Timeouts,
 )
-from gprochat_core.request import Draft
 from tests.contract.adapters import ADAPTERS, Adapter, Client
 from tests.peers.scripted import (
     Connection,
@@ -324,23 +320,6 @@ def test_no_object_shows_a_secret(adapter: Adapter) -> None:
     with ScriptedPeer([receive, lambda c: c.send(head(200, "content-length: 1"))]) as peer:
         adapter.loop.run(main)
     assert len(shown) > 8
-
-
-def test_nothing_of_the_core_shows_a_secret() -> None:
-    hidden = Secrets()
-    service = hidden.service("https://chat.example")
-    draft = Draft(service, [Message("user", hidden.text)])
-    objects = [
-        service,
-        service.signer,
-        Signer(hidden.key),
-        draft,
-        draft.sign(0),
-        Exchange(service, hidden.text),
-    ]
-    for one in objects:
-        for text in (repr(one), str(one), f"{one}"):
-            assert hidden.found_in(text) == [], text
 
 
 @each_adapter

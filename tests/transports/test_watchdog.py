@@ -1,211 +1,359 @@
-"""The watch on waits: it finds what is too long at one look and ends it at the next; it looks in
-time on either loop, and is gone when there is nothing to look after."""
+"""The watchdog: it finds a wait overdue at one look and ends it at the next; it looks in time on
+either loop; and its task is gone when no deadline is left."""
 
 import asyncio
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from math import inf
 
+import anyio
+import anyio.lowlevel
 import pytest
 import trio
 import trio.testing
-from gprochat_transports._watch_asyncio import AsyncioWatch
-from gprochat_transports._watch_trio import TrioWatch
 
-from gprochat_transports.watchdog import GRACE, Watch
+from gprochat_transports import watchdog as watchdog_module
+from gprochat_transports.watchdog import (
+    GRACE,
+    AsyncioWatchdog,
+    TrioWatchdog,
+    Watchdog,
+    make_watchdog,
+)
+
+SHORT = 0.05
+
+SLACK = 5.0
+
+
+async def nothing() -> None:
+    """What a wait does besides counting that it was ended."""
 
 
 class FakeWait:
-    def __init__(self, deadline: float = inf, then: Callable[[], object] = bool) -> None:
+    """A wait.
+
+    Attributes:
+        expired: how often it was ended.
+    """
+
+    def __init__(
+        self, deadline: float = inf, then: Callable[[], Awaitable[object]] = nothing
+    ) -> None:
         self.deadline = deadline
         self.expired = 0
         self._then = then
 
-    def expire(self) -> None:
+    async def expire(self) -> None:
         self.expired += 1
-        self._then()
+        await self._then()
 
 
-class FakeWatch(Watch):
-    """One that the test wakes."""
+class UntilNextLook:
+    """An awaitable that gives the test the time of the next look."""
 
-    def __init__(self, *waits: FakeWait) -> None:
+    def __init__(self, time: float) -> None:
+        self._time = time
+
+    def __await__(self) -> Generator[float, None, None]:
+        yield self._time
+
+
+class FakeWatchdog(Watchdog):
+    """A watchdog whose clock and task are in the test's hands."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *waits: FakeWait) -> None:
+        super().__init__()
         self.now = 0.0
         self.wakings: list[float] = []
-        super().__init__(lambda: self.now)
         self.waits.update(waits)
+        monkeypatch.setattr(watchdog_module, "monotonic", lambda: self.now)
+        self._task: Coroutine[float, None, None] | None = None
 
     def wake_at(self, time: float) -> None:
         self.wakings.append(time)
 
-    async def stop(self) -> None:
+    async def sleep_until(self, time: float) -> None:
+        await UntilNextLook(time)
+
+    async def aclose(self) -> None:
         raise NotImplementedError
 
-    def look_at(self, now: float) -> None:
+    def look_at(self, now: float) -> float:
+        """Have the task look at a time; return when it will look next, infinity for never."""
         self.now = now
-        self.look()
+        self._task = self._task or self.watch()
+        try:
+            return self._task.send(None)
+        except StopIteration:
+            return inf
 
 
-def test_a_limit_counts_from_now_and_brings_a_look() -> None:
+def test_a_limit_counts_from_now_and_brings_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
     wait = FakeWait()
-    watch = FakeWatch(wait)
-    watch.now = 10
-    watch.limit(wait, 2)
-    assert wait.deadline == watch.next_look == 12
-    assert watch.wakings == [12]
+    watchdog = FakeWatchdog(monkeypatch, wait)
+    watchdog.now = 10
+    watchdog.limit(wait, 2)
+    assert wait.deadline == watchdog.next_look == 12
+    assert watchdog.wakings == [12]
 
 
-def test_only_an_earlier_limit_brings_an_earlier_look() -> None:
-    watch = FakeWatch()
+def test_only_an_earlier_deadline_brings_an_earlier_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    watchdog = FakeWatchdog(monkeypatch)
     for seconds in (5, 7, 3):
-        watch.limit(FakeWait(), seconds)
-    assert watch.wakings == [5, 3]
+        watchdog.limit(FakeWait(), seconds)
+    assert watchdog.wakings == [5, 3]
 
 
-def test_without_a_limit_there_is_neither_deadline_nor_look() -> None:
+def test_without_a_limit_there_is_neither_deadline_nor_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     wait = FakeWait(3)
-    watch = FakeWatch(wait)
-    watch.limit(wait, None)
-    assert wait.deadline == watch.next_look == inf
-    assert watch.wakings == []
+    watchdog = FakeWatchdog(monkeypatch, wait)
+    watchdog.limit(wait, None)
+    assert wait.deadline == watchdog.next_look == inf
+    assert watchdog.wakings == []
 
 
-def test_where_nothing_waits_there_is_no_next_look() -> None:
-    for watch in FakeWatch(), FakeWatch(FakeWait()):
-        watch.look_at(1)
-        assert watch.next_look == inf
-        assert watch.wakings == []
+def test_where_nothing_waits_the_task_ends_at_its_first_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watchdog = FakeWatchdog(monkeypatch, FakeWait())
+    watchdog.limit(FakeWait(), 1)
+    assert watchdog.look_at(0) == 1
+    assert watchdog.look_at(1) == inf
+    assert watchdog.next_look == inf
 
 
-def test_the_next_look_is_when_the_first_wait_may_be_too_long() -> None:
-    watch = FakeWatch(FakeWait(3), FakeWait(2), FakeWait())
-    watch.look_at(1)
-    assert watch.next_look == 2
-    assert watch.wakings == [2]
+def test_the_next_look_is_when_the_first_wait_is_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    watchdog = FakeWatchdog(monkeypatch, FakeWait(3), FakeWait(2), FakeWait())
+    watchdog.limit(FakeWait(), 1)
+    watchdog.look_at(0)
+    assert watchdog.look_at(1) == watchdog.next_look == 2
 
 
-@pytest.mark.parametrize("now", [2, 5])
-def test_a_wait_ends_at_the_second_look_that_finds_it_too_long(now: float) -> None:
-    late, fine = FakeWait(2), FakeWait(100)
-    watch = FakeWatch(late, fine)
-    watch.look_at(now)
-    assert watch.next_look == now + GRACE
-    assert not late.expired
-    watch.look_at(now + GRACE)
-    assert watch.next_look == 100
-    assert late.expired
+def test_a_look_that_comes_too_early_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another clock than the watchdog's may wake it, and an earlier deadline does."""
+    wait = FakeWait()
+    watchdog = FakeWatchdog(monkeypatch, wait)
+    watchdog.limit(wait, 5)
+    assert watchdog.look_at(0) == 5
+    watchdog.limit(FakeWait(), 3)
+    assert watchdog.look_at(2) == 3
+
+
+@pytest.mark.parametrize("now", [2.0, 5.0])
+def test_a_wait_ends_at_the_second_look_that_finds_it_overdue(
+    now: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overdue, fine = FakeWait(), FakeWait(100)
+    watchdog = FakeWatchdog(monkeypatch, overdue, fine)
+    watchdog.limit(overdue, 2)
+    watchdog.look_at(0)
+    assert watchdog.look_at(now) == now + GRACE
+    assert not overdue.expired
+    assert watchdog.look_at(now + GRACE) == 100
+    assert (overdue.expired, overdue.deadline) == (1, inf)
     assert not fine.expired
 
 
-def test_a_wait_ends_once() -> None:
-    late = FakeWait(2)
-    watch = FakeWatch(late)
-    for now in (3, 4, 5):
-        watch.look_at(now)
-    assert watch.next_look == inf
-    assert late.expired == 1
+def test_a_wait_ends_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    overdue = FakeWait()
+    watchdog = FakeWatchdog(monkeypatch, overdue, FakeWait(9))
+    watchdog.limit(overdue, 2)
+    for now in (0, 3, 4, 5, 6):
+        watchdog.look_at(now)
+    assert overdue.expired == 1
 
 
-def test_what_came_between_the_looks_saves_a_wait() -> None:
-    over, renewed = FakeWait(2), FakeWait(2)
-    watch = FakeWatch(over, renewed)
-    watch.look_at(3)
-    over.deadline = inf
-    renewed.deadline = 33
-    watch.look_at(3 + GRACE)
-    assert watch.next_look == 33
+def test_a_wait_that_was_renewed_between_the_looks_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    over, renewed = FakeWait(), FakeWait(2)
+    watchdog = FakeWatchdog(monkeypatch, over, renewed)
+    watchdog.limit(over, 2)
+    watchdog.look_at(0)
+    watchdog.look_at(3)
+    watchdog.limit(over, None)
+    watchdog.limit(renewed, 30)
+    assert watchdog.look_at(3 + GRACE) == renewed.deadline == 33
     assert not over.expired
     assert not renewed.expired
 
 
+def test_a_wait_that_begins_while_another_is_ended_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def begin() -> None:
+        watchdog.limit(next_wait, 10)
+
+    overdue, next_wait = FakeWait(then=begin), FakeWait()
+    watchdog = FakeWatchdog(monkeypatch, overdue, next_wait)
+    watchdog.limit(overdue, 2)
+    for now in (0.0, 3.0):
+        watchdog.look_at(now)
+    assert watchdog.look_at(4) == 14
+
+
+def test_a_closed_watchdog_brings_no_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    watchdog = FakeWatchdog(monkeypatch)
+    watchdog.closed = True
+    wait = FakeWait()
+    watchdog.limit(wait, 2)
+    assert (wait.deadline, watchdog.wakings, watchdog.next_look) == (2, [], inf)
+
+
 def tasks() -> int:
-    return trio.lowlevel.current_statistics().tasks_living
+    """How many tasks live on the running loop."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return trio.lowlevel.current_statistics().tasks_living
 
 
-def test_on_trio_the_watch_lives_while_something_waits() -> None:
-    async def main() -> None:
-        watch = TrioWatch()
-        wait = FakeWait(5)
-        watch.waits |= {wait, FakeWait()}
-        before = tasks()
-        watch.limit(FakeWait(), 1)
-        await trio.testing.wait_all_tasks_blocked()
+@pytest.mark.anyio
+async def test_the_watchdog_is_that_of_the_running_loop(anyio_backend_name: str) -> None:
+    kinds = {"asyncio": AsyncioWatchdog, "trio": TrioWatchdog}
+    assert type(make_watchdog()) is kinds[anyio_backend_name]
+
+
+@pytest.mark.anyio
+async def test_a_wait_ends_in_time_and_the_task_with_the_last_deadline() -> None:
+    watchdog = make_watchdog()
+    ended = anyio.Event()
+
+    async def end() -> None:
+        ended.set()
+
+    wait = FakeWait(then=end)
+    watchdog.waits |= {wait, FakeWait()}
+    before = tasks()
+    for seconds in (SHORT, 2 * SHORT):
+        ended = anyio.Event()
+        begun = time.monotonic()
+        watchdog.limit(wait, seconds)
         assert tasks() == before + 1
-        clock.jump(2)
-        await trio.testing.wait_all_tasks_blocked()
-        assert tasks() == before + 1
-        clock.jump(10)
-        await trio.testing.wait_all_tasks_blocked()
-        assert not wait.expired
-        clock.jump(1)
-        await trio.testing.wait_all_tasks_blocked()
-        assert wait.expired
-        assert tasks() == before
-
-    clock = trio.testing.MockClock()
-    trio.run(main, clock=clock)
+        with anyio.fail_after(SLACK):
+            await ended.wait()
+            assert seconds <= time.monotonic() - begun < seconds + SLACK
+            while tasks() != before:
+                await anyio.lowlevel.checkpoint()
+        assert watchdog.next_look == inf
+    assert wait.expired == 2
 
 
-def test_on_trio_an_earlier_deadline_brings_an_earlier_look() -> None:
+@pytest.mark.anyio
+@pytest.mark.parametrize("asleep", [False, True])
+async def test_an_earlier_deadline_wakes_the_watchdog_earlier(asleep: bool) -> None:
+    watchdog = make_watchdog()
+    ended = anyio.Event()
+
+    async def end() -> None:
+        ended.set()
+
+    wait = FakeWait(then=end)
+    watchdog.waits.add(wait)
+    watchdog.limit(FakeWait(), 100)
+    if asleep:
+        await anyio.wait_all_tasks_blocked()
+    watchdog.limit(wait, SHORT)
+    assert watchdog.next_look == wait.deadline
+    with anyio.fail_after(SLACK):
+        await ended.wait()
+    await watchdog.aclose()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("asleep", [False, True])
+async def test_closing_ends_the_task_and_no_later_wait_starts_it_anew(asleep: bool) -> None:
+    watchdog = make_watchdog()
+    wait = FakeWait()
+    watchdog.waits.add(wait)
+    before = tasks()
+    watchdog.limit(wait, 100)
+    if asleep:
+        await anyio.wait_all_tasks_blocked()
+    await watchdog.aclose()
+    assert tasks() == before
+    watchdog.limit(wait, SHORT)
+    assert tasks() == before
+    await watchdog.aclose()
+    assert not wait.expired
+
+
+@pytest.mark.anyio
+async def test_closing_a_watchdog_that_never_ran_does_nothing() -> None:
+    before = tasks()
+    await make_watchdog().aclose()
+    assert tasks() == before
+
+
+@pytest.mark.anyio
+async def test_closing_ends_the_task_where_the_caller_is_cancelled() -> None:
+    watchdog = make_watchdog()
+    before = tasks()
+    watchdog.limit(FakeWait(), 100)
+    await anyio.wait_all_tasks_blocked()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await watchdog.aclose()
+    with anyio.fail_after(SLACK):
+        while tasks() != before:
+            await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.anyio
+async def test_closing_while_a_wait_is_being_ended_waits_for_that_and_for_no_other() -> None:
+    watchdog = make_watchdog()
+    ending = anyio.Event()
+
+    async def end() -> None:
+        ending.set()
+        while not watchdog.closed:
+            await anyio.lowlevel.checkpoint()
+
+    wait = FakeWait(then=end)
+    watchdog.waits |= {wait, FakeWait(time.monotonic() + 100)}
+    watchdog.limit(wait, SHORT)
+    with anyio.fail_after(SLACK):
+        await ending.wait()
+        await watchdog.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_loop_that_stood_still_catches_up_before_a_wait_is_ended() -> None:
+    ours, theirs = socket.socketpair()
+    watchdog = make_watchdog()
+
+    async def stand_still() -> None:
+        await anyio.wait_all_tasks_blocked()
+        theirs.send(b"a")
+        time.sleep(2 * SHORT)  # noqa: ASYNC251 - the loop is to stand still
+
+    with ours, theirs:
+        for _ in range(5):
+            wait = FakeWait()
+            watchdog.waits = {wait}
+            async with anyio.create_task_group() as group:
+                group.start_soon(stand_still)
+                watchdog.limit(wait, SHORT)
+                await anyio.wait_readable(ours)
+                # A stream has further steps between its socket and its reader.
+                await anyio.lowlevel.checkpoint()
+                watchdog.limit(wait, None)
+                ours.recv(1)
+            await anyio.sleep(3 * GRACE)
+            assert not wait.expired
+    await watchdog.aclose()
+
+
+def test_on_trio_the_task_of_a_client_that_was_not_closed_ends_with_the_loop() -> None:
     async def main() -> None:
-        watch = TrioWatch()
-        wait = FakeWait()
-        watch.waits.add(wait)
-        watch.limit(FakeWait(), 100)
-        watch.limit(wait, 1)
-        for _ in range(2):
-            clock.jump(2)
-            await trio.testing.wait_all_tasks_blocked()
-        assert wait.expired
+        watchdog = TrioWatchdog()
+        watchdog.limit(FakeWait(), 100)
+        await trio.testing.wait_all_tasks_blocked()
 
-    clock = trio.testing.MockClock()
-    trio.run(main, clock=clock)
-
-
-def test_on_trio_a_watch_that_is_stopped_is_gone_and_may_begin_again() -> None:
-    async def main() -> None:
-        watch = TrioWatch()
-        watch.waits.add(FakeWait(trio.current_time() + 100))
-        before = tasks()
-        for _ in range(2):
-            watch.limit(FakeWait(), 100)
-            assert tasks() == before + 1
-            with trio.move_on_after(0):
-                await watch.stop()
-            assert tasks() == before
-            await watch.stop()
-
+    begun = time.monotonic()
     trio.run(main)
-
-
-def test_on_asyncio_the_watch_has_a_timer_while_something_waits() -> None:
-    async def main() -> None:
-        watch = AsyncioWatch()
-        ended = asyncio.Event()
-        wait = FakeWait(inf, ended.set)
-        watch.waits.add(wait)
-        watch.limit(FakeWait(), 100)
-        watch.limit(wait, 0.01)
-        assert watch.next_look == wait.deadline
-        await ended.wait()
-        # The timer is set anew, or not, when all that was too long has ended.
-        await asyncio.sleep(0)
-        assert watch.next_look == inf
-
-    asyncio.run(asyncio.wait_for(main(), 5))
-
-
-def test_on_asyncio_a_watch_that_is_stopped_looks_no_more_and_may_begin_again() -> None:
-    async def main() -> None:
-        watch = AsyncioWatch()
-        await watch.stop()
-        ended = asyncio.Event()
-        wait = FakeWait(inf, ended.set)
-        watch.waits.add(wait)
-        watch.limit(wait, 0.01)
-        await watch.stop()
-        await asyncio.sleep(0.03)
-        assert not wait.expired
-        watch.limit(wait, 0.01)
-        await ended.wait()
-
-    asyncio.run(asyncio.wait_for(main(), 5))
+    assert time.monotonic() - begun < SLACK

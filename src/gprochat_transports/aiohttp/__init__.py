@@ -2,7 +2,7 @@
 
 from typing import Unpack
 
-from gprochat_core import Limits, Service
+from gprochat_core import Service
 
 from ..client import Client as AnyClient
 from ..environment import find_proxy, proxy_secrets
@@ -38,17 +38,10 @@ class Client(AnyClient):
         **options: Unpack[ClientOptions],
     ) -> None:
         settings = Settings(**options)
-        proxy = None
         if session is None:
             proxy = find_proxy(service.url, settings.proxy, socks5="aiohttp_socks")
         else:
+            proxy = None
             settings.refuse_for("session")
-        limits = settings.limits or Limits()
-        super().__init__(
-            service,
-            AiohttpTransport(session, limits, proxy, settings.ssl_context),
-            timeouts=settings.timeouts,
-            retry=settings.retry,
-            limits=limits,
-            secrets=proxy_secrets(proxy),
-        )
+        transport = AiohttpTransport(session, settings, proxy)
+        super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())

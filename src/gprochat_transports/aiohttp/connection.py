@@ -1,7 +1,7 @@
-"""Connections of aiohttp's own, with three differences, and what aiohttp's exceptions mean.
+"""aiohttp's connections, where they are made here, and what aiohttp's exceptions mean.
 
-A connection tells the body of the request that it carries which connection it is; it resumes
-reading only after a pause; and one on which bytes arrived while it was idle is not used again.
+They differ from others in three things: a connection tells the body of a request that it carries
+it; it resumes reading only after a pause; and it is not used again if bytes arrived meanwhile.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from gprochat_core import Cause, Limits
 from ..http11.network import READ_SIZE, Causes
 from .request import RequestBody
 
-__all__ = ["CAUSES", "make_connector"]
+__all__ = ["CAUSES", "EXCEPTIONS", "Connector", "Protocol", "make_connector"]
 
 socks_causes: Causes = {}
 with suppress(ImportError):
@@ -47,21 +47,19 @@ CAUSES: Final[Causes] = {
     # Reading from, or sending over, a connection that was closed here.
     RuntimeError: Cause.LOST,
 }
+EXCEPTIONS: Final = tuple(CAUSES)
 
 TLS_BUFFER: Final = 32 * 1024
 """Bytes that a TLS connection keeps for a slow reader, besides aiohttp's buffer."""
 
 
 class Protocol(ResponseHandler):
-    """aiohttp's protocol without the cost of resuming a connection that is not paused.
-
-    aiohttp resumes after each read, and makes its parser parse nothing once more.
-    """
+    """aiohttp's protocol, without the cost of resuming a connection that is not paused: aiohttp
+    resumes after each read, and makes its parser parse nothing once more."""
 
     _is_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection, and have asyncio read as much at once as costs little."""
         super().connection_made(transport)
         reading: Any = transport
         if hasattr(reading, "max_size"):
@@ -71,19 +69,17 @@ class Protocol(ResponseHandler):
             reading.set_read_buffer_limits(TLS_BUFFER)
 
     def pause_reading(self) -> None:
-        """Read no more from the socket for now."""
         self._is_paused = True
         super().pause_reading()
 
     def resume_reading(self, *args: Any, **kwargs: Any) -> None:
-        """Go on after a pause."""
         if self._is_paused:
             self._is_paused = False
             super().resume_reading(*args, **kwargs)
 
 
 class Connector(aiohttp.TCPConnector):
-    """aiohttp's connector, which tells a request's body the connection that the request was given.
+    """aiohttp's connector, which tells a request's body the connection that it was given.
 
     In a session that the caller made, the body learns its connection when sending begins.
     """
@@ -93,12 +89,11 @@ class Connector(aiohttp.TCPConnector):
         # How aiohttp makes its connections is private. If the name goes, they are aiohttp's own,
         # and only the saving is lost.
         make: Callable[..., ResponseHandler] = Protocol
-        self._factory = partial(make, loop=self._loop)
+        self._factory = partial(make, loop=asyncio.get_running_loop())
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
-        """Find or make the connection for a request."""
         while True:
             connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol
@@ -114,16 +109,14 @@ def make_connector(
 ) -> aiohttp.TCPConnector:
     """Return what makes the connections of a client, directly or through a SOCKS5 proxy."""
     settings: dict[str, Any] = {
-        # True stands for a context of aiohttp's that verifies, and that all its sessions share.
+        # True stands for a context of aiohttp's that verifies, shared by all its sessions.
         "ssl": ssl_context or True,
         "limit": limits.max_connections,
+        "keepalive_timeout": limits.keep_alive or None,
+        "force_close": not limits.keep_alive,
     }
-    if limits.keep_alive:
-        settings["keepalive_timeout"] = limits.keep_alive
-    else:
-        settings["force_close"] = True
     if socks_proxy is None:
         return Connector(**settings)
     from .socks import SocksConnector
 
-    return SocksConnector.from_url(socks_proxy, **settings)
+    return SocksConnector(socks_proxy, **settings)

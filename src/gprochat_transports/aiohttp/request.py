@@ -1,4 +1,4 @@
-"""The body of a request, which aiohttp asks for bytes: so it knows how far the call is."""
+"""The body of a request. aiohttp asks it for its bytes, so it knows how far the call is."""
 
 import asyncio
 from math import inf
@@ -23,39 +23,33 @@ WRITE_SIZE: Final = 64 * 1024
 
 
 class RequestBody(aiohttp.Payload):
-    """A request's body that is sent part by part, and the facts of its call.
-
-    Args:
-        body: what to send.
-        limits: how long it may take.
-        watchdog: what ends it then.
-        served: the connections that have served this client.
+    """A body that is sent part by part, and the facts of its call.
 
     Attributes:
         phase: how far the call is.
-        reused: whether the connection has served this client before.
+        reused: whether the connection is one of `served`, those that have served this client.
         unsolicited: whether something had arrived on that connection before sending began.
-        timed_out: whether the watchdog ended the call.
         sent_at: when the last byte was sent, by `time.monotonic`.
-        deadline: when the present wait ends, by `time.monotonic`.
+        deadline: see `Wait`.
     """
 
     def __init__(
         self, body: bytes, limits: SendLimits, watchdog: Watchdog, served: WeakSet[ResponseHandler]
     ) -> None:
         super().__init__(body)
+        self.phase = Phase.CONNECTING
+        self.reused = False
+        self.unsolicited = False
+        self.sent_at = monotonic()
+        self.deadline = inf
+        self._body = body
         self._size = len(body)
         self._limits = limits
         self._watchdog = watchdog
         self._served = served
         self._protocol: ResponseHandler | None = None
         self._transport: asyncio.WriteTransport | None = None
-        self.phase = Phase.CONNECTING
-        self.reused = False
-        self.unsolicited = False
-        self.timed_out = False
-        self.sent_at = monotonic()
-        self.deadline = inf
+        self._timed_out = False
 
     def note_connection(self, protocol: ResponseHandler) -> bool:
         """Take note of the connection for the request; tell whether it is fit for one."""
@@ -66,29 +60,28 @@ class RequestBody(aiohttp.Payload):
 
     def failed(self, error: Exception, causes: Causes) -> TransportError:
         """Report an exception with the facts of the call."""
-        if self.timed_out:
+        if self._timed_out:
             return TransportError(Cause.TIMED_OUT, self.phase, reused=self.reused)
         if self.unsolicited:
             return TransportError(Cause.UNSOLICITED, self.phase, reused=True)
-        return TransportError.wrap(error, causes, self.phase, reused=self.reused)
+        # aiohttp says "ssl:default" of every connection that failed; the system says why it did.
+        reported = getattr(error, "os_error", error)
+        return TransportError.wrap(reported, causes, self.phase, reused=self.reused)
 
     async def expire(self) -> None:
         """End the wait for sending to make progress, or for the response's head."""
-        self.timed_out = True
+        self._timed_out = True
         self.abort()
 
     def abort(self) -> None:
-        """Close the connection at once; aiohttp's `close` waits until all is written, and with
-        TLS for the peer."""
+        """Close the connection at once; aiohttp would wait until all is written."""
         if self._transport is not None:
             self._transport.abort()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Return the body as text, which aiohttp's base class asks for."""
-        return cast("bytes", self._value).decode(encoding, errors)
+        return self._body.decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send the body."""
         self._transport = writer.transport
         protocol = cast("ResponseHandler", cast("StreamWriter", writer).protocol)
         if self._protocol is not protocol:
@@ -97,7 +90,7 @@ class RequestBody(aiohttp.Payload):
         self.unsolicited = self.reused and protocol.should_close
         if self.unsolicited:
             raise aiohttp.ClientConnectionError(Cause.UNSOLICITED.value)
-        body = memoryview(cast("bytes", self._value))
+        body = memoryview(self._body)
         for start in range(0, len(body), WRITE_SIZE):
             self._progress()
             await writer.write(body[start : start + WRITE_SIZE])
@@ -106,5 +99,5 @@ class RequestBody(aiohttp.Payload):
 
     def _progress(self) -> None:
         self.sent_at = monotonic()
-        if not self.timed_out:
+        if not self._timed_out:
             self._watchdog.limit(self, self._limits.reply(self.sent_at))

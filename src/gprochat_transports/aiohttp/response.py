@@ -14,26 +14,14 @@ import aiohttp
 from gprochat_core import Cause, Phase, TransportError
 
 from ..watchdog import Watchdog
-from .connection import CAUSES
+from .connection import CAUSES, EXCEPTIONS
 from .request import RequestBody
 
 __all__ = ["AiohttpResponse"]
 
-EXCEPTIONS = tuple(CAUSES)
-
 
 class AiohttpResponse:
-    """A `Response` of an aiohttp session.
-
-    Args:
-        response: aiohttp's, its head received.
-        body: the body of its request.
-        watchdog: what limits its waits.
-        decompressed: whether aiohttp undoes content codings.
-
-    Attributes:
-        deadline: when the present wait for bytes ends, by `time.monotonic`.
-    """
+    """A `Response` of an aiohttp session, and a `Wait` of the watchdog."""
 
     def __init__(
         self,
@@ -43,6 +31,14 @@ class AiohttpResponse:
         *,
         decompressed: bool,
     ) -> None:
+        self.deadline = inf
+        self.sent_at = body.sent_at
+        self.status = response.status
+        self.headers: Iterable[tuple[bytes, bytes]] = response.raw_headers
+        if decompressed:
+            self.headers = [
+                header for header in self.headers if header[0].lower() != b"content-encoding"
+            ]
         self._response = response
         self._content = response.content
         self._watchdog = watchdog
@@ -55,14 +51,6 @@ class AiohttpResponse:
         if self._closed is not None:
             self._closed.add_done_callback(self._end)
             self._content.on_eof(self._note_loss)
-        self.deadline = inf
-        self.sent_at = body.sent_at
-        self.status = response.status
-        self.headers: Iterable[tuple[bytes, bytes]] = response.raw_headers
-        if decompressed:
-            self.headers = [
-                header for header in self.headers if header[0].lower() != b"content-encoding"
-            ]
         watchdog.waits.add(self)
 
     async def read(self, timeout: float | None) -> bytes:
@@ -76,7 +64,7 @@ class AiohttpResponse:
             if data := self._left_over():
                 return data
             if self._timed_out:
-                raise TransportError(Cause.TIMED_OUT, Phase.READING) from error
+                raise TransportError(Cause.TIMED_OUT, Phase.READING, reused=self._reused) from error
             raise TransportError.wrap(error, CAUSES, Phase.READING, reused=self._reused) from error
         finally:
             self.deadline = inf

@@ -1,12 +1,13 @@
 """Connections through a SOCKS5 proxy for aiohttp.
 
-aiohttp-socks makes them. Its own TLS handshake, where it fails or is cancelled, waits for the end
-of a stream that never comes, until the time for connecting has run out; so TLS is asyncio's here.
+aiohttp-socks makes them. Its own TLS handshake, where it is cancelled, waits for the end of a
+stream that never comes, until the time for connecting has run out; so TLS is asyncio's here.
 """
 
 import asyncio
 from math import inf
 from ssl import SSLContext
+from typing import Any
 
 from aiohttp_socks import ProxyConnector
 from python_socks.async_.asyncio import Proxy
@@ -17,23 +18,20 @@ __all__ = ["SocksConnector"]
 
 
 class SocksConnector(Connector, ProxyConnector):
-    """aiohttp-socks's connector, with a TLS handshake that ends at once when it fails."""
+    """aiohttp-socks's connector, with a TLS handshake that ends at once when it is cancelled."""
+
+    def __init__(self, proxy_url: str, **settings: Any) -> None:
+        # The base class would keep the proxy's address under private names.
+        super().__init__(host="", port=0, **settings)
+        self._proxy_url = proxy_url
 
     async def _connect_via_proxy(
         self, host: str, port: int, ssl: SSLContext | None = None, timeout: float | None = None
     ) -> tuple[asyncio.Transport, Protocol]:
-        proxy = Proxy(
-            self._proxy_type,
-            self._proxy_host,
-            self._proxy_port,
-            self._proxy_username,
-            self._proxy_password,
-        )
-        # None would stand for a limit of the library's.
-        connected = await proxy.connect(host, port, timeout=inf if timeout is None else timeout)
-        return await self._loop.create_connection(
-            lambda: Protocol(self._loop),
-            sock=connected,
-            ssl=ssl,
-            server_hostname=host if ssl else None,
+        # For None, python-socks would take a limit of 60 seconds.
+        limit = inf if timeout is None else timeout
+        connected = await Proxy.from_url(self._proxy_url).connect(host, port, timeout=limit)
+        loop = asyncio.get_running_loop()
+        return await loop.create_connection(
+            lambda: Protocol(loop), sock=connected, ssl=ssl, server_hostname=host if ssl else None
         )

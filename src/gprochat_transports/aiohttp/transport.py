@@ -1,10 +1,7 @@
 """Sends requests with an aiohttp session: one that the caller passes, or one made here."""
 
 import asyncio
-from base64 import b64encode
-from functools import lru_cache
 from math import inf
-from ssl import SSLContext
 from typing import Final
 from weakref import WeakSet
 
@@ -14,52 +11,39 @@ from yarl import URL
 
 from gprochat_core import Cause, Limits, Request, SendLimits, TransportError
 
+from ..environment import basic_authorization, split_proxy
+from ..options import Settings
 from ..watchdog import AsyncioWatchdog
-from .connection import CAUSES, make_connector
+from .connection import CAUSES, EXCEPTIONS, make_connector
 from .request import RequestBody
 from .response import AiohttpResponse
 
 __all__ = ["AiohttpTransport"]
-
-EXCEPTIONS = tuple(CAUSES)
 
 READ_BUFFER: Final = 64 * 1024
 """Bytes kept for a slow reader after which aiohttp reads no more: twice as many, and one read."""
 
 
 class AiohttpTransport:
-    """A `Transport` over an aiohttp session.
-
-    Args:
-        session: the caller's; None to make one when it is needed, on the running loop.
-        limits: the client's.
-        proxy: the URL of a proxy, as `find_proxy` gives it; None for none.
-        ssl_context: for TLS; None to verify certificates against the system's.
-    """
+    """A `Transport` over the caller's session, or one that is made on the running loop."""
 
     def __init__(
-        self,
-        session: aiohttp.ClientSession | None,
-        limits: Limits,
-        proxy: str | None,
-        ssl_context: SSLContext | None,
+        self, session: aiohttp.ClientSession | None, settings: Settings, proxy: str | None
     ) -> None:
         self._session = session
         self._own_session: aiohttp.ClientSession | None = None
         self._watchdog = AsyncioWatchdog()
         self._served = WeakSet[ResponseHandler]()
-        self._limits = limits
-        self._ssl_context = ssl_context
+        self._limits = settings.limits or Limits()
+        self._ssl_context = settings.ssl_context
         self._socks_proxy = proxy if proxy and proxy.startswith("socks5:") else None
         self._http_proxy: URL | None = None
         self._proxy_headers: dict[str, str] = {}
         if proxy and not self._socks_proxy:
-            url = URL(proxy)
             # aiohttp quotes a proxy's URL in its exceptions, so the password goes apart.
-            self._http_proxy = url.with_user(None)
-            if url.user is not None:
-                credentials = b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
-                self._proxy_headers["Proxy-Authorization"] = f"Basic {credentials}"
+            url, user, password = split_proxy(proxy)
+            self._http_proxy = URL(url)
+            self._proxy_headers = dict(basic_authorization(user, password))
 
     async def send(self, request: Request, limits: SendLimits) -> AiohttpResponse:
         session = self._session or self._open_session()
@@ -80,18 +64,25 @@ class AiohttpTransport:
                 raise_for_status=False,
                 proxy=self._http_proxy,
                 proxy_headers=self._proxy_headers,
-                timeout=client_timeout(limits.connect),
+                # aiohttp's other limits start anew with every byte.
+                timeout=aiohttp.ClientTimeout(connect=limits.connect, sock_connect=limits.connect),
                 read_bufsize=READ_BUFFER,
                 max_line_size=self._limits.max_head_bytes,
                 max_field_size=self._limits.max_head_bytes,
             )
         except EXCEPTIONS as error:
             raise body.failed(error, CAUSES) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # aiohttp cancels, where it is closed, what the calls that wait for a slot wait for.
+            raise TransportError(Cause.LOST, body.phase, detail="the client was closed") from error
         finally:
-            if response is None:
-                body.abort()
             self._watchdog.waits.discard(body)
             body.deadline = inf
+            if response is None:
+                body.abort()
         if body.unsolicited:
             # aiohttp takes the bytes that had arrived before for the answer to this request.
             response.close()
@@ -121,9 +112,3 @@ class AiohttpTransport:
                 trust_env=False,
             )
         return self._own_session
-
-
-@lru_cache(maxsize=8)
-def client_timeout(connect: float | None) -> aiohttp.ClientTimeout:
-    """Return the one time limit that is left to aiohttp: its others start anew with every byte."""
-    return aiohttp.ClientTimeout(connect=connect, sock_connect=connect)

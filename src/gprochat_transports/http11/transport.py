@@ -1,6 +1,5 @@
 """Sends requests over the connections of a pool, directly or by way of a proxy."""
 
-from base64 import b64encode
 from collections.abc import Iterable
 from functools import cache
 from ssl import SSLContext, create_default_context
@@ -10,9 +9,10 @@ import h11
 
 from gprochat_core import Cause, Limits, Phase, Request, SendLimits, TransportError
 
-from ..environment import split_proxy
+from ..environment import basic_authorization, split_proxy
+from ..options import Settings
 from ..pool import Pool
-from .connection import Connection, Headers
+from .connection import Connection
 from .network import Causes, Network
 
 __all__ = ["Http11Response", "Http11Transport"]
@@ -23,19 +23,17 @@ class Http11Transport:
 
     Args:
         network: the event loop's.
-        limits: the client's.
+        settings: the client's limits and TLS.
         proxy: the URL of a proxy, as `find_proxy` gives it; None for none.
-        ssl_context: for TLS; None to verify certificates against the system's.
     """
 
-    def __init__(
-        self, network: Network, limits: Limits, proxy: str | None, ssl_context: SSLContext | None
-    ) -> None:
+    def __init__(self, network: Network, settings: Settings, proxy: str | None) -> None:
+        limits = settings.limits or Limits()
         self._network = network
         self._causes: Causes = {**network.causes, h11.RemoteProtocolError: Cause.MALFORMED}
         self._exceptions = tuple(self._causes)
         self._max_head_bytes = limits.max_head_bytes
-        self._ssl_context = ssl_context
+        self._ssl_context = settings.ssl_context
         self._pool: Pool[Connection] = Pool(limits, network.make_event)
         self._socks_proxy = proxy if proxy and proxy.startswith("socks5:") else None
         self._http_proxy = proxy if proxy and not self._socks_proxy else None
@@ -130,14 +128,6 @@ class Http11Response:
 
     async def aclose(self) -> None:
         await self._pool.release(self._connection, reusable=self._connection.renew())
-
-
-def basic_authorization(user: str, password: str) -> Headers:
-    """Return the header that tells a proxy user and password (RFC 7617); none for neither."""
-    if not (user or password):
-        return []
-    credentials = b64encode(f"{user}:{password}".encode()).decode()
-    return [("Proxy-Authorization", f"Basic {credentials}")]
 
 
 @cache

@@ -7,13 +7,12 @@ the number of calls and connections.
 
 from typing import TYPE_CHECKING, Unpack, cast
 
-from gprochat_core import Limits, Service
+from gprochat_core import Service
 
 from ..client import Client as AnyClient
 from ..client import Transport
 from ..environment import find_proxy, proxy_secrets
 from ..extras import needs
-from ..http11.network import Network
 from ..options import ClientOptions, Settings
 from ..sync import SyncClient as AnySyncClient
 
@@ -52,34 +51,22 @@ class Client(AnyClient):
     ) -> None:
         settings = Settings(**options)
         if client is None:
-            transport, secrets = own_transport(service, settings, AnyioNetwork())
+            proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
+            transport: Transport = Http11Transport(AnyioNetwork(), settings, proxy)
         else:
-            settings.refuse_for("client")
             from .given import GivenTransport
 
-            transport, secrets = GivenTransport(cast("httpx.AsyncClient", client)), []
-        super().__init__(
-            service,
-            transport,
-            timeouts=settings.timeouts,
-            retry=settings.retry,
-            limits=settings.limits,
-            secrets=secrets,
-        )
+            proxy = None
+            settings.refuse_for("client")
+            transport = GivenTransport(cast("httpx.AsyncClient", client))
+        super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
 
 
 class SyncClient(AnySyncClient):
-    """A client that blocks; the same as `Client` without `async` and `await`.
-
-    Threads may share it.
+    """A client that blocks, for any number of threads: `Client` without `async` and `await`.
 
     Args:
-        service: whom to talk to.
-        client: a `Client` of httpx or httpx2 to use, as for `Client`.
-        options: see `gprochat_transports.ClientOptions`.
-
-    Raises:
-        ConfigurationError: as for `Client`.
+        service, client, options: as for `Client`, but `client` is a `Client` of httpx or httpx2.
     """
 
     def __init__(
@@ -91,29 +78,14 @@ class SyncClient(AnySyncClient):
     ) -> None:
         settings = Settings(**options)
         if client is None:
-            transport, secrets = own_transport(service, settings, BlockingNetwork())
+            proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
+            transport: Transport = Http11Transport(BlockingNetwork(), settings, proxy)
         else:
-            settings.refuse_for("client")
             from .given import BlockingGivenTransport
 
-            transport, secrets = BlockingGivenTransport(cast("httpx.Client", client)), []
+            proxy = None
+            settings.refuse_for("client")
+            transport = BlockingGivenTransport(cast("httpx.Client", client))
         super().__init__(
-            AnyClient(
-                service,
-                transport,
-                timeouts=settings.timeouts,
-                retry=settings.retry,
-                limits=settings.limits,
-                secrets=secrets,
-            )
+            AnyClient(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
         )
-
-
-def own_transport(
-    service: Service, settings: Settings, network: Network
-) -> tuple[Transport, list[str]]:
-    """Return a transport with connections of its own, and what errors must not tell of it."""
-    proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
-    limits = settings.limits or Limits()
-    transport = Http11Transport(network, limits, proxy, settings.ssl_context)
-    return transport, proxy_secrets(proxy)

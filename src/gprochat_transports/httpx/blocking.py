@@ -17,6 +17,7 @@ from typing import Final
 from gprochat_core import Cause
 
 from ..http11.network import READ_SIZE, Causes
+from ..pool import Pool
 from ..watchdog import Wait, Watchdog
 from .connection import is_readable
 
@@ -30,29 +31,29 @@ CAUSES: Final[Causes] = {
 }
 
 
-class Deadline(Watchdog, local):
-    """The deadline of the calling thread, with a watchdog's face."""
+class Deadline(Watchdog):
+    """The deadline of the calling thread, with the face of a watchdog."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._at = inf
+        self._thread = local()
 
     def limit(self, wait: Wait | None, seconds: float | None) -> None:
-        self._at = inf if seconds is None else monotonic() + seconds
+        # No thread waits for idle connections to expire: the next call closes them.
+        if not isinstance(wait, Pool):
+            self._thread.at = inf if seconds is None else monotonic() + seconds
 
     def left(self) -> float | None:
-        """Return the seconds until the deadline, None for no limit; never 0, which would mean
-        something else to a socket."""
-        return None if self._at == inf else max(self._at - monotonic(), 0.001)
+        """Return the seconds until the deadline, None for no limit; never 0, which would make a
+        socket not wait at all."""
+        at: float = getattr(self._thread, "at", inf)
+        return None if at == inf else max(at - monotonic(), 0.001)
 
     def wake_at(self, time: float) -> None:
-        raise NotImplementedError
+        """Do nothing: each operation ends by itself."""
 
     async def sleep_until(self, time: float) -> None:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        pass
+        """Do nothing: there is no task."""
 
 
 class BlockingNetwork:

@@ -65,6 +65,7 @@ class GivenResponse:
 
     def __init__(self, response: "httpx.Response", call: Call) -> None:
         self._response = response
+        # Not aiter_raw, which refuses the response of a mock that was made with its text.
         self._body = aiter(cast("httpx.AsyncByteStream", response.stream))
         self._call = call
         self.status = response.status_code

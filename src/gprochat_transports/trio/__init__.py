@@ -2,7 +2,7 @@
 
 from typing import Unpack
 
-from gprochat_core import Limits, Service
+from gprochat_core import Service
 
 from ..client import Client as AnyClient
 from ..environment import find_proxy, proxy_secrets
@@ -30,12 +30,5 @@ class Client(AnyClient):
     def __init__(self, service: Service, **options: Unpack[ClientOptions]) -> None:
         settings = Settings(**options)
         proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
-        limits = settings.limits or Limits()
-        super().__init__(
-            service,
-            Http11Transport(TrioNetwork(), limits, proxy, settings.ssl_context),
-            timeouts=settings.timeouts,
-            retry=settings.retry,
-            limits=limits,
-            secrets=proxy_secrets(proxy),
-        )
+        transport = Http11Transport(TrioNetwork(), settings, proxy)
+        super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
