@@ -21,6 +21,7 @@ from gprochat_core import (
     Service,
     SignatureRejected,
 )
+from gprochat_core.acceptance import FRESHNESS_MS
 from gprochat_core.diagnosis import read_http_date
 from gprochat_core.messages import Encoding, read_messages
 from gprochat_core.request import Draft
@@ -44,6 +45,10 @@ __all__ = ["check", "curl", "read_stdin", "serve", "sign"]
 
 TOLERATED_CLOCK_SKEW: Final = 30.0
 """Seconds; a deployment that checks the time allows five minutes."""
+
+
+MAX_FRESHNESS: Final = 1e9
+"""Seconds; more than anybody means."""
 
 
 def read_stdin() -> str:
@@ -111,6 +116,19 @@ def curl(
         complain("this command contains the site password: do not share it")
 
 
+def read_freshness(_context: click.Context, _option: click.Parameter, text: str) -> int | None:
+    """Read a number of seconds as milliseconds, or "none"."""
+    if text.lower() == "none":
+        return None
+    try:
+        seconds = float(text)
+        if 0 <= seconds <= MAX_FRESHNESS:
+            return round(seconds * 1000)
+    except ValueError:
+        pass
+    raise click.BadParameter("give a number of seconds, 0 or more, or none")
+
+
 @click.command(
     epilog=example(
         "gprochat serve --port 8080",
@@ -135,7 +153,32 @@ def curl(
     help="The API's base URL. Its key: $GPROCHAT_OPENAI_KEY or $OPENAI_API_KEY.",
 )
 @click.option("--openai-model", metavar="NAME", help="The API's name for the model.")
-def serve(host: str, port: int, reply: str, openai_url: str, openai_model: str | None) -> None:
+@click.option(
+    "--freshness",
+    "freshness_ms",
+    metavar="SECONDS|none",
+    default=f"{FRESHNESS_MS // 1000}",
+    show_default=True,
+    callback=read_freshness,
+    help="How far a request's time may be off.",
+)
+@click.option(
+    "--allow-host",
+    "allowed_hosts",
+    metavar="NAME",
+    multiple=True,
+    help="A host name under which a proxy or a page reaches the service, besides this machine's. "
+    "Can be repeated.",
+)
+def serve(
+    host: str,
+    port: int,
+    reply: str,
+    openai_url: str,
+    openai_model: str | None,
+    freshness_ms: int | None,
+    allowed_hosts: tuple[str, ...],
+) -> None:
     """Run a service until Ctrl-C or SIGTERM.
 
     The first line of the output is its URL. Its secret key is $GPROCHAT_SECRET_KEY; if that is not
@@ -144,10 +187,17 @@ def serve(host: str, port: int, reply: str, openai_url: str, openai_model: str |
     if reply == "openai" and openai_model is None:
         raise click.UsageError("--reply openai needs --openai-model")
     model = openai_model if reply == "openai" else None
-    asyncio.run(run_server(host, port, openai_url, model))
+    asyncio.run(run_server(host, port, openai_url, model, freshness_ms, allowed_hosts or None))
 
 
-async def run_server(host: str, port: int, openai_url: str, openai_model: str | None) -> None:
+async def run_server(
+    host: str,
+    port: int,
+    openai_url: str,
+    openai_model: str | None,
+    freshness_ms: int | None,
+    allowed_hosts: tuple[str, ...] | None,
+) -> None:
     from .. import server
 
     configured = service_from_environment()
@@ -165,7 +215,13 @@ async def run_server(host: str, port: int, openai_url: str, openai_model: str | 
     async with (
         answering as answer,
         server.serve(
-            answer, secret_key=secret_key, password=configured.password, host=host, port=port
+            answer,
+            secret_key=secret_key,
+            password=configured.password,
+            host=host,
+            port=port,
+            freshness_ms=freshness_ms,
+            allowed_hosts=allowed_hosts,
         ) as served,
     ):
         click.echo(served.url)

@@ -11,11 +11,12 @@ from email.utils import format_datetime
 from pathlib import Path
 from time import time_ns
 
+import httpx
 import pytest
 
 from gprochat.cli.loops import TRANSPORTS
 from gprochat.server import in_thread, serve
-from gprochat_core import Acceptance, Message, Service, Signer
+from gprochat_core import Acceptance, Draft, Message, Service, Signer
 from tests.peers.scripted import ScriptedPeer, receive, send
 from tests.peers.wire import answer, chunked
 
@@ -137,6 +138,48 @@ def test_serve_takes_the_environments_password() -> None:
         process.communicate(timeout=LIMIT)
     assert refused.exit_code == 1
     assert "Invalid password" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "age", "accepted"),
+    [
+        ([], 200, True),
+        ([], 400, False),
+        (["--freshness", "60"], 200, False),
+        (["--freshness", "0.5e3"], 400, True),
+        (["--freshness", "none"], 10**9, True),
+    ],
+)
+def test_serve_takes_how_old_a_request_may_be(options: list[str], age: int, accepted: bool) -> None:
+    with background("serve", *options, variables=KEY) as process:
+        assert process.stdout is not None
+        service = Service(process.stdout.readline().strip(), secret_key=KEY["GPROCHAT_SECRET_KEY"])
+        request = Draft(service, [Message("user", "Hi")]).sign(time_ns() // 1_000_000 - age * 1000)
+        response = httpx.post(request.url, content=request.body, trust_env=False)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=LIMIT)
+    assert response.status_code == (200 if accepted else 401)
+
+
+@pytest.mark.parametrize("freshness", ["", "-1", "nan", "inf", "1e10", "5 minutes"])
+def test_serve_refuses_another_freshness(freshness: str) -> None:
+    result = invoke("serve", "--freshness", freshness, variables=KEY)
+    assert result.exit_code == 2
+    assert "a number of seconds, 0 or more, or none" in result.stderr
+
+
+def test_serve_takes_host_names_to_allow() -> None:
+    options = ["--allow-host", "chat.example", "--allow-host", "chat.test"]
+    with background("serve", *options, variables=KEY) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        statuses = [
+            httpx.get(url, headers={"host": name}, trust_env=False).status_code
+            for name in ("chat.example", "chat.test", "evil.example")
+        ]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=LIMIT)
+    assert statuses == [404, 404, 403]
 
 
 def test_serve_on_a_port_that_is_taken_is_one_line() -> None:
