@@ -10,8 +10,9 @@ A service says to a client what a deployment of the family says (docs/protocol.m
 from gprochat_transports.extras import needs
 
 with needs("server"):
-    from .answers import Answer, UpstreamError, echo, openai
+    from .answers import Answer, echo
     from .bodies import MAX_REQUEST_BYTES
+    from .bridge import UpstreamError, openai
     from .lifecycle import Server, serve
 from .signals import stop_signal
 from .threads import in_thread
