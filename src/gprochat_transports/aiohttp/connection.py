@@ -85,7 +85,8 @@ class Connector(aiohttp.TCPConnector):
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+        initialize: Callable[..., None] = super().__init__
+        initialize(**settings)
         # How aiohttp makes its connections is private. If the name goes, they are aiohttp's own,
         # and only the saving is lost.
         make: Callable[..., ResponseHandler] = Protocol
