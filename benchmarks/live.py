@@ -12,8 +12,10 @@ from .measure import Report, Settings, Turns, alone
 from .processes import Peer, Subject, Worker
 from .subjects import (
     AIOHTTP,
+    AIOHTTP_UVLOOP,
     BARE,
     BARE_AIOHTTP,
+    BARE_AIOHTTP_UVLOOP,
     BARE_ASYNCIO,
     BARE_TRIO,
     G4F,
@@ -95,6 +97,7 @@ def groups(states: list[str], settings: Settings) -> list[list[Live]]:
             group += [Live(bare, 100, state), Live(adapter, 100, state)]
             if state == SETTLED and not settings.quick:
                 group += [Live(adapter, 2000), Live(bare, 2000)]
+        group += [Live(subject, 100, state) for subject in (BARE_AIOHTTP_UVLOOP, AIOHTTP_UVLOOP)]
         group += [Live(subject, 100, state) for subject in (BARE_ASYNCIO, G4F, OPENAI)]
         # litellm cannot take 100 such streams on one core.
         group += [Live(subject, 50, state) for subject in (AIOHTTP, LITELLM, TRIO)]
@@ -115,7 +118,7 @@ def run(settings: Settings) -> Report:
             turns.take(settings.rounds, {live: partial(runs.measure, live) for live in group})
 
     for state in states:
-        for adapter, bare in BARE.items():
+        for adapter, bare in {**BARE, AIOHTTP_UVLOOP: BARE_AIOHTTP_UVLOOP}.items():
             ratios = turns.ratios(Live(adapter, 100, state), Live(bare, 100, state))
             report.at_most(f"{adapter.name} / {bare.name}, 100 streams, {state}", 1.05, ratios)
         for adapter in (AIOHTTP, TRIO):
