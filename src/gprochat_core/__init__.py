@@ -1,7 +1,8 @@
 """The GPROChat protocol without I/O: values and bytes in, values and bytes out.
 
-Signed requests are built, streamed replies parsed and failures judged here; moving the bytes is
-for `gprochat_transports`, or for your own code. Standard library only, no clock, no sockets.
+This package builds signed requests, parses streamed replies and decides what each failure means.
+`gprochat_transports`, or code of your own, sends and receives the bytes. It uses the standard
+library only, and neither a clock nor a socket.
 """
 
 from .acceptance import Acceptance, Accepted, Refusal

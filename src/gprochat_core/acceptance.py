@@ -1,8 +1,7 @@
-"""The service's half: what a service does with a request's body, and how it words its answers.
+"""The service's half: parses and verifies the body of a request, and words the refusals.
 
-It serves tests, the embedded service, and whoever hosts one. Checks and refusals come in the
-order of the table in docs/protocol.md, "Errors": the conversation, the password, the signature with
-its time.
+Tests and the embedded service use it. It checks in the order of the table in docs/protocol.md,
+"Errors": the conversation, the password, the signature with its time.
 """
 
 import json
@@ -23,7 +22,7 @@ __all__ = [
 ]
 
 FRESHNESS_MS: Final = 5 * 60 * 1000
-"""Milliseconds that a request's time may differ from the service's, either way."""
+"""Milliseconds that the time of a request may be before or after the service's."""
 
 REPLY_CONTENT_TYPE: Final = "text/plain; charset=utf-8"
 
@@ -44,7 +43,7 @@ class Refusal(Exception):
 
     Attributes:
         status: the HTTP status of the answer.
-        message: what its body says.
+        message: the message in the answer's body.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -54,16 +53,16 @@ class Refusal(Exception):
 
     @property
     def body(self) -> bytes:
-        """The answer's body."""
+        """The answer's body: JSON in UTF-8."""
         return error_body(self.message)
 
 
 class Accepted(NamedTuple):
-    """A request that holds.
+    """A request that was accepted.
 
     Attributes:
-        messages: the conversation, oldest first, the last message the user's.
-        time_ms: when it was signed, Unix time in milliseconds.
+        messages: the conversation, oldest first; the last message is the user's.
+        time_ms: when the request was signed, Unix time in milliseconds.
     """
 
     messages: tuple[Message, ...]
@@ -71,7 +70,7 @@ class Accepted(NamedTuple):
 
 
 def error_body(message: str, code: str | None = None) -> bytes:
-    """Word an error as the service does: JSON in UTF-8."""
+    """Return the body of an error as the service writes it: JSON in UTF-8."""
     error = {"message": message} if code is None else {"message": message, "code": code}
     return json.dumps({"error": error}, ensure_ascii=False, separators=(",", ":")).encode(
         errors="replace"
@@ -79,11 +78,12 @@ def error_body(message: str, code: str | None = None) -> bytes:
 
 
 class Acceptance:
-    """Decides on requests to one deployment.
+    """Accepts or refuses the requests to one deployment.
 
     Args:
         service: the deployment, with its secret key and, if it has one, its password.
-        freshness_ms: milliseconds that a request's time may be off, either way; None for any.
+        freshness_ms: milliseconds that the time of a request may be before or after the service's;
+            None for no check.
 
     Raises:
         ConfigurationError: the service has no secret key, or `freshness_ms` is negative.
@@ -99,14 +99,14 @@ class Acceptance:
         self._freshness_ms = freshness_ms
 
     def accept(self, body: bytes, now_ms: int) -> Accepted:
-        """Return what a request asks, of either dialect, if it holds.
+        """Return a request's conversation, in whichever encoding it is.
 
         Args:
             body: the request's body.
             now_ms: the time, Unix time in milliseconds.
 
         Raises:
-            Refusal: it does not hold; the refusal is what to answer.
+            Refusal: the request is not accepted; the refusal is the answer to send.
         """
         request = read_object(body)
         messages = request.get("messages")
@@ -122,9 +122,9 @@ class Acceptance:
             raise Refusal(401, WRONG_PASSWORD)
         time_ms, signature = request.get("time"), request.get("sign")
         if type(time_ms) is not int:
-            raise Refusal(400, "Invalid time: an integer of milliseconds is needed.")
+            raise Refusal(400, "Invalid time: it must be an integer of milliseconds.")
         if not isinstance(signature, str):
-            raise Refusal(400, "Invalid sign: a string is needed.")
+            raise Refusal(400, "Invalid sign: it must be a string.")
         if not self._signer.verify(signature, time_ms, conversation[-1].text):
             raise Refusal(401, WRONG_SIGNATURE)
         if self._freshness_ms is not None and abs(now_ms - time_ms) > self._freshness_ms:
@@ -132,12 +132,12 @@ class Acceptance:
         return Accepted(conversation, time_ms)
 
     def is_password(self, password: object) -> bool:
-        """Tell, in constant time, whether this is the password, or none is needed."""
+        """Tell in constant time whether this is the password; true for any if there is none."""
         if self._password is None:
             return True
         if not isinstance(password, str):
             return False
-        # JSON may hold a lone surrogate; made a "?", it would match one.
+        # JSON may hold a lone surrogate. Encoded as "?", it would match a "?" of the password.
         given = password.encode(errors="surrogatepass")
         return is_same(given, self._password.encode())
 
@@ -148,12 +148,12 @@ def refuse_constant(name: str) -> NoReturn:
 
 def read_object(body: bytes) -> dict[str, object]:
     try:
-        # As JavaScript's Request.json() does: UTF-8 only, a byte order mark dropped, no NaN.
+        # Like JavaScript's Request.json(): UTF-8 only, without a byte order mark, and no NaN.
         value = json.loads(body.decode("utf-8-sig"), parse_constant=refuse_constant)
     except (ValueError, RecursionError):
-        raise Refusal(400, "Invalid body: it is not JSON that can be read.") from None
+        raise Refusal(400, "Invalid body: it is not valid JSON.") from None
     if not isinstance(value, dict):
-        raise Refusal(400, "Invalid body: a JSON object is needed.")
+        raise Refusal(400, "Invalid body: it must be a JSON object.")
     return cast("dict[str, object]", value)
 
 
@@ -165,7 +165,7 @@ def read_wire_message(index: int, message: object) -> Message:
         raise refuse("is not an object")
     fields = cast("dict[str, object]", message)
     role = fields.get("role")
-    # A role may be a list or an object, which no dict looks up.
+    # A list or an object cannot be looked up in a dict.
     if not isinstance(role, str) or role not in WIRE_ROLES:
         raise refuse("has an unknown role")
     text = fields["content"] if "content" in fields else read_parts(fields.get("parts"))

@@ -1,7 +1,7 @@
-"""Content codings: a compressed body back to plain bytes, a piece at a time, within bounds.
+"""Content codings: decompresses a body piece by piece, and never more of it than is wanted.
 
-Requests ask for `identity`, but a proxy may compress all the same. Decoding here and not in a
-transport lets all transports hand over the bytes of the wire, and behave alike (RFC 9110, 8.4.1).
+Requests ask for `identity`, but a proxy may compress a reply all the same (RFC 9110, 8.4.1). The
+core decompresses, not the transports, so that all transports behave alike.
 """
 
 import zlib
@@ -21,14 +21,14 @@ CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 
 
 class Inflater:
-    """Decodes one body.
+    """Decompresses one body.
 
     Args:
-        coding: one of `CODINGS`. A "deflate" without the zlib wrapper, which RFC 9110 notes some
-            servers send, is understood too.
+        coding: one of `CODINGS`. "deflate" may come without its zlib wrapper, as some servers send
+            it (RFC 9110, 8.4.1.2).
 
     Attributes:
-        corrupt: whether something in the data, or after its end, makes no sense.
+        corrupt: whether the data is not valid, or is followed by other data.
     """
 
     __slots__ = ("_begin", "_gzip", "_inflate", "corrupt")
@@ -41,19 +41,19 @@ class Inflater:
 
     @property
     def complete(self) -> bool:
-        """Whether the compressed data has come to its end; true before any of it, too."""
+        """Whether the end of the compressed data has been reached; true before its first byte."""
         if self._inflate is None:
             return not self._begin
         return self._inflate.eof or not self._begin
 
     def decode(self, data: bytes, max_length: int) -> bytes:
-        """Return what some more bytes decode to, `max_length` bytes of it at most.
+        """Decompress more bytes; return at most `max_length` bytes.
 
-        What is over is not kept: who meets the limit is through with this body. Of data that
-        turns out to be corrupt, what precedes the fault is returned.
+        Bytes beyond `max_length` are lost: a body that reaches the limit is not read further. If
+        the data is corrupt, the bytes before the fault are returned.
         """
         if self._inflate is None:
-            # The zlib wrapper shows in the first two bytes (RFC 1950, 2.2).
+            # The first two bytes tell whether there is a zlib wrapper (RFC 1950, 2.2).
             self._begin += data
             if len(self._begin) < 2:
                 return b""
@@ -63,7 +63,7 @@ class Inflater:
         else:
             self._begin = self._begin or data[:1]
         plain = bytearray()
-        # In short parts, because zlib copies the rest of a part at the end of each gzip member.
+        # In short parts, because at the end of each gzip member zlib copies the rest of its input.
         for start in range(0, len(data), PART):
             self._decode_part(data[start : start + PART], plain, max_length)
         return bytes(plain[:max_length])
@@ -82,7 +82,7 @@ class Inflater:
                 plain += inflate.decompress(data, max_length - len(plain))
             except zlib.error:
                 self.corrupt = True
-                # For data with a fault zlib returns nothing; byte by byte, what precedes the fault.
+                # zlib returns nothing for a part with a fault; byte by byte it returns the rest.
                 with suppress(zlib.error):
                     for byte in data:  # pragma: no branch (the fault ends the loop)
                         plain += before.decompress(bytes((byte,)))

@@ -1,8 +1,8 @@
-"""Which error an answer is that is not a reply: status, headers and body to one typed error.
+"""Which error an answer is: a status, headers and a body that are not a reply in, an error out.
 
-The table is in docs/protocol.md, "Errors". A status that gateways send with any body (408, 413,
-429, 5xx) speaks for itself; for all others an HTML page means that no service of this family is
-here.
+The table is in docs/protocol.md, "Errors". Gateways send some statuses (408, 413, 429, 5xx) with
+any body, so these statuses decide alone. With any other status, an HTML page means that the server
+is not a service of this family.
 """
 
 import json
@@ -34,16 +34,16 @@ __all__ = [
 ]
 
 MAX_ERROR_BODY: Final = 64 * 1024
-"""Bytes of an error's body that are read; what is beyond can only repeat."""
+"""Bytes of an error's body that are read; no message is longer."""
 
 MAX_MESSAGE: Final = 500
-"""Characters of a service's message that an error quotes."""
+"""Characters of a service's message that an error quotes at most."""
 
 HIDDEN_RATE_LIMIT: Final = ("429 Too Many Requests", "Quota exceeded")
-"""What a model's rate limit says inside a 500."""
+"""What the message of a 500 contains if the model's rate limit caused it."""
 
 MISCONFIGURED: Final = "API key not valid"
-"""What a deployment says in a 500 whose model refuses its key."""
+"""What the message of a 500 contains if the model refuses the deployment's key."""
 
 NO_SECRETS: Final = Redactor(())
 
@@ -60,7 +60,7 @@ HTTP_DATE: Final = re.compile(
 
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return headers by lower-case name; several of one name are joined by commas (RFC 9110)."""
+    """Return headers by lower-case name; commas join the values of one name (RFC 9110, 5.3)."""
     fields: dict[str, list[str]] = {}
     for name, value in headers:
         values = fields.setdefault(name.decode("latin-1").lower(), [])
@@ -69,17 +69,17 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def check_head(status: int, headers: Collection[tuple[bytes, bytes]], max_bytes: int) -> None:
-    """Refuse a response that no honest service sends, however a transport would read it.
+    """Refuse a response that no honest service sends, whether or not the transport accepts it.
 
     Raises:
-        NotTheService: its headers are longer than `max_bytes`, or it tells its body's length in
-            two ways, which different readers would cut differently (RFC 9112, 6.3).
+        NotTheService: the headers are longer than `max_bytes`, or they give two lengths of the
+            body, which different programs would read differently (RFC 9112, 6.3).
     """
     size = 0
     chunked = False
     lengths: set[bytes] = set()
     for raw_name, value in headers:
-        # Each header's line also has a colon, a space and a line break.
+        # The line of a header also has a colon, a space and a line break.
         size += len(raw_name) + len(value) + 4
         name = raw_name.lower()
         if name == b"content-length":
@@ -94,29 +94,29 @@ def check_head(status: int, headers: Collection[tuple[bytes, bytes]], max_bytes:
         )
     if len(lengths) + chunked > 1:
         raise NotTheService(
-            "the response tells its length in two ways, so its end cannot be known; "
+            "the response gives its length in two ways, so its end cannot be known; "
             "check what stands in front of the service",
             status=status,
         )
 
 
 def read_http_date(text: str) -> float | None:
-    """Return an HTTP date as Unix time in seconds, None where it is not one."""
+    """Return an HTTP date (RFC 9110, 5.6.7) as Unix time in seconds; None for any other text."""
     match = HTTP_DATE.fullmatch(text)
     if match is None:
         return None
-    # Few answers need a date read, so what reads it is imported no sooner.
+    # Imported here, because few answers need it.
     from datetime import UTC, datetime
 
     year = int(match["year"] or match["year2"])
     if year < 100:
-        # RFC 850's two digits; RFC 9110 puts what would be far in the future into the past.
+        # RFC 850's two digits. RFC 9110 puts a year that would be far in the future into the past.
         year += 2000 if year < 70 else 1900
     hour, minute, second = (match["time"] or match["time2"]).split(":")
     try:
         month = MONTHS.index(match["month"] or match["month2"]) + 1
         day = int(match["day"] or match["day2"])
-        # A leap second is the only 60 there is, and datetime has none.
+        # Only a leap second is the second 60, which datetime does not have.
         date = datetime(year, month, day, int(hour), int(minute), min(int(second), 59), tzinfo=UTC)
     except ValueError:
         return None
@@ -124,14 +124,14 @@ def read_http_date(text: str) -> float | None:
 
 
 def read_retry_after(headers: Mapping[str, str], now: float | None) -> float | None:
-    """Return the seconds that a Retry-After header asks to wait, None where it asks nothing.
+    """Return how many seconds a Retry-After header asks to wait; None if there is none.
 
-    A date is measured against the response's own Date, so that a wrong clock here changes
-    nothing; `now`, Unix time in seconds, stands in where the response has none.
+    A date is compared with the response's Date header, so that this machine's clock does not
+    matter, or with `now`, Unix time in seconds, if the response has no Date header.
     """
     value = headers.get("retry-after", "")
     if value.isascii() and value.isdigit():
-        # No wait is as long as this; int() of thousands of digits would fail.
+        # 12 digits are longer than any wait; int() refuses thousands of digits.
         return float(value[:12])
     date = read_http_date(value)
     reference = read_http_date(headers.get("date", ""))
@@ -143,13 +143,13 @@ def read_retry_after(headers: Mapping[str, str], now: float | None) -> float | N
 
 
 def is_html(headers: Mapping[str, str]) -> bool:
-    """Tell whether an answer is a web page."""
+    """Tell whether an answer is an HTML page, by its Content-Type header."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     return media_type in ("text/html", "application/xhtml+xml")
 
 
 def is_settled_by_head(status: int, headers: Mapping[str, str]) -> bool:
-    """Tell whether an answer is diagnosed without its body."""
+    """Tell whether the body of an answer makes no difference to the error that it is."""
     if status in (408, 413, 429) or 500 <= status <= 599:
         return False
     return is_html(headers) or status in (404, 405) or not 400 <= status <= 499
@@ -186,27 +186,32 @@ def diagnose(
     status: int,
     headers: Mapping[str, str],
     body: bytes,
+    *,
     now: float | None = None,
+    waited: float = 0.0,
     redactor: Redactor = NO_SECRETS,
 ) -> ResponseError:
     """Return the error that an answer is.
 
     Args:
         status: the HTTP status of an answer that is not a reply.
-        headers: by lower-case name, as `read_headers` gives them.
-        body: its beginning, `MAX_ERROR_BODY` bytes at most; b"" where the head settles it.
-        now: Unix time in seconds when it arrived; None where that is not known.
-        redactor: removes secrets from what the error quotes.
+        headers: the headers by lower-case name, as `read_headers` returns them.
+        body: the first `MAX_ERROR_BODY` bytes of the body; b"" if `is_settled_by_head`.
+        now: when the answer arrived, Unix time in seconds; None if unknown.
+        waited: seconds from the attempt's begin to `now`.
+        redactor: removes secrets from the texts that the error quotes.
     """
     if is_settled_by_head(status, headers):
         return diagnose_head(status, headers, redactor)
     said, said_code = read_error_body(headers, body)
     message = one_line(redactor.redact(said))
     code = None if said_code is None else one_line(redactor.redact(said_code))
-    answered = f'answered {status}: "{message}"' if message else f"answered {status} without a word"
+    answered = (
+        f'answered {status}: "{message}"' if message else f"answered {status} without a message"
+    )
 
     if status in (401, 403):
-        skew = read_clock_skew(headers, now)
+        skew = read_clock_skew(headers, now, waited)
         kind, advice = diagnose_authentication(said.lower(), skew)
         return kind(
             f"the service {answered}; {advice}",
@@ -248,7 +253,7 @@ def diagnose(
 def diagnose_head(status: int, headers: Mapping[str, str], redactor: Redactor) -> NotTheService:
     if 300 <= status <= 399:
         location = redactor.redact(headers.get("location", ""))
-        target = f"to {location[:MAX_MESSAGE]!r}" if location else "without saying where to"
+        target = f"to {location[:MAX_MESSAGE]!r}" if location else "without a location"
         return NotTheService(
             f"redirected ({status}) {target}; a redirect is never followed, because it would send "
             "the signed request to another host: set the service's URL to where it is",
@@ -262,10 +267,16 @@ def diagnose_head(status: int, headers: Mapping[str, str], redactor: Redactor) -
     )
 
 
-def read_clock_skew(headers: Mapping[str, str], now: float | None) -> float | None:
-    """Return how many seconds the service's clock is ahead of this machine's."""
+def read_clock_skew(headers: Mapping[str, str], now: float | None, waited: float) -> float | None:
+    """Return how many seconds the service's clock is ahead of this machine's.
+
+    The service wrote its Date at some moment of the wait; only what is outside of it is skew.
+    """
     date = read_http_date(headers.get("date", ""))
-    return None if date is None or now is None else date - now
+    if date is None or now is None:
+        return None
+    ahead = date - now
+    return ahead if ahead > 0 else min(0.0, ahead + waited)
 
 
 def diagnose_authentication(said: str, skew: float | None) -> tuple[type[AuthenticationError], str]:

@@ -1,11 +1,12 @@
-"""Every error a user of gprochat can meet, in one tree.
+"""Every error that a user of gprochat can meet, in one tree.
 
-An error says in its message what happened and what to do about it; what a program needs to
-decide is in its attributes. Three branches share attributes:
+The message of an error says what happened and what to do. Its attributes hold what a program needs
+to decide. Two branches have attributes in common:
 
-* `ResponseError`: the service answered, and its answer was not a reply;
-* `IncompleteReply`: a reply began and did not end well; `text` is what arrived of it;
-* everything else happened before the service said anything.
+* `ResponseError`: the service answered, and its answer is not a reply;
+* `IncompleteReply`: a reply did not end well; `text` is the part that arrived.
+
+All other errors happen before the service answers.
 
 `TransportError` at the end is not part of the tree: with it a transport reports to the core what
 failed (`Cause`) and when (`Phase`). The core turns it into one of the errors above, so users never
@@ -43,7 +44,7 @@ __all__ = [
 
 
 class GPROChatError(Exception):
-    """The base of every error this library raises on purpose."""
+    """The base of every error that this library raises on purpose."""
 
 
 class ConfigurationError(GPROChatError, ValueError):
@@ -51,15 +52,15 @@ class ConfigurationError(GPROChatError, ValueError):
 
 
 class UsageError(GPROChatError, RuntimeError):
-    """A client or a reply was used where it cannot be: after closing, or from another loop."""
+    """A client, reply or exchange was used at the wrong time, or on another event loop."""
 
 
 class InvalidMessages(GPROChatError, ValueError):
-    """The conversation cannot be sent; nothing has been.
+    """The conversation cannot be sent, and nothing was sent.
 
     Attributes:
-        index: which message is at fault, counted from 0; None where it is not a single one.
-        position: the character in that message's text, counted from 0, where that is known.
+        index: which message is at fault, counted from 0; None if not a single message is.
+        position: the character at fault in that message's text, counted from 0; None if unknown.
     """
 
     def __init__(self, what: str, *, index: int | None = None, position: int | None = None) -> None:
@@ -69,14 +70,14 @@ class InvalidMessages(GPROChatError, ValueError):
 
 
 class ConnectError(GPROChatError):
-    """There was no connection: refused, an unknown host name, TLS, a proxy, or lost too early."""
+    """No connection could be made, or it was lost before an answer: DNS, TCP, TLS, a proxy."""
 
 
 class ConnectTimeout(ConnectError):
-    """There was no connection in time.
+    """No connection could be made in time.
 
     Attributes:
-        seconds: the limit that ran out.
+        seconds: the limit that ran out, in seconds; None if it was not one of `Timeouts`.
     """
 
     def __init__(self, what: str, *, seconds: float | None = None) -> None:
@@ -88,14 +89,14 @@ class ResponseError(GPROChatError):
     """The service, or a gateway or proxy in front of it, answered with something else than a reply.
 
     Attributes:
-        status: the HTTP status.
-        message: what the response's body said, "" where it said nothing readable.
-        code: the `code` of the response's JSON error, where there was one.
-        retry_after: how many seconds the service asks to wait; None where it did not say. Only
-            RateLimited and ServiceFailed have it.
-        clock_skew: how many seconds the service's clock is ahead of this machine's, by the
-            response's Date header; None where it had none. Only AuthenticationError has it.
-        location: where a redirect pointed; it is never followed. Only NotTheService has it.
+        status: the HTTP status; 0 if the answer was not HTTP.
+        message: the message in the response's body, at most 500 characters; "" if there was none.
+        code: the `code` of the response's JSON error; None if there was none.
+        retry_after: how many seconds the service asks to wait; None if it does not ask. Set on
+            RateLimited and ServiceFailed.
+        clock_skew: how many seconds the service's clock is ahead of this machine's, measured by
+            the response's Date header; None if there was none. Set on AuthenticationError.
+        location: the target of a redirect, which is never followed. Set on NotTheService.
     """
 
     def __init__(
@@ -119,15 +120,15 @@ class ResponseError(GPROChatError):
 
 
 class BadRequest(ResponseError):
-    """The service cannot take this request: a wrong conversation (400), too long a one (413)."""
+    """The service rejects this request: a wrong conversation (400), one that is too long (413)."""
 
 
 class AuthenticationError(ResponseError):
-    """The service does not let this request in (401, 403)."""
+    """The service denies access (401, 403)."""
 
 
 class SignatureRejected(AuthenticationError):
-    """The signature does not hold: a wrong secret key, or a clock that is off."""
+    """The signature is wrong: another secret key, or this machine's clock is off."""
 
 
 class PasswordRejected(AuthenticationError):
@@ -135,22 +136,22 @@ class PasswordRejected(AuthenticationError):
 
 
 class RateLimited(ResponseError):
-    """Too many requests: a 429, or the model's 429 that hides in a 500."""
+    """Too many requests: status 429, or a 500 with the model's 429 in its message."""
 
 
 class ServiceFailed(ResponseError):
-    """The service, its model or a gateway in front of it failed (5xx, 408)."""
+    """The service, its model, or a gateway in front of it failed (5xx, 408)."""
 
 
 class NotTheService(ResponseError):
-    """The answer is not from a service of this family: a redirect, a 404, a page, no HTTP."""
+    """No service of this family answered: a redirect, a 404, an HTML page, not HTTP."""
 
 
 class IncompleteReply(GPROChatError):
     """A reply did not end well.
 
     Attributes:
-        text: all of the reply that arrived.
+        text: the part of the reply that arrived.
     """
 
     def __init__(self, what: str, *, text: str = "") -> None:
@@ -162,8 +163,8 @@ class ReplyTimeout(IncompleteReply):
     """The service was silent for too long, or the whole call took too long.
 
     Attributes:
-        limit: which limit ran out.
-        seconds: how long it was.
+        limit: which limit of `Timeouts` ran out.
+        seconds: that limit in seconds.
     """
 
     def __init__(
@@ -180,15 +181,15 @@ class ReplyTimeout(IncompleteReply):
 
 
 class TruncatedReply(IncompleteReply):
-    """The connection ended, or its bytes made no sense, before the reply was complete."""
+    """The connection ended, or broke the rules of HTTP, before the reply was complete."""
 
 
 class InterruptedReply(IncompleteReply):
-    """The service failed in the middle of the reply, and said so; `text` leaves that remark out."""
+    """The service failed during the reply and appended its failure marker; `text` is without it."""
 
 
 class ReplyTooLong(IncompleteReply):
-    """The reply passed the caller's limit."""
+    """The reply is longer than `Limits.max_reply_bytes`."""
 
 
 class Cause(Enum):
@@ -222,16 +223,16 @@ class Phase(Enum):
 
 
 class TransportError(Exception):
-    """What a transport raises when it fails: the facts, for the core to judge.
+    """What a transport raises when it fails. It states facts; the core decides what they mean.
 
-    Raise it from the library's own exception (`raise TransportError.wrap(...) from error`): that
-    one becomes the `__cause__` of the error which the user gets.
+    Raise it from the library's exception (`raise TransportError.wrap(...) from error`), which then
+    becomes the `__cause__` of the error that the user gets.
 
     Attributes:
         cause: what the library reported.
         phase: how far the call was.
         reused: whether the connection had served an earlier request.
-        detail: the library's words, for the message that a user reads; may be "".
+        detail: the library's words, for the message that the user reads; may be "".
     """
 
     def __init__(
@@ -260,8 +261,8 @@ class TransportError(Exception):
 
         Args:
             error: the exception.
-            causes: what each of the library's exceptions reports. The class of `error` or one of
-                its bases must be among them; the one nearest to the class of `error` counts.
+            causes: the cause that each class of exception reports. It holds the class of `error`
+                or one of its bases; the first in the class's method resolution order counts.
             phase, reused: as the attributes.
         """
         cause = next(causes[kind] for kind in type(error).__mro__ if kind in causes)
@@ -269,7 +270,7 @@ class TransportError(Exception):
 
 
 def words(error: BaseException) -> str:
-    """Return an exception's words: its own, else those of what caused it, else its class name."""
+    """Return an exception's message, else the message of its cause or context, else its class."""
     link: BaseException | None = error
     while link is not None:
         if str(link):

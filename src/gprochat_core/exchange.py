@@ -190,6 +190,7 @@ class Exchange:
         self._limits = limits or Limits()
         self._deadline = None if self._timeouts.total is None else now + self._timeouts.total
         self._clock = clock or Clock()
+        self._attempted_ms = 0
         self._signed_correction_ms = 0
         self._retried_for_clock = False
         self._parser: ReplyParser | None = None
@@ -223,6 +224,7 @@ class Exchange:
         self.attempts += 1
         self._parser = None
         self._body_begun = self._stale = False
+        self._attempted_ms = now_ms
         self._signed_correction_ms = self._clock.correction_ms
         return self._draft.sign(now_ms + self._signed_correction_ms)
 
@@ -288,6 +290,7 @@ class Exchange:
                 max_bytes=self._limits.max_reply_bytes,
                 keep_text=self._keep_text,
                 now=now_ms / 1000,
+                waited=(now_ms - self._attempted_ms) / 1000,
                 redactor=self._redactor,
             )
         except GPROChatError as error:
@@ -398,14 +401,13 @@ class Exchange:
         match verdict:
             case "no slot" | "not in time":
                 seconds = self._timeouts.connect
-                within = "in time" if seconds is None else f"within {seconds} s"
                 if verdict == "no slot":
-                    what = f"no connection was free {within}"
+                    what = f"no connection was free {within(seconds)}"
                     advice = "raise Limits(max_connections=...) or make fewer calls at once"
                 else:
-                    what = f"no connection {within}"
+                    what = f"no connection {within(seconds)}"
                     advice = "check URL, network and proxy"
-                return ConnectTimeout(f"{what}{detail}; {advice}", seconds=seconds)
+                return ConnectTimeout(f"{what}; {advice}", seconds=seconds)
             case "unreachable":
                 return ConnectError(f"no connection{detail}; check URL, network and proxy")
             case "no reply":
@@ -437,19 +439,15 @@ class Exchange:
             # The status alone tells which error the response is.
             return self._parser.cut("its body did not come in time")
         text = "" if self._parser is None else self._parser.partial_text()
-        seconds = {
-            "first_byte": self._timeouts.first_byte,
-            "idle": self._timeouts.idle,
-            "total": self._timeouts.total,
-        }[limit]
+        seconds: float | None = getattr(self._timeouts, limit)
         what = {
-            "first_byte": "no reply began within",
-            "idle": "the reply stood still for",
-            "total": "the call was not over within",
+            "first_byte": "no reply began",
+            "idle": "the reply did not go on",
+            "total": "the call was not over",
         }[limit]
         return ReplyTimeout(
-            f"{what} {seconds} s, {len(text)} characters arrived; "
-            f"try again or allow more: Timeouts({limit}=...)",
+            f"{what} {within(seconds)}, {len(text)} characters arrived; "
+            f"try again or raise Timeouts({limit}=...)",
             text=text,
             limit=limit,
             seconds=seconds,
@@ -457,3 +455,7 @@ class Exchange:
 
     def _refuse(self, method: str) -> NoReturn:
         raise UsageError(f"{method}() {self.state.value}; {NEXT_STEP[self.state]}")
+
+
+def within(seconds: float | None) -> str:
+    return "in time" if seconds is None else f"within {seconds} s"

@@ -1,7 +1,7 @@
-"""Conversations: what a caller may pass, and how each dialect writes it on the wire.
+"""Conversations: what a caller may pass, and how each encoding writes it on the wire.
 
-A caller's words become `Message` values first, checked once; an encoding then turns them into
-the JSON array of the request and the text that is signed. The rules are in docs/protocol.md, "How
+What a caller passes becomes `Message` values, which are checked once. An encoding turns them into
+the JSON array of the request and the text to sign. The rules are in docs/protocol.md, "How
 conversations of other shapes become wire messages" and "The relatives' dialect".
 """
 
@@ -45,14 +45,14 @@ to_json: Final = JSONEncoder(ensure_ascii=False).encode
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation, checked when it is made.
+    """One message of a conversation.
 
     Args:
         role: "system", "user" or "assistant"; "developer" becomes "system".
-        text: what was said; may be empty.
+        text: the message's text; may be empty.
 
     Raises:
-        InvalidMessages: an unknown role, a text that is not a str or holds a lone surrogate.
+        InvalidMessages: the role is unknown, or the text is not a str or holds a lone surrogate.
     """
 
     role: Role
@@ -69,7 +69,7 @@ class Message:
                 "(which the wire calls 'model')"
             ) from None
         if not isinstance(self.text, str):
-            raise InvalidMessages(f"a message's text is a str, not {type(self.text).__name__}")
+            raise InvalidMessages(f"a message's text must be a str, not {type(self.text).__name__}")
         utf8(self.text)
         object.__setattr__(self, "role", role)
         object.__setattr__(self, "json", to_json(self.text).encode()[1:-1])
@@ -78,18 +78,18 @@ class Message:
 Conversation: TypeAlias = (
     str | Message | Mapping[str, object] | Iterable[str | Message | Mapping[str, object]]
 )
-"""What a caller may pass: a prompt, a message, or several of either or of role/content dicts."""
+"""What a caller may pass: a prompt, a message, a role/content dict, or an iterable of these."""
 
 
 def read_messages(conversation: object) -> list[Message]:
-    """Return a `Conversation` as messages, oldest first; what a caller passed is checked here.
+    """Check a `Conversation` and return it as messages, oldest first.
 
     A str is a user's message. A dict has a `role` and a `content`, which is a str or a list of
     `{"type": "text", "text": ...}` parts; its other keys are not sent.
 
     Raises:
-        InvalidMessages: there is no message, the last one is not the user's, or one of them is
-            not one; `index` and `position` tell where.
+        InvalidMessages: there is no message, the last message is not the user's, or an item is not
+            a message; `index` and `position` tell where.
     """
     if isinstance(conversation, (str, Message, Mapping)):
         items: Iterable[object] = [cast("object", conversation)]
@@ -97,7 +97,7 @@ def read_messages(conversation: object) -> list[Message]:
         items = cast("Iterable[object]", conversation)
     else:
         raise InvalidMessages(
-            "a conversation is a str, a Message or a list of messages, "
+            "a conversation must be a str, a Message or a list of messages, "
             f"not {type(conversation).__name__}"
         )
     messages: list[Message] = []
@@ -109,7 +109,7 @@ def read_messages(conversation: object) -> list[Message]:
                 f"message {index}: {error}", index=index, position=error.position
             ) from None
     if not messages:
-        raise InvalidMessages("there is no message to send; pass at least one of the user's")
+        raise InvalidMessages("there is no message to send; pass at least one message of the user")
     if messages[-1].role != "user":
         raise InvalidMessages(
             f"message {len(messages) - 1}: the last message must be the user's, "
@@ -124,23 +124,23 @@ def read_message(item: object) -> Message:
         return Message("user", item)
     if not isinstance(item, Mapping):
         raise InvalidMessages(
-            "a message is a str, a Message or a dict with 'role' and 'content', "
+            "a message must be a str, a Message or a dict with 'role' and 'content', "
             f"not {type(item).__name__}"
         )
     fields = cast("Mapping[object, object]", item)
     for key in ("role", "content"):
         if key not in fields:
-            raise InvalidMessages(f"a message needs a {key!r}, and this one has none")
+            raise InvalidMessages(f"a message must have a {key!r}, and this one has none")
     return Message(cast("Role", fields["role"]), read_content(fields["content"]))
 
 
 def read_content(content: object) -> str:
-    """A content's text: the content itself, or its parts joined with nothing between."""
+    """Return the text of a content: the str itself, or the texts of its parts joined."""
     if isinstance(content, str):
         return content
     if not isinstance(content, (list, tuple)):
         raise InvalidMessages(
-            f"a content is a str or a list of text parts, not {type(content).__name__}"
+            f"a content must be a str or a list of text parts, not {type(content).__name__}"
         )
     texts: list[str] = []
     length = 0
@@ -149,8 +149,8 @@ def read_content(content: object) -> str:
         text = fields.get("text") if fields and fields.get("type") == "text" else None
         if not isinstance(text, str):
             raise InvalidMessages(
-                f"part {index} of the content is not text; this service takes "
-                "{'type': 'text', 'text': '...'} parts only",
+                f"part {index} of the content is not text; this service takes only "
+                "{'type': 'text', 'text': '...'} parts",
                 position=length,
             )
         texts.append(text)
@@ -159,12 +159,12 @@ def read_content(content: object) -> str:
 
 
 def newest(messages: Sequence[Message], max_history: int | None) -> Sequence[Message]:
-    """Return the newest of the messages, and all system text.
+    """Return the newest messages, and all messages of the system.
 
     Args:
-        messages: oldest first.
-        max_history: at most how many messages of the user and the assistant to keep, 1 or more;
-            None for all. What is kept begins with a user's message, so fewer may remain.
+        messages: the conversation, oldest first.
+        max_history: how many messages of the user and the assistant to keep at most, 1 or more;
+            None for all. The first of them must be the user's, so fewer may remain.
     """
     if max_history is None:
         return messages
@@ -177,8 +177,8 @@ def newest(messages: Sequence[Message], max_history: int | None) -> Sequence[Mes
 def format_prompt(conversation: Conversation) -> str:
     """Write a whole conversation as one prompt.
 
-    A single message is its text alone. Several are lines `Role: text`, one a message, and a last
-    line `Assistant:` that asks for the answer.
+    A single message becomes its text. Several messages become a line `Role: text` each, and a last
+    line `Assistant:`, which asks for the answer.
 
     Raises:
         InvalidMessages: as `read_messages`.
@@ -197,9 +197,9 @@ class Encoded(NamedTuple):
     """A conversation on the wire.
 
     Attributes:
-        pieces: the request's `messages`, a JSON array in UTF-8, in pieces to be joined; it is
-            long, so it is copied once only, into the body.
-        signed_text: the text of its last message, which the signature covers.
+        pieces: the request's `messages`, a JSON array in UTF-8, in pieces to join. They are
+            joined once, into the request's body, because the array may be long.
+        signed_text: the text of the last message, which the signature covers.
     """
 
     pieces: list[bytes]
@@ -219,7 +219,7 @@ NATIVE_NEXT: Final = {role: b'"}]},' + turn for role, turn in NATIVE_TURN.items(
 
 
 def encode_native(messages: Sequence[Message]) -> Encoded:
-    """What the browser sends: `user` and `model` by turns, system text in the first `user`."""
+    """Write what the browser sends: `user` and `model` in turn, system text in the first `user`."""
     system = [message for message in messages if message.role == "system" and message.text]
     pieces = [b"["]
     begin = NATIVE_TURN
@@ -238,7 +238,7 @@ def encode_native(messages: Sequence[Message]) -> Encoded:
                 pieces.append(JSON_BLANK_LINE.join([one.json for one in system]))
                 texts = [one.text for one in system]
                 system = []
-        # An empty message has nothing that a blank line would have to set apart.
+        # An empty message is not separated from the others by a blank line.
         if message.text:
             if texts:
                 pieces.append(JSON_BLANK_LINE)
@@ -249,12 +249,12 @@ def encode_native(messages: Sequence[Message]) -> Encoded:
 
 
 def encode_flattened(messages: Sequence[Message]) -> Encoded:
-    """What the original provider sends: the whole conversation as one `user` message."""
+    """Write what the original provider sends: the whole conversation as one `user` message."""
     return encode_native([Message("user", flatten(messages))])
 
 
 def encode_content(messages: Sequence[Message]) -> Encoded:
-    """What the relatives' clients send: each message as it is, its text as `content`."""
+    """Write what clients of chatgpt-demo send: each message with its text as `content`."""
     pieces = [b"["]
     for message in messages:
         pieces += (b'{"role":"%b","content":"' % message.role.encode(), message.json, b'"},')
@@ -270,5 +270,5 @@ ENCODINGS: Final[Mapping[Encoding, Callable[[Sequence[Message]], Encoded]]] = {
 
 
 def encode(messages: Sequence[Message], encoding: Encoding) -> Encoded:
-    """Write messages, the last of them the user's, in the given dialect."""
+    """Write messages, of which the last is the user's, in the given encoding."""
     return ENCODINGS[encoding](messages)

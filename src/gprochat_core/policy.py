@@ -1,4 +1,4 @@
-"""The numbers a caller may set, and what follows from them: time limits, retries, size limits."""
+"""The numbers that a caller may set: time limits, retries, size limits; and which pause follows."""
 
 from dataclasses import dataclass, fields
 from typing import Final
@@ -19,21 +19,21 @@ __all__ = ["Limits", "RetryPolicy", "Timeouts", "is_transient"]
 TRANSIENT_STATUSES: Final = frozenset({408, 500, 502, 503, 504, *range(520, 530)})
 
 LONGEST: Final = 10**9
-"""Seconds that every event loop and socket can still count: thirty years."""
+"""The longest time in seconds, thirty years: event loops and sockets refuse longer ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long to wait, in seconds; None waits for as long as it takes.
+    """How long to wait, in seconds. None is no limit.
 
     Args:
-        connect: for a connection, a free place in the pool and the TLS handshake included.
+        connect: until there is a connection, with the wait for a free one and the TLS handshake.
         first_byte: from the last byte sent to the first byte of the reply.
         idle: from one piece of the reply to the next.
-        total: for the whole call, all its attempts and the pauses between them included.
+        total: for the whole call, with all its attempts and the pauses between them.
 
     Raises:
-        ConfigurationError: one of them is neither None nor a positive number.
+        ConfigurationError: a limit is neither None nor a positive number.
     """
 
     connect: float | None = 10.0
@@ -50,17 +50,20 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """When a failed attempt is followed by another, and how soon.
+    """When to make another attempt after one that failed, and after which pause.
+
+    A pause is a random part of an exponential back-off, or the time that the service asks for.
 
     Args:
-        max_attempts: how many attempts a call has, the first included; 1 for no retries.
-        base_delay: seconds that the first pause takes at most; each further one twice as many.
-        max_delay: seconds that any pause takes at most, unless the service asks for more.
-        max_retry_after: seconds of a service's Retry-After that are waited for; a service that
-            asks for more ends the attempts.
+        max_attempts: how many attempts a call makes at most, with the first; 1 for no retries.
+        base_delay: the back-off of the first pause, in seconds. It doubles with each attempt.
+        max_delay: the longest back-off, in seconds.
+        max_retry_after: how many seconds to wait at most if the service asks for it by
+            Retry-After. If it asks for more, the call fails at once.
 
     Raises:
-        ConfigurationError: a number that is none, negative, or less than one attempt.
+        ConfigurationError: `max_attempts` is not an int of at least 1, or another argument is not
+            a number of seconds.
     """
 
     max_attempts: int = 3
@@ -74,19 +77,19 @@ class RetryPolicy:
             check_number("retry", name, getattr(self, name))
 
     def delay(self, error: GPROChatError, attempt: int, jitter: float) -> float | None:
-        """Return how many seconds after a failed attempt to make the next, None for no next.
+        """Return the pause before the next attempt in seconds; None if the call has failed.
 
         Args:
-            error: what the attempt ended with.
-            attempt: which one it was, counted from 1.
-            jitter: a random number from 0 to 1. The pause is drawn evenly from all that the
-                exponential back-off allows, so that clients that failed together part ways.
+            error: the error of the failed attempt.
+            attempt: the number of that attempt, counted from 1.
+            jitter: a random number from 0 to 1: the part of the back-off to wait. With it, clients
+                that failed at the same time do not try again at the same time.
         """
         if attempt >= self.max_attempts or not is_transient(error):
             return None
         if isinstance(error, ResponseError) and error.retry_after is not None:
             return error.retry_after if error.retry_after <= self.max_retry_after else None
-        # Past the 60th doubling any base delay is above any maximum.
+        # After 60 doublings the base delay is above any maximum.
         return jitter * min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 60))
 
 
@@ -96,7 +99,7 @@ class Limits:
 
     Args:
         max_reply_bytes: how long a reply may be, in bytes after decompression.
-        max_head_bytes: how long a response's status line and headers may be, in bytes.
+        max_head_bytes: how long the headers of a response may be, in bytes.
         max_connections: how many connections a client has at once; a further call waits.
         keep_alive: seconds that an idle connection is kept for reuse; 0 closes a connection after
             each call. The services of this family close idle connections after 5 seconds.
@@ -118,10 +121,10 @@ class Limits:
 
 
 def is_transient(error: GPROChatError) -> bool:
-    """Tell whether the same request may fare better a moment later.
+    """Tell whether the same request may succeed a moment later.
 
-    No connection, a rate limit, and what a gateway or an overloaded service answers. Not a 500
-    that says that the deployment is misconfigured.
+    It may after a ConnectError, a RateLimited, and a status that a gateway or an overloaded service
+    sends; not after a 500 whose message says that the deployment is misconfigured.
     """
     if isinstance(error, ServiceFailed):
         return error.status in TRANSIENT_STATUSES and MISCONFIGURED not in error.message

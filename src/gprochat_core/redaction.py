@@ -15,7 +15,7 @@ from typing import Final
 
 from .errors import GPROChatError
 
-__all__ = ["REDACTED", "RedactedStr", "Redactor"]
+__all__ = ["REDACTED", "Redactor"]
 
 REDACTED: Final = "***"
 """What stands in the place of a secret."""
@@ -145,23 +145,3 @@ def byte_pattern(byte: int) -> str:
         rf"(?:{latin1}|{surrogate}|%{byte:02x}|(?<=\\)x{byte:02x}|(?<=\\)u00{byte:02x}"
         rf"|(?<=\\)udc{byte:02x})"
     )
-
-
-class RedactedStr(str):
-    """A secret for a library that logs its arguments: repr() shows neither it nor its bytes."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return repr(REDACTED)
-
-    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
-        """Return the bytes, whose repr() does not show them either."""
-        return _RedactedBytes(super().encode(encoding, errors))
-
-
-class _RedactedBytes(bytes):
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return repr(REDACTED.encode())

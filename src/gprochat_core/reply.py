@@ -1,9 +1,9 @@
 """The reply: an answer's status, headers and body bytes in; text out, or a typed error.
 
-The bytes are cut anywhere, inside characters too. Text is decoded as the WHATWG TextDecoder does,
-which is what the browser's client uses. The one thing that is not text is the service's failure
-marker at the very end; text that may still become it is held back until more is known, and no
-other text ever is. The rules are in docs/protocol.md, "Reply".
+A piece of the body may end anywhere, also inside a character. Text is decoded as by the WHATWG
+TextDecoder, which the browser's client uses. The service's failure marker at the very end of a body
+is not text; so text that may be the beginning of the marker is held back until more arrives, and no
+other text is. The rules are in docs/protocol.md, "Reply".
 """
 
 from codecs import utf_8_decode
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 __all__ = ["FAILURE_MARKER", "MAX_REPLY_BYTES", "ReplyParser"]
 
 FAILURE_MARKER: Final = "Internal server error"
-"""What the service appends to a reply that its model did not finish."""
+"""The text that the service appends to a reply that its model did not finish."""
 
 MARKER_BEGIN: Final = FAILURE_MARKER[0]
 MARKER_LENGTH: Final = len(FAILURE_MARKER)
 
 MAX_REPLY_BYTES: Final = 16 * 1024 * 1024
-"""How long a reply may be unless the caller says otherwise; far longer than any model's."""
+"""The default limit of a reply, in bytes; no model writes as much."""
 
 PIECES_A_BLOCK: Final = 256
-"""How many pieces of text are joined at a time: a short str takes several times its length."""
+"""How many pieces of text are joined at a time, because a short str takes much more memory."""
 
 BYTE_ORDER_MARK: Final = "\ufeff"
 
@@ -53,19 +53,20 @@ class ReplyParser:
 
     Args:
         status: the HTTP status.
-        headers: as they came, names and values in bytes.
-        max_bytes: how long the reply may be, in bytes of UTF-8.
-        keep_text: whether `text`, and that of an error, is all of the reply; if not, it is only
-            what has not been returned yet, and memory stays flat however long the reply is.
-        now: Unix time in seconds, for what a header tells relative to now; None where unknown.
-        redactor: removes secrets from what an error quotes of the answer.
+        headers: names and values as they arrived.
+        max_bytes: how long the reply may be, in bytes after decompression.
+        keep_text: whether `text`, and the `text` of an error, is the whole reply. If False, it is
+            only the part that has not been returned, and the parser's memory does not grow.
+        now: when the answer arrived, Unix time in seconds; None if unknown.
+        waited: seconds from the attempt's begin to `now`; the answer's Date may be as old.
+        redactor: removes secrets from the texts that an error quotes.
 
     Raises:
-        ResponseError: the head alone shows what this is: NotTheService as a rule.
+        ResponseError: the status and the headers show which error the answer is.
 
     Attributes:
         status: the HTTP status.
-        headers: by lower-case name.
+        headers: the headers by lower-case name.
     """
 
     __slots__ = (
@@ -81,6 +82,7 @@ class ReplyParser:
         "_redactor",
         "_size",
         "_split",
+        "_waited",
         "headers",
         "status",
     )
@@ -93,11 +95,13 @@ class ReplyParser:
         max_bytes: int = MAX_REPLY_BYTES,
         keep_text: bool = True,
         now: float | None = None,
+        waited: float = 0.0,
         redactor: Redactor = NO_SECRETS,
     ) -> None:
         self.status = status
         self.headers = read_headers(headers)
         self._now = now
+        self._waited = waited
         self._redactor = redactor
         self._blocks: list[str] = []
         self._pieces: list[str] = []
@@ -118,21 +122,21 @@ class ReplyParser:
 
     @property
     def is_reply(self) -> bool:
-        """Whether a reply's text is to come; if not, the body tells of an error."""
+        """Whether the body is a reply's text; if not, it is the body of an error."""
         return self._error_body is None
 
     @property
     def text(self) -> str:
-        """All text that has been returned so far; after an error, all that arrived."""
+        """The text that has been returned so far; after an error, all text that arrived."""
         return "".join(self._blocks + self._pieces)
 
     def feed(self, data: bytes) -> str:
-        """Return the text that some more bytes of the body bring, "" where they bring none yet.
+        """Take more bytes of the body; return the text that they complete, or "".
 
         Raises:
-            ReplyTooLong: the reply passed `max_bytes`.
+            ReplyTooLong: the reply is longer than `max_bytes`.
             TruncatedReply: a compressed body is corrupt.
-            ResponseError: this is the body of an error, and enough of it is here.
+            ResponseError: the first `MAX_ERROR_BODY` bytes of an error's body have arrived.
         """
         if self._inflater is not None:
             data = self._inflate(self._inflater, data)
@@ -147,19 +151,19 @@ class ReplyParser:
         return self._decode(data)
 
     def finish(self) -> str:
-        """Return the last of the text, now that the body has ended as it should.
+        """Take the proper end of the body; return the rest of the text, or "".
 
         Raises:
-            InterruptedReply: the failure marker ended it.
+            InterruptedReply: the reply ended in the failure marker.
             TruncatedReply: a compressed body is not complete.
-            ResponseError: this was the body of an error.
+            ResponseError: it was the body of an error.
         """
         if self._error_body is not None:
             raise self._diagnose(self._error_body)
         if self._inflater is not None and not self._inflater.complete:
             raise self.cut("its compressed data is not complete")
         if self._split:
-            # An incomplete character at the end is one U+FFFD, and what it ends is no marker.
+            # An incomplete character becomes one U+FFFD, so the text does not end in the marker.
             self._held += utf_8_decode(self._split, "replace", True)[0]
             self._split = b""
         if self._held == FAILURE_MARKER:
@@ -170,7 +174,11 @@ class ReplyParser:
         return text
 
     def cut(self, why: str) -> GPROChatError:
-        """Return the error that this answer is if nothing more of it comes."""
+        """Return the error that this answer is if its body ends here, too early.
+
+        Args:
+            why: the reason, for the message of a TruncatedReply.
+        """
         if self._error_body is not None:
             return self._diagnose(self._error_body)
         if self._ends_in_marker():
@@ -181,14 +189,14 @@ class ReplyParser:
         )
 
     def partial_text(self) -> str:
-        """Return all of the reply that arrived, to be called when nothing more is expected."""
+        """Return all text that arrived; call it when nothing more will arrive."""
         if not self._ends_in_marker():
             self._pieces.append(self._held)
         self._held = ""
         return self.text
 
     def _make_inflater(self, coding: str) -> "Inflater":
-        # Seldom needed, and so is zlib, which it brings.
+        # Imported here, because it is seldom needed, and imports zlib.
         from .content_coding import CODINGS, Inflater
 
         if coding.lower() in CODINGS:
@@ -197,20 +205,20 @@ class ReplyParser:
             raise self._diagnose(b"")
         shown = self._redactor.redact(coding)[:40]
         raise NotTheService(
-            f"the answer is coded as {shown!r}, though plain text was asked for; "
+            f"the answer is coded as {shown!r}, although plain text was asked for; "
             "check what stands in front of the service",
             status=self.status,
         )
 
     def _ends_in_marker(self) -> bool:
-        # The bytes of half a character after it make it text.
+        # If half a character follows the marker, the marker is text.
         return self._held == FAILURE_MARKER and not self._split
 
     def _inflate(self, inflater: "Inflater", data: bytes) -> bytes:
         room = self._max_bytes - self._size + 1 if self.is_reply else MAX_ERROR_BODY
         data = inflater.decode(data, room)
         if inflater.corrupt:
-            # What it brings is not returned any more, so the error has to have it.
+            # This text is not returned any more, so the error carries it.
             self._inflater = None
             self._keep_text = True
             self.feed(data)
@@ -220,11 +228,12 @@ class ReplyParser:
     def _too_long(self, data: bytes) -> ReplyTooLong:
         self._keep_text = True
         self._decode(data[: self._max_bytes - self._size])
-        # Something followed what was held back, so that it was no marker.
+        # More bytes followed the text that was held back, so it is not the marker.
         self._pieces.append(self._held)
         self._held = ""
         return ReplyTooLong(
-            f"the reply is longer than {self._max_bytes} bytes; raise the limit to have more",
+            f"the reply is longer than {self._max_bytes} bytes; "
+            "to get more of it, raise Limits(max_reply_bytes=...)",
             text=self.text,
         )
 
@@ -242,7 +251,7 @@ class ReplyParser:
         if self._held:
             text = self._held + text
             self._held = ""
-        # The marker's first letter occurs in it only once, so only the last one can begin it.
+        # The first letter of the marker occurs in it once, so only the last one can begin a marker.
         start = text.rfind(MARKER_BEGIN, -MARKER_LENGTH)
         if start >= 0 and FAILURE_MARKER.startswith(text[start:]):
             self._held = text[start:]
@@ -264,4 +273,11 @@ class ReplyParser:
 
     def _diagnose(self, body: bytes | bytearray) -> ResponseError:
         begin = bytes(body[:MAX_ERROR_BODY])
-        return diagnose(self.status, self.headers, begin, self._now, self._redactor)
+        return diagnose(
+            self.status,
+            self.headers,
+            begin,
+            now=self._now,
+            waited=self._waited,
+            redactor=self._redactor,
+        )

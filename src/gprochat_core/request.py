@@ -1,8 +1,7 @@
 """The request: one signed POST.
 
-Of a call, all but the time and the signature stay the same from attempt to attempt, so a `Draft`
-is made once a call and gives a fresh `Request` for each attempt. Headers and body are those of
-docs/protocol.md, "Request".
+The attempts of a call differ in the time and the signature only. So a call makes one `Draft`, which
+makes a `Request` for each attempt. Headers and body are those of docs/protocol.md, "Request".
 """
 
 from collections.abc import Sequence
@@ -22,13 +21,13 @@ USER_AGENT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What goes over the wire; a transport adds `host` and `content-length`, and nothing else.
+    """An HTTP request. A transport adds the headers `host` and `content-length`, and no others.
 
     Attributes:
         method: "POST".
-        url: where to, absolute.
-        headers: names in lower case, in order.
-        body: JSON in UTF-8. It holds the password, so it is never shown.
+        url: the absolute URL.
+        headers: names, in lower case, and values, in the order to send them in.
+        body: JSON in UTF-8. It holds the password, so the repr does not show it.
     """
 
     method: str
@@ -38,11 +37,11 @@ class Request:
 
 
 class Draft:
-    """A request but for its time and signature.
+    """A request without its time and its signature.
 
     Args:
-        service: whom it is for.
-        messages: the conversation as `read_messages` gives it.
+        service: the deployment to send it to.
+        messages: the conversation, as `read_messages` returns it.
 
     Raises:
         ConfigurationError: the service has no secret key.
@@ -64,12 +63,16 @@ class Draft:
             ("referer", f"{service.url}/"),
             ("user-agent", USER_AGENT),
             ("content-type", "text/plain;charset=UTF-8"),
-            # Not a browser's: compressing a few bytes at a time only holds them back.
+            # A browser asks for compression, which would only delay the short pieces of a reply.
             ("accept-encoding", "identity"),
         )
 
     def sign(self, time_ms: int) -> Request:
-        """Return the request as of a moment, in milliseconds of Unix time."""
+        """Return the request with a time, Unix time in milliseconds, and its signature.
+
+        Raises:
+            TypeError: `time_ms` is not an int.
+        """
         tail = b',"time":%d,"pass":%b,"sign":"%b"}' % (
             time_ms,
             self._password,

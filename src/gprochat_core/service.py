@@ -1,6 +1,7 @@
-"""What a deployment is: its URL, its secrets, the dialect it speaks, and the models it may name.
+"""What a deployment is: its URL, its secrets, the encoding it reads, and the names of its model.
 
-The protocol names no model, so a model's name ends here: it is resolved and travels nowhere.
+No field of the protocol names a model. The name that a caller passes is resolved to a known one,
+and is not sent.
 """
 
 import re
@@ -26,8 +27,8 @@ MODEL_ALIASES: Final[Mapping[str, str]] = {
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
-# Split here and not by urllib.parse, which drops what it does not understand of an authority
-# (RFC 3986, 3.2), so that a signed request would go to a host that nobody wrote.
+# Not urllib.parse: it drops the parts of an authority (RFC 3986, 3.2) that it does not understand,
+# so that a signed request might go to a host that the user did not name.
 URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)",
     re.ASCII | re.IGNORECASE,
@@ -38,7 +39,7 @@ LOOPBACK: Final = re.compile(r"http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d
 AUTHORITY: Final = re.compile(r"(?P<host>\[.*\]|[^:\[\]]*)(:(?P<port>.*))?")
 
 HOST_NAME: Final = re.compile(
-    # A label has 63 characters at most (RFC 1035, 2.3.4); a longer one no resolver takes.
+    # A label has at most 63 characters (RFC 1035, 2.3.4); resolvers refuse a longer one.
     r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_-]{1,63})*\.?"
 )
 
@@ -48,7 +49,7 @@ PATH: Final = re.compile(r"([A-Za-z0-9/._~!$&'()*+,;=:@-]|%[A-Fa-f0-9]{2})*")
 
 
 def get_model(model: str | None) -> str:
-    """Return the known model that a caller means: the default one where the name is unknown."""
+    """Return the model that a name or an alias means; the default model for any other name."""
     if model in MODELS:
         return model
     return MODEL_ALIASES.get(model or "", DEFAULT_MODEL)
@@ -59,18 +60,18 @@ class Service:
     """A deployment of the chat service, and how to talk to it.
 
     Args:
-        url: where it is: http or https, a host name or address, and if it has them a port and a
-            path prefix; a trailing slash makes no difference.
-        secret_key: what its requests are signed with; None where it is not known (yet), "" where
-            the deployment has an empty one. Never shown.
-        password: the site password, None where it has none. Never shown.
-        encoding: how conversations are written: "native" as the browser does, "flattened" as one
+        url: http or https, a host name or address, an optional port and an optional path prefix;
+            a trailing slash is ignored.
+        secret_key: the key that signs requests; None if it is not known, "" if the deployment's
+            key is empty. Its repr does not show it.
+        password: the site password, None if the deployment has none. The repr does not show it.
+        encoding: how to write conversations: "native" as the browser does, "flattened" as one
             prompt, "content" for chatgpt-demo and its forks.
-        max_history: at most how many of a conversation's newest messages are sent, 1 or more,
-            system text not counted; None for all. What is sent begins with a user's message.
+        max_history: how many of the newest messages to send at most, 1 or more, without counting
+            those of the system; None for all. The first of them is the user's.
 
     Raises:
-        ConfigurationError: one of these cannot be used; the message says which and why.
+        ConfigurationError: an argument cannot be used; the message says which and why.
     """
 
     url: str
@@ -95,18 +96,20 @@ class Service:
             )
         limit = self.max_history
         if limit is not None and (type(limit) is not int or limit < 1):
-            raise ConfigurationError(f"max_history is None or an int of at least 1, not {limit!r}")
+            raise ConfigurationError(
+                f"max_history must be None or an int of at least 1, not {limit!r}"
+            )
 
     @property
     def signer(self) -> Signer:
-        """The signer with this deployment's key.
+        """A signer with this deployment's key.
 
         Raises:
-            ConfigurationError: there is no key.
+            ConfigurationError: the service has no key.
         """
         if self.secret_key is None:
             raise ConfigurationError(
-                f"no secret key for {self.url}: requests are signed with the deployment's own; "
+                f"no secret key for {self.url}: a request is signed with the deployment's key; "
                 "pass Service(..., secret_key=...)"
             )
         return Signer(self.secret_key)
@@ -119,7 +122,7 @@ class Service:
 
     @property
     def endpoint(self) -> str:
-        """Where conversations are posted."""
+        """The URL that requests are sent to."""
         return f"{self.url}/api/generate"
 
 
@@ -127,15 +130,15 @@ def read_url(url: str) -> tuple[str, str]:
     """Return a deployment's URL without a trailing slash, and its origin.
 
     Raises:
-        ConfigurationError: it is not the URL of a deployment.
+        ConfigurationError: this cannot be the URL of a deployment.
     """
 
     def refuse(why: str) -> ConfigurationError:
-        # The URL itself is left out: it may hold a user's password.
+        # The message leaves the URL out, because the URL may hold a password.
         return ConfigurationError(f"the service's URL {why}; it looks like https://chat.example")
 
     if not isinstance(url, str):
-        raise refuse(f"is a str, not {type(url).__name__}")
+        raise refuse(f"must be a str, not {type(url).__name__}")
     if any(character <= " " or character == "\x7f" or character.isspace() for character in url):
         raise refuse("holds white space or a control character")
     match = URL.fullmatch(url)
@@ -143,18 +146,18 @@ def read_url(url: str) -> tuple[str, str]:
         raise refuse("must begin with https:// or http://")
     scheme, path = match["scheme"].lower(), match["path"]
     if "@" in match["authority"]:
-        raise refuse("must not hold a user name or password; the site's goes to password=...")
+        raise refuse("must not hold a user name or password; pass the site's as password=...")
     if match["rest"]:
         raise refuse("must not hold a query or fragment")
     if not PATH.fullmatch(path):
         raise refuse("has a character in its path that must be percent-encoded")
     if not {".", ".."}.isdisjoint(path.split("/")):
-        # Some transports would resolve them and others would not.
+        # Some HTTP libraries resolve these and some do not.
         raise refuse("must not hold '.' or '..' in its path")
     authority = AUTHORITY.fullmatch(match["authority"])
     host = read_host(authority["host"]) if authority else None
     if authority is None or host is None:
-        raise refuse("has no valid host; write one that is not ASCII in its xn-- form")
+        raise refuse("has no valid host; write a host that is not ASCII in its xn-- form")
     origin = f"{scheme}://{host}"
     if authority["port"]:
         port = int(authority["port"]) if PORT.fullmatch(authority["port"]) else 0
@@ -166,7 +169,7 @@ def read_url(url: str) -> tuple[str, str]:
 
 
 def read_host(host: str) -> str | None:
-    """The host in its canonical form, in lower case; None where it is no valid one."""
+    """Return a host in canonical form and lower case; None if it is not valid."""
     if not host.startswith("["):
         return host.lower() if HOST_NAME.fullmatch(host) else None
     from ipaddress import IPv6Address
@@ -178,5 +181,5 @@ def read_host(host: str) -> str | None:
 
 
 GPROCHAT: Final = Service("https://gprochat.com")
-"""The public deployment; its secret key is for its owner to give and not known here:
+"""The public deployment. Only its owner can give you its secret key:
 `dataclasses.replace(GPROCHAT, secret_key=...)`."""

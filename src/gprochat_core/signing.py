@@ -1,7 +1,7 @@
 """The signature: SHA-256 over the time, the last message's text and a secret key.
 
-Where the rule comes from: docs/protocol.md, "Signature". Nothing else of the protocol is needed to
-sign, so this file serves other clients too.
+The rule is in docs/protocol.md, "Signature". A client that needs only the signature can use this
+file alone.
 """
 
 import hashlib
@@ -30,24 +30,25 @@ def utf8(text: str) -> bytes:
 
 
 def secret_utf8(secret: str, what: str) -> bytes:
-    """Encode a secret as UTF-8; no error tells anything of it, nor does one chained to it.
+    """Encode a secret as UTF-8. Neither an error nor an exception chained to it shows the secret.
 
     Raises:
         ConfigurationError: the secret is not a str, or holds a lone surrogate.
     """
     if not isinstance(secret, str):
-        raise ConfigurationError(f"the {what} is a str, not {type(secret).__name__}")
-    # A codec's error holds all of the text, so it must be over before another is raised.
+        raise ConfigurationError(f"the {what} must be a str, not {type(secret).__name__}")
+    # UnicodeEncodeError holds the whole text, and would become the context of an exception that is
+    # raised while it is handled.
     with suppress(UnicodeEncodeError):
         return secret.encode()
     raise ConfigurationError(f"the {what} holds a lone surrogate, which UTF-8 cannot express")
 
 
 class Signer:
-    """Signs and verifies with one deployment's secret key, which it never shows.
+    """Signs and verifies with the secret key of one deployment. Its repr does not show the key.
 
     Args:
-        secret_key: any text; it may be empty, non-ASCII, and hold colons.
+        secret_key: any text; it may be empty, may be non-ASCII, and may hold colons.
 
     Raises:
         ConfigurationError: the key is not a str, or holds a lone surrogate.
@@ -70,12 +71,12 @@ class Signer:
 
         Raises:
             TypeError: `time_ms` is not an int (a bool is not one either).
-            InvalidMessages: the text holds a lone surrogate; its position is told.
+            InvalidMessages: the text holds a lone surrogate; `position` tells where.
         """
         if not isinstance(time_ms, int) or isinstance(time_ms, bool):
             raise TypeError(
-                f"the time is an int of milliseconds, not {type(time_ms).__name__}: "
-                "int(time.time() * 1000)"
+                f"the time must be an int of milliseconds, not {type(time_ms).__name__}; "
+                "pass int(time.time() * 1000)"
             )
         digest = hashlib.sha256(b"%d:" % time_ms)
         digest.update(utf8(text))
@@ -83,20 +84,34 @@ class Signer:
         return digest.hexdigest()
 
     def verify(self, signature: str, time_ms: int, text: str) -> bool:
-        """Tell, in constant time, whether the signature holds; raises as `sign` does."""
+        """Tell in constant time whether the signature is right.
+
+        Args:
+            signature: any text; a wrong one is not an error.
+            time_ms, text: as in `sign`.
+
+        Raises:
+            TypeError, InvalidMessages: as `sign`.
+        """
         expected = self.sign(time_ms, text)
-        # A signature comes from outside, and may be any text.
+        # The signature comes from a peer, so it may hold a lone surrogate.
         return is_same(signature.encode(errors="replace"), expected.encode())
 
 
 def is_same(given: bytes, expected: bytes) -> bool:
     """Compare in constant time."""
-    # A client never does, so it is not made to import this.
+    # Imported here, because a client does not need it.
     from hmac import compare_digest
 
     return compare_digest(given, expected)
 
 
 def generate_signature(timestamp: int, message: str, secret_key: str) -> str:
-    """Sign once: `Signer(secret_key).sign(timestamp, message)`."""
+    """Return `Signer(secret_key).sign(timestamp, message)`; raises as these two do.
+
+    Args:
+        timestamp: Unix time in milliseconds.
+        message: the text of the conversation's last message.
+        secret_key: the deployment's.
+    """
     return Signer(secret_key).sign(timestamp, message)

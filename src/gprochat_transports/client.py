@@ -1,8 +1,8 @@
-"""The client: the one loop that moves the core's bytes over any transport.
+"""The client: the one loop between the core and a transport.
 
-A transport is two small protocols, `Transport` and `Response`; all that is particular to a
-library is behind them, and every decision is the core's. What is left is here: ask the exchange,
-await the transport, hand over the text.
+The loop asks the core's `Exchange` what to do next, awaits the transport, and gives the text to
+the caller. The core takes every decision. What is particular to an HTTP library is behind two
+small protocols, `Transport` and `Response`.
 """
 
 import logging
@@ -35,16 +35,16 @@ from gprochat_core import (
 
 __all__ = ["Client", "Reply", "Response", "Transport"]
 
-# An enumeration's members are looked up slowly, and these for each piece of text.
+# Looking up a member of an enumeration is slow, and these two are needed for each piece of text.
 REPLY: Final = State.REPLY
 DONE: Final = State.DONE
 
 logger = logging.getLogger("gprochat.client")
-"""What is sent and decided, at DEBUG; never a text, a key or a password."""
+"""Logs at DEBUG what is sent and decided, never a text, a key or a password."""
 
 
 class Response(Protocol):
-    """What a transport gives for a request: a head, then a body to read piece by piece."""
+    """What a transport returns for a request: a head, and a body to read piece by piece."""
 
     @property
     def status(self) -> int:
@@ -53,30 +53,33 @@ class Response(Protocol):
 
     @property
     def headers(self) -> Iterable[tuple[bytes, bytes]]:
-        """Names and values as they came, in any case."""
+        """The names and values of the headers as they arrived, in any case."""
         ...
 
     @property
     def sent_at(self) -> float:
-        """When the last byte of the request was sent, by `time.monotonic`."""
+        """When the last byte of the request was sent, in seconds of `time.monotonic`."""
         ...
 
     async def read(self, timeout: float | None) -> bytes:
         """Return the next bytes of the body as soon as there are any, b"" at its proper end.
 
-        The bytes are those of the wire: content codings are the core's to undo.
+        The bytes are still compressed if the body is: the core decodes content codings.
 
         Args:
             timeout: seconds to wait; None for as long as it takes.
 
         Raises:
-            TransportError: phase READING; bytes that arrived before the failure come first.
+            TransportError: the transport failed in the phase READING. Bytes that arrived before
+                the failure are returned first.
         """
         ...
 
     async def aclose(self) -> None:
-        """Release the connection: for further use if the body has been read to its end, else
-        by closing it. It does so even where it is cancelled."""
+        """Release the connection, even if the caller is cancelled.
+
+        A connection whose body has been read to its end may be reused; any other is closed.
+        """
         ...
 
 
@@ -84,42 +87,53 @@ class Transport(Protocol):
     """What a client needs of an HTTP library."""
 
     async def send(self, request: Request, limits: SendLimits) -> Response:
-        """Send a request and return its response as soon as the head is there.
+        """Send a request and return its response as soon as the head has arrived.
 
-        A redirect is a response like any other. On any exception, cancellation too, the
-        connection has been closed.
+        A redirect is returned like any other response. When this method raises any exception,
+        also because of a cancellation, it has closed the connection.
 
         Args:
-            request: what to send; only `host` and the body's length are for the transport to add.
-            limits: `connect` is for getting a connection, waiting for a free one and the TLS
-                handshake included; then, asked anew each time, `reply(time.monotonic())` for
-                sending to make progress, and from the last byte sent to the end of the head.
+            request: what to send. The transport adds the headers `host` and `content-length`, and
+                no others.
+            limits: `limits.connect` covers waiting for a free connection, connecting and the TLS
+                handshake. After that, `limits.reply(time.monotonic())` is the limit for sending
+                to make progress, and from the last byte sent to the end of the head; it changes,
+                so call it for each wait.
 
         Raises:
-            TransportError: any failure, with its cause, its phase, and whether the connection
-                was reused; raised from the library's own exception.
+            TransportError: the transport failed; raised from the library's own exception.
         """
         ...
 
     def current_loop(self) -> object:
-        """Return what stands for the running event loop: equal only within one loop."""
+        """Return a token of the running event loop: two tokens of one loop are equal."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Pause, on that event loop."""
+        """Pause."""
         ...
 
     async def aclose(self) -> None:
-        """Close what this transport opened itself; closing twice does nothing."""
+        """Close what this transport opened itself; a second call does nothing."""
         ...
 
 
 class Reply:
     """One reply as it arrives: `async with client.stream(...) as reply: async for text in reply`.
 
-    Entering the block sends the request and waits for the reply to begin, over as many attempts
-    as the retry policy allows. Iterating gives the text in pieces, never an empty one and never
-    half a character. When the block has been left, by any way, the connection has been released.
+    Entering the block sends the request and waits until the reply begins; it makes as many
+    attempts as the retry policy allows. Iterating yields the text in pieces, never an empty piece
+    and never half a character. Leaving the block releases the connection, also on an exception or
+    a cancellation.
+
+    Raises, when the block is entered:
+        ConnectError, ResponseError, ReplyTimeout: no reply began.
+        UsageError: the reply was entered before, or the client is closed or belongs to another
+            event loop.
+
+    Raises, while the reply is iterated:
+        IncompleteReply: the reply did not end well; the error's `text` is what arrived.
+        UsageError: the reply is read outside its block, by two tasks at once, or after it failed.
     """
 
     def __init__(self, transport: Transport, exchange: Exchange, client: "Client") -> None:
@@ -132,12 +146,12 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The reply so far."""
+        """The text that has arrived so far."""
         return self._exchange.text
 
     @property
     def status(self) -> int | None:
-        """The HTTP status; None before there is one."""
+        """The HTTP status; None before a response has arrived."""
         return self._exchange.status
 
     @property
@@ -153,10 +167,10 @@ class Reply:
     async def __aenter__(self) -> Self:
         exchange = self._exchange
         if exchange.attempts:
-            raise UsageError("a reply is entered once; ask again with client.stream(...)")
+            raise UsageError("a reply can be entered once only; call client.stream(...) again")
         while True:
             if self._closed:
-                raise UsageError("this reply was closed before it began")
+                raise UsageError("this reply was closed before it began; call client.stream(...)")
             self._client.enter(self)
             try:
                 await self._attempt()
@@ -184,7 +198,7 @@ class Reply:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the reply and release its connection; leaving the block does it."""
+        """End the reply and release its connection; leaving the block does the same."""
         self._closed = True
         await self._release()
 
@@ -204,9 +218,9 @@ class Reply:
             if exchange.state is DONE:
                 raise StopAsyncIteration
             raise UsageError(
-                "another task is reading this reply"
+                "another task is reading this reply; read it in one task at a time"
                 if self._reading
-                else "a reply is read inside its block: async with client.stream(...)"
+                else "read a reply inside its block: async with client.stream(...) as reply"
             )
         self._reading = True
         try:
@@ -229,10 +243,10 @@ class Reply:
             self._reading = False
         if exchange.state is DONE:
             raise StopAsyncIteration
-        raise UsageError("this reply failed; what arrived of it is in reply.text")
+        raise UsageError("this reply failed; the text that arrived is in reply.text")
 
     async def _attempt(self) -> None:
-        """Send the request once and take the head of a reply; any other answer is raised."""
+        """Send the request once and receive the head of a reply; raise the error if none comes."""
         exchange = self._exchange
         request = exchange.attempt(unix_time_ms())
         logger.debug(
@@ -259,19 +273,22 @@ class Reply:
 class Client:
     """A client of one service over one transport, to be used as `async with Client(...)`.
 
-    One client serves any number of calls, at once too, and reuses their connections.
+    A client makes any number of calls, also several at once, and reuses their connections.
 
     Args:
-        service: whom to talk to.
-        transport: what moves the bytes; closed with the client.
-        timeouts, retry, limits: the numbers; None for the defaults.
-        secrets: what errors must not tell besides the service's own, such as a proxy's password.
+        service: the deployment to talk to.
+        transport: sends the requests; the client closes it.
+        timeouts: how long to wait; `Timeouts()` by default.
+        retry: when to make another attempt; `RetryPolicy()` by default.
+        limits: how much to receive; `Limits()` by default. The transport limits connections.
+        secrets: secrets, besides the service's key and password, that no error may show, such as
+            a proxy's password.
 
     Raises:
         ConfigurationError: the service has no secret key.
 
     Attributes:
-        service: as given.
+        service: the deployment.
         redactor: removes the secrets from errors.
         clock: the correction of this machine's clock, which all replies share.
     """
@@ -289,8 +306,8 @@ class Client:
         _ = service.signer
         if service.exposes_password:
             warnings.warn(
-                f"the password for {service.url} goes over plain http, for anyone on the way to "
-                "read; use https",
+                f"the password for {service.url} goes over plain http, where anyone on the way can "
+                "read it; use https",
                 stacklevel=3,
             )
         self.service = service
@@ -317,12 +334,13 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the client and end the replies that still stream; closing twice does nothing."""
+        """Close the client and end its unfinished replies; a second call does nothing."""
         self._closed = True
-        # All of it is closed even where closing one fails or is cancelled.
+        # The stack closes all of them even if closing one fails or is cancelled.
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._transport.aclose)
-            for reply in self._replies:
+            # A copy, because another thread may enter a reply meanwhile.
+            for reply in tuple(self._replies):
                 stack.push_async_callback(reply.aclose)
 
     def check_open(self) -> None:
@@ -331,7 +349,7 @@ class Client:
             raise UsageError("this client has been closed; make a new one")
 
     def enter(self, reply: Reply) -> None:
-        """Take note of a reply that is about to use the transport.
+        """Register a reply that is about to use the transport.
 
         Raises:
             UsageError: the client has been closed, or has been used on another event loop.
@@ -342,25 +360,26 @@ class Client:
             self._loop = loop
         elif self._loop != loop:
             raise UsageError(
-                "this client's connections belong to another event loop; make a client for each"
+                "this client belongs to another event loop; make a client for each event loop"
             )
         self._replies.add(reply)
 
     def leave(self, reply: Reply) -> None:
-        """Take note that a reply uses the transport no more."""
+        """Unregister a reply that no longer uses the transport."""
         self._replies.discard(reply)
 
     def stream(self, conversation: Conversation, *, keep_text: bool = True) -> Reply:
-        """Ask, and return the reply to enter and iterate; nothing is sent before it is entered.
+        """Return a reply to enter and to iterate; entering it sends the request.
 
         Args:
             conversation: a str, a `Message`, or a list of either or of role/content dicts; the
                 last message must be the user's.
-            keep_text: whether `reply.text`, and the text of an error, is all of the reply. For
-                one too long to keep, False: what has been iterated over is then forgotten.
+            keep_text: whether `reply.text`, and the `text` of an error, is the whole reply. Pass
+                False for a reply that is too long to keep in memory: text that has been iterated
+                over is then discarded.
 
         Raises:
-            InvalidMessages: it cannot be sent.
+            InvalidMessages: the conversation cannot be sent.
             UsageError: the client has been closed.
         """
         self.check_open()
@@ -378,10 +397,14 @@ class Client:
         return Reply(self._transport, exchange, self)
 
     async def complete(self, conversation: Conversation) -> str:
-        """Ask, and return the whole reply.
+        """Send a conversation and return the whole reply.
+
+        Args:
+            conversation: as in `stream`.
 
         Raises:
-            GPROChatError: any of the tree; an IncompleteReply carries what arrived.
+            GPROChatError: any error of `stream` and of `Reply`; the `text` of an IncompleteReply
+                is what arrived.
         """
         async with self.stream(conversation) as reply:
             async for _ in reply:

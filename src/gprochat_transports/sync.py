@@ -1,7 +1,7 @@
-"""The client without `async`: the same loop, driven over a transport that blocks.
+"""The client without `async`: the same loop over a transport that blocks.
 
-The coroutines of a transport that blocks never suspend, so one step runs each to its end. That
-way there is one loop and not two that would drift apart.
+The coroutines of a blocking transport never suspend, so one step runs each of them to its end.
+Thus there is one loop, not two that would have to be kept alike.
 """
 
 from collections.abc import Coroutine, Mapping
@@ -25,13 +25,13 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         result: T = stop.value
         return result
     coroutine.close()
-    raise RuntimeError("a blocking transport suspended")
+    raise RuntimeError("a transport of SyncClient must block, and this one suspended")
 
 
 class SyncReply:
     """One reply as it arrives: `with client.stream(...) as reply: for text in reply`.
 
-    The same as `Reply`, without `async`.
+    It behaves and raises as `Reply` does, without `async`.
     """
 
     def __init__(self, reply: Reply) -> None:
@@ -39,12 +39,12 @@ class SyncReply:
 
     @property
     def text(self) -> str:
-        """The reply so far."""
+        """The text that has arrived so far."""
         return self._reply.text
 
     @property
     def status(self) -> int | None:
-        """The HTTP status; None before there is one."""
+        """The HTTP status; None before a response has arrived."""
         return self._reply.status
 
     @property
@@ -70,7 +70,7 @@ class SyncReply:
         run(self._reply.__aexit__(exc_type, exc, traceback))
 
     def close(self) -> None:
-        """End the reply and release its connection; leaving the block does it."""
+        """End the reply and release its connection; leaving the block does the same."""
         run(self._reply.aclose())
 
     def __iter__(self) -> Self:
@@ -84,7 +84,9 @@ class SyncReply:
 
 
 class SyncClient:
-    """A client without `async`, to be used as `with SyncClient(...)`; else the same as `Client`.
+    """A client without `async`, to be used as `with SyncClient(...)`.
+
+    It behaves and raises as `Client` does. Threads may share one.
 
     Args:
         client: a client over a transport that blocks.
@@ -95,7 +97,7 @@ class SyncClient:
 
     @property
     def service(self) -> Service:
-        """Whom this client talks to."""
+        """The deployment that this client talks to."""
         return self._client.service
 
     def __enter__(self) -> Self:
@@ -111,13 +113,13 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Close the client; closing twice does nothing."""
+        """Close the client and end its unfinished replies; a second call does nothing."""
         run(self._client.aclose())
 
     def stream(self, conversation: Conversation, *, keep_text: bool = True) -> SyncReply:
-        """Ask, and return the reply to enter and iterate; all as in `Client.stream`."""
+        """Return a reply to enter and to iterate; arguments and errors as in `Client.stream`."""
         return SyncReply(self._client.stream(conversation, keep_text=keep_text))
 
     def complete(self, conversation: Conversation) -> str:
-        """Ask, and return the whole reply; raises as `Client.complete`."""
+        """Send a conversation and return the whole reply; raises as `Client.complete`."""
         return run(self._client.complete(conversation))

@@ -37,8 +37,8 @@ BAD_HISTORY: Final = (
 )
 BAD_PASSWORD: Final = (401, "Invalid password.")
 BAD_SIGNATURE: Final = (401, "Invalid signature.")
-NOT_JSON: Final = (400, "Invalid body: it is not JSON that can be read.")
-NO_OBJECT: Final = (400, "Invalid body: a JSON object is needed.")
+NOT_JSON: Final = (400, "Invalid body: it is not valid JSON.")
+NO_OBJECT: Final = (400, "Invalid body: it must be a JSON object.")
 
 
 def user(text: str) -> dict[str, object]:
@@ -149,12 +149,12 @@ def test_both_dialects_may_share_a_conversation() -> None:
         pytest.param({"messages": [user("Hi")]}, BAD_PASSWORD, id="then the password"),
         pytest.param(
             {"messages": [user("Hi")], "pass": PASSWORD},
-            (400, "Invalid time: an integer of milliseconds is needed."),
+            (400, "Invalid time: it must be an integer of milliseconds."),
             id="then the time's type",
         ),
         pytest.param(
             {"messages": [user("Hi")], "pass": PASSWORD, "time": NOW_MS - 10**9},
-            (400, "Invalid sign: a string is needed."),
+            (400, "Invalid sign: it must be a string."),
             id="then the signature's type",
         ),
         pytest.param(
@@ -283,13 +283,13 @@ def test_password_and_signature_are_compared_in_constant_time(
 def test_a_time_that_is_no_integer_is_refused(time: object) -> None:
     assert refusal(fields(time=time)) == (
         400,
-        "Invalid time: an integer of milliseconds is needed.",
+        "Invalid time: it must be an integer of milliseconds.",
     )
 
 
 @pytest.mark.parametrize("sign", [..., None, 7, ["00"], {}])
 def test_a_signature_that_is_no_string_is_refused(sign: object) -> None:
-    assert refusal(fields(sign=sign)) == (400, "Invalid sign: a string is needed.")
+    assert refusal(fields(sign=sign)) == (400, "Invalid sign: it must be a string.")
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_any_text_is_a_moment_or_none(text: str) -> None:
 
 
 def retry_after(headers: dict[str, str], *, now: float | None = None) -> float | None:
-    error = diagnose(429, headers, b"", now)
+    error = diagnose(429, headers, b"", now=now)
     assert isinstance(error, RateLimited)
     return error.retry_after
 
@@ -225,7 +225,7 @@ def test_a_failure_carries_its_retry_after_too(status: int) -> None:
     assert isinstance(error, ServiceFailed)
     assert error.retry_after == 7.0
     date = {"retry-after": "Sun, 06 Nov 1994 08:49:37 GMT"}
-    error = diagnose(status, date, b"", THE_RFCS_MOMENT - 5)
+    error = diagnose(status, date, b"", now=THE_RFCS_MOMENT - 5)
     assert isinstance(error, ServiceFailed)
     assert error.retry_after == 5.0
 
@@ -239,7 +239,7 @@ def test_a_rate_limit_says_when_to_try_again(value: str, advice: str) -> None:
 
 
 def rejected(message: str, headers: dict[str, str], now: float | None) -> AuthenticationError:
-    error = diagnose(401, headers, f'{{"error": {{"message": "{message}"}}}}'.encode(), now)
+    error = diagnose(401, headers, f'{{"error": {{"message": "{message}"}}}}'.encode(), now=now)
     assert isinstance(error, AuthenticationError)
     return error
 

@@ -223,8 +223,8 @@ def test_each_method_that_is_advised_is_allowed(state: State) -> None:
 # What a failure means where it strikes
 
 NO_CONNECTION = "no connection (why); check URL, network and proxy"
-NO_SLOT_IN_TIME = "no connection was free within 10.0 s (why); raise Limits(max_connections=...)"
-NOT_IN_TIME = "no connection within 10.0 s (why); check URL, network and proxy"
+NO_SLOT_IN_TIME = "no connection was free within 10.0 s; raise Limits(max_connections=...)"
+NOT_IN_TIME = "no connection within 10.0 s; check URL, network and proxy"
 NO_REPLY = "no reply began within 60.0 s, 0 characters arrived; "
 NO_ANSWER = "the connection was lost before an answer (why); try again"
 NOT_HTTP = "the answer breaks the rules of HTTP (why); check URL and proxy"
@@ -334,7 +334,7 @@ def test_silence_within_a_reply_keeps_what_arrived() -> None:
     assert isinstance(error, ReplyTimeout)
     assert (error.limit, error.seconds) == ("idle", 30.0)
     assert error.text == call.text == "Hello Inter"
-    assert "the reply stood still for 30.0 s, 11 characters arrived" in str(error)
+    assert "the reply did not go on within 30.0 s, 11 characters arrived" in str(error)
 
 
 def test_silence_after_a_replys_head_is_a_reply_that_did_not_begin() -> None:
@@ -630,6 +630,23 @@ def test_a_clock_is_set_right_by_the_millisecond() -> None:
     error = answer(call, 401, error_json("Invalid signature."), headers, now_ms=now_ms)
     assert call.retry(error, 0.0, 1.0) == 0.0
     assert clock.correction_ms == 30_001
+
+
+@pytest.mark.parametrize(
+    ("date", "correction"),
+    [(-40, 0), (-1, 0), (30, 0), (40, 40), (-70, 0), (-80, -40), (-3640, -3600)],
+)
+def test_a_clock_is_compared_with_the_whole_wait_for_the_answer(date: int, correction: int) -> None:
+    clock = Clock()
+    call = exchange(clock=clock)
+    call.attempt(NOW_MS - 40_000)
+    headers = [(b"date", formatdate(NOW_MS / 1000 + date, usegmt=True).encode())]
+    call.receive_head(401, headers, sent=0.0, now_ms=NOW_MS)
+    call.receive(error_json("Invalid signature."))
+    with pytest.raises(SignatureRejected) as caught:
+        call.receive(b"")
+    assert (pause(call, caught.value, 0.0, 0.0) is not None) is (correction != 0)
+    assert clock.correction_ms == correction * 1000
 
 
 @pytest.mark.parametrize("seconds_behind", [0, 30, -30])

@@ -231,7 +231,7 @@ REFUSED = [
         {"role": "user", "content": [*[{"type": "text", "text": "ab"}] * 2, {"type": "image"}]},
         0,
         4,
-        r"0: part 2 of the content .* \{'type': 'text', 'text': '...'\} parts only$",
+        r"0: part 2 of the content .* \{'type': 'text', 'text': '...'\} parts$",
         id="an image after two parts",
     ),
     pytest.param([HELLO, HI], 1, None, "message 1: the last .*assistant", id="last assistant"),

@@ -166,7 +166,7 @@ def test_what_is_not_a_deployments_url_is_refused_with_the_reason(url: str, why:
 
 @pytest.mark.parametrize("url", [None, b"https://chat.example", 7, ["https://a"]], ids=repr)
 def test_a_url_that_is_not_a_string_is_refused(url: object) -> None:
-    with pytest.raises(ConfigurationError, match=f"is a str, not {type(url).__name__}"):
+    with pytest.raises(ConfigurationError, match=f"must be a str, not {type(url).__name__}"):
         Service(cast("str", url))
 
 
@@ -295,7 +295,7 @@ def test_an_unknown_encoding_is_refused(encoding: object) -> None:
 
 @pytest.mark.parametrize("max_history", [0, -1, True, 2.0, "2"], ids=repr)
 def test_a_history_of_no_number_of_messages_is_refused(max_history: object) -> None:
-    with pytest.raises(ConfigurationError, match="max_history is None or an int") as caught:
+    with pytest.raises(ConfigurationError, match="max_history must be None or an int") as caught:
         Service("https://a", password="correct-horse", max_history=cast("int", max_history))
     assert repr(max_history) in str(caught.value)
     assert "horse" not in told_by(caught.value)

@@ -189,7 +189,7 @@ def test_signatures_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("key", [None, b"secret-key", 7, ["secret-key"]], ids=repr)
 def test_a_key_that_is_not_a_string_is_refused_unseen(key: object) -> None:
-    said = f"the secret key is a str, not {type(key).__name__}"
+    said = f"the secret key must be a str, not {type(key).__name__}"
     with pytest.raises(ConfigurationError, match=said) as caught:
         Signer(cast("str", key))
     assert "secret-key" not in told_by(caught.value)

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from functools import partial
 from math import inf
-from time import monotonic
 from typing import Any
 
 import anyio
@@ -366,7 +365,7 @@ class FakeWatchdog(Watchdog):
     def limit(self, wait: object, seconds: float | None) -> None:
         assert isinstance(wait, Pool)
         self.limits.append(seconds)
-        wait.deadline = inf if seconds is None else monotonic() + seconds
+        wait.deadline = inf if seconds is None else vars(pool_module)["monotonic"]() + seconds
 
     def wake_at(self, time: float) -> None:
         raise NotImplementedError

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from ssl import SSLContext
 from typing import Any, Final
 
 import aiohttp
@@ -15,12 +16,12 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-from gprochat_core import Cause
+from gprochat_core import Cause, Limits
 
 from ..http11.network import READ_SIZE, Causes
 from .request import RequestBody
 
-__all__ = ["CAUSES", "EXCEPTIONS", "Connector", "Protocol"]
+__all__ = ["CAUSES", "EXCEPTIONS", "Connector", "Protocol", "make_connector"]
 
 socks_causes: Causes = {}
 with suppress(ImportError):
@@ -101,3 +102,21 @@ class Connector(aiohttp.TCPConnector):
             if req.body.note_connection(protocol):
                 return connection
             connection.close()
+
+
+def make_connector(
+    limits: Limits, ssl_context: SSLContext | None, socks_proxy: str | None
+) -> aiohttp.TCPConnector:
+    """Return what makes the connections of a client, directly or through a SOCKS5 proxy."""
+    settings: dict[str, Any] = {
+        # True stands for a context of aiohttp's that verifies, shared by all its sessions.
+        "ssl": ssl_context or True,
+        "limit": limits.max_connections,
+        "keepalive_timeout": limits.keep_alive or None,
+        "force_close": not limits.keep_alive,
+    }
+    if socks_proxy is None:
+        return Connector(**settings)
+    from .socks import SocksConnector
+
+    return SocksConnector(socks_proxy, **settings)

@@ -42,6 +42,7 @@ class AiohttpResponse:
         self._response = response
         self._content = response.content
         self._watchdog = watchdog
+        self._reused = body.reused
         self._timed_out = False
         self._lost = False
         connection = response.connection
@@ -63,8 +64,8 @@ class AiohttpResponse:
             if data := self._left_over():
                 return data
             if self._timed_out:
-                raise TransportError(Cause.TIMED_OUT, Phase.READING) from error
-            raise TransportError.wrap(error, CAUSES, Phase.READING) from error
+                raise TransportError(Cause.TIMED_OUT, Phase.READING, reused=self._reused) from error
+            raise TransportError.wrap(error, CAUSES, Phase.READING, reused=self._reused) from error
         finally:
             self.deadline = inf
 

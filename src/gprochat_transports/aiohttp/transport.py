@@ -2,7 +2,7 @@
 
 import asyncio
 from math import inf
-from typing import Any, Final
+from typing import Final
 from weakref import WeakSet
 
 import aiohttp
@@ -14,7 +14,7 @@ from gprochat_core import Cause, Limits, Request, SendLimits, TransportError
 from ..environment import basic_authorization, split_proxy
 from ..options import Settings
 from ..watchdog import AsyncioWatchdog
-from .connection import CAUSES, EXCEPTIONS, Connector
+from .connection import CAUSES, EXCEPTIONS, make_connector
 from .request import RequestBody
 from .response import AiohttpResponse
 
@@ -106,23 +106,9 @@ class AiohttpTransport:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._own_session is None:
             self._own_session = aiohttp.ClientSession(
-                connector=self._make_connector(),
+                connector=make_connector(self._limits, self._ssl_context, self._socks_proxy),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )
         return self._own_session
-
-    def _make_connector(self) -> aiohttp.BaseConnector:
-        settings: dict[str, Any] = {
-            # True stands for a context of aiohttp's that verifies, shared by all its sessions.
-            "ssl": self._ssl_context or True,
-            "limit": self._limits.max_connections,
-            "keepalive_timeout": self._limits.keep_alive or None,
-            "force_close": not self._limits.keep_alive,
-        }
-        if self._socks_proxy is None:
-            return Connector(**settings)
-        from .socks import SocksConnector
-
-        return SocksConnector(self._socks_proxy, **settings)

@@ -1,0 +1,371 @@
+"""Calls over clients of httpx and httpx2 that the caller made."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from time import monotonic
+from typing import Any, Final
+
+import anyio
+import pytest
+
+from gprochat_core import (
+    Cause,
+    Phase,
+    ReplyTimeout,
+    Request,
+    SendLimits,
+    Service,
+    Timeouts,
+    TransportError,
+)
+from gprochat_transports import Response, Transport
+from gprochat_transports.httpx import Client
+from tests.faults.certificates import CERTIFICATES
+from tests.peers.scripted import (
+    Script,
+    ScriptedPeer,
+    close,
+    closed_port,
+    deaf_port,
+    pause,
+    receive,
+    repeat,
+    reset,
+    send,
+    until_client_closes,
+)
+from tests.peers.wire import answer, chunk, chunked, head
+from tests.transports.httpx.clients import KINDS, make_request
+
+SHORT: Final = 0.1
+
+SLACK: Final = 5.0
+
+LONG: Final = SendLimits(connect=SLACK, first_byte=SLACK)
+
+HEAD: Final = head(200, "transfer-encoding: chunked")
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+with_a_loop = pytest.mark.parametrize("kind", [name for name in KINDS if "blocking" not in name])
+
+
+async def read_all(response: Response, timeout: float = SLACK) -> bytes:
+    body = b""
+    while data := await response.read(timeout):
+        body += data
+    return body
+
+
+async def call(
+    transport: Transport, request: Request, limits: SendLimits = LONG, idle: float = SLACK
+) -> bytes:
+    """Make a whole call; return the body."""
+    response = await transport.send(request, limits)
+    try:
+        return await read_all(response, idle)
+    finally:
+        await response.aclose()
+
+
+async def fail(
+    transport: Transport, request: Request, limits: SendLimits = LONG, idle: float = SLACK
+) -> tuple[Cause, Phase, bool]:
+    """Make a call that fails; return the facts that are reported."""
+    with pytest.raises(TransportError) as caught:
+        await call(transport, request, limits, idle)
+    assert caught.value.__cause__ is not None
+    assert caught.value.detail
+    return caught.value.cause, caught.value.phase, caught.value.reused
+
+
+@every_kind
+def test_a_response_has_a_head_and_a_body_as_on_the_wire(kind: str) -> None:
+    async def main() -> None:
+        async with KINDS[kind].open() as (_, transport):
+            before = monotonic()
+            response = await transport.send(make_request(peer.url), LONG)
+            assert before <= response.sent_at <= monotonic()
+            assert response.status == 201
+            assert (b"X-Thing", b"1") in list(response.headers)
+            # Content codings are the core's to undo.
+            assert await read_all(response) == b"not gzip"
+            await response.aclose()
+
+    script = [receive, send(answer(201, b"not gzip", "X-Thing: 1", "content-encoding: gzip"))]
+    with ScriptedPeer(script) as peer:
+        KINDS[kind].run(main)
+
+
+@every_kind
+def test_a_redirect_is_a_response_like_any_other(kind: str) -> None:
+    async def main() -> None:
+        async with KINDS[kind].open(follow_redirects=True) as (_, transport):
+            response = await transport.send(make_request(peer.url), LONG)
+            assert response.status == 307
+            await response.aclose()
+
+    with ScriptedPeer([receive, send(answer(307, b"", "location: /x"))]) as peer:
+        KINDS[kind].run(main)
+    assert len(peer.requests) == 1
+
+
+FAILURES: Final[dict[str, tuple[Script, Cause, Phase]]] = {
+    "closed": ([receive, close], Cause.LOST, Phase.AWAITING_HEAD),
+    "reset": ([receive, reset], Cause.LOST, Phase.AWAITING_HEAD),
+    "no HTTP": ([receive, send(b"nonsense\r\n\r\n")], Cause.MALFORMED, Phase.AWAITING_HEAD),
+    "silent": ([receive, until_client_closes], Cause.TIMED_OUT, Phase.AWAITING_HEAD),
+    "a head that trickles": (
+        [receive, send(*[b"HTTP/1.1 200 OK\r\n", *[b"x: 1\r\n"] * 40], every=SHORT / 4)],
+        Cause.TIMED_OUT,
+        Phase.AWAITING_HEAD,
+    ),
+    "closed in the body": (
+        [receive, send(HEAD + chunk("a")), close],
+        Cause.MALFORMED,
+        Phase.READING,
+    ),
+    "reset in the body": (
+        [receive, send(HEAD + chunk("a")), pause(SHORT / 4), reset],
+        Cause.LOST,
+        Phase.READING,
+    ),
+    "no chunk": ([receive, send(HEAD + b"nonsense\r\n")], Cause.MALFORMED, Phase.READING),
+    "silent in the body": (
+        [receive, send(HEAD + chunk("a")), until_client_closes],
+        Cause.TIMED_OUT,
+        Phase.READING,
+    ),
+}
+
+
+# Of a client that blocks, httpx limits each of its reads, and there is no way to limit them all.
+CASES: Final = [
+    (kind, failure)
+    for kind in KINDS
+    for failure in FAILURES
+    if not (KINDS[kind].blocking and failure == "a head that trickles")
+]
+
+
+@pytest.mark.parametrize(("kind", "failure"), CASES)
+@pytest.mark.parametrize("reused", [False, True])
+def test_each_failure_is_reported_with_its_cause_its_phase_and_whether_reused(
+    kind: str, failure: str, reused: bool
+) -> None:
+    script, cause, phase = FAILURES[failure]
+
+    async def main() -> None:
+        limits = SendLimits(connect=SLACK, first_byte=SHORT)
+        async with KINDS[kind].open() as (_, transport):
+            request = make_request(peer.url)
+            if reused:
+                await call(transport, request)
+            assert await fail(transport, request, limits, SHORT) == (cause, phase, reused)
+
+    before: Script = [receive, send(chunked("fine"))] if reused else []
+    with ScriptedPeer([*before, *script]) as peer:
+        KINDS[kind].run(main)
+        assert peer.connection(0).ended.wait(SLACK)
+    assert len(peer.connections) == 1
+
+
+@every_kind
+def test_a_refused_connection_was_connecting(kind: str) -> None:
+    async def main() -> None:
+        async with KINDS[kind].open() as (_, transport):
+            request = make_request(f"http://127.0.0.1:{port}")
+            assert await fail(transport, request) == (Cause.LOST, Phase.CONNECTING, False)
+
+    with closed_port() as port:
+        KINDS[kind].run(main)
+
+
+@every_kind
+def test_connecting_takes_no_longer_than_its_limit(kind: str) -> None:
+    async def main() -> None:
+        async with KINDS[kind].open() as (_, transport):
+            request = make_request(f"http://127.0.0.1:{port}")
+            begun = monotonic()
+            assert await fail(transport, request, SendLimits(SHORT, SLACK)) == (
+                Cause.TIMED_OUT,
+                Phase.CONNECTING,
+                False,
+            )
+            assert SHORT * 0.9 <= monotonic() - begun < SLACK
+
+    with deaf_port() as port:
+        KINDS[kind].run(main)
+
+
+@every_kind
+@pytest.mark.parametrize("certificate", ["unknown authority", None])
+def test_a_handshake_that_fails_was_connecting(kind: str, certificate: str | None) -> None:
+    cause = Cause.LOST if certificate else Cause.TIMED_OUT
+
+    async def main() -> None:
+        async with KINDS[kind].open() as (_, transport):
+            request = make_request(f"https://127.0.0.1:{peer.port}")
+            limits = SendLimits(SLACK if certificate else SHORT, SLACK)
+            assert await fail(transport, request, limits) == (cause, Phase.CONNECTING, False)
+
+    context = CERTIFICATES[certificate]() if certificate else None
+    with ScriptedPeer([until_client_closes], ssl_context=context) as peer:
+        KINDS[kind].run(main)
+        assert peer.connection(0).ended.wait(SLACK)
+
+
+@every_kind
+def test_a_call_that_got_no_connection_of_the_clients_pool_was_waiting(kind: str) -> None:
+    async def main() -> None:
+        library = KINDS[kind].library
+        settings: dict[str, Any] = {"limits": library.Limits(max_connections=1)}
+        async with KINDS[kind].open(**settings) as (_, transport), AsyncExitStack() as stack:
+            request = make_request(peer.url)
+            response = await transport.send(request, LONG)
+            stack.push_async_callback(response.aclose)
+            begun = monotonic()
+            cause, phase, _ = await fail(transport, request, SendLimits(SHORT, SLACK))
+            assert (cause, phase) == (Cause.TIMED_OUT, Phase.WAITING)
+            assert SHORT * 0.9 <= monotonic() - begun < SLACK
+
+    with ScriptedPeer([receive, send(HEAD), until_client_closes]) as peer:
+        KINDS[kind].run(main)
+
+
+@every_kind
+def test_through_a_proxys_tunnel_sending_begins_with_the_request_itself(kind: str) -> None:
+    async def main() -> None:
+        settings: dict[str, Any] = {"proxy": f"http://127.0.0.1:{peer.port}"}
+        async with KINDS[kind].open(**settings) as (_, transport):
+            request = make_request("https://chat.example")
+            assert await fail(transport, request) == (Cause.LOST, Phase.CONNECTING, False)
+
+    with ScriptedPeer([receive, send(answer(403))]) as peer:
+        KINDS[kind].run(main)
+    assert peer.requests[0].line == "CONNECT chat.example:443 HTTP/1.1"
+
+
+# httpx's client that blocks sets a SOCKS proxy no time limit.
+@pytest.mark.parametrize("kind", [name for name in KINDS if name != "httpx blocking"])
+def test_a_socks_proxy_that_does_not_answer_leaves_no_connection_open(kind: str) -> None:
+    async def main() -> None:
+        settings: dict[str, Any] = {"proxy": f"socks5://127.0.0.1:{peer.port}"}
+        async with KINDS[kind].open(**settings) as (_, transport):
+            request = make_request("http://chat.example")
+            cause, phase, _ = await fail(transport, request, SendLimits(SHORT, SHORT))
+            assert (cause, phase) == (Cause.TIMED_OUT, Phase.CONNECTING)
+
+    with ScriptedPeer([until_client_closes]) as peer:
+        KINDS[kind].run(main)
+        assert peer.connection(0).client_closed.wait(SLACK)
+
+
+@every_kind
+def test_a_client_that_is_passed_stays_as_it_was(kind: str) -> None:
+    async def main() -> None:
+        settings: dict[str, Any] = {"headers": {"x-own": "1", "user-agent": "own"}, "timeout": 3}
+        async with KINDS[kind].open(**settings) as (client, transport):
+            headers, timeout = client.headers.copy(), client.timeout
+            request = make_request(peer.url, ("user-agent", "made up"))
+            assert await call(transport, request) == b"fine"
+            await transport.aclose()
+            assert (client.headers, client.timeout) == (headers, timeout)
+            assert not client.is_closed
+            # The connection has gone back to the client's own pool.
+            assert await call(transport, request) == b"fine"
+
+    with ScriptedPeer([repeat(receive, send(chunked("fine")))]) as peer:
+        KINDS[kind].run(main)
+    assert len(peer.connections) == 1
+    assert peer.requests[0].field("x-own") == "1"
+    assert peer.requests[0].field("user-agent") == "made up"
+
+
+@every_kind
+def test_what_stands_for_the_loop_is_equal_within_it(kind: str) -> None:
+    async def main() -> None:
+        async with KINDS[kind].open() as (_, transport):
+            assert transport.current_loop() == transport.current_loop()
+            begun = monotonic()
+            await transport.sleep(SHORT)
+            assert SHORT * 0.9 <= monotonic() - begun < SLACK
+
+    KINDS[kind].run(main)
+
+
+@with_a_loop
+def test_closing_a_response_that_is_cancelled_releases_its_connection(kind: str) -> None:
+    async def main() -> None:
+        async with KINDS[kind].open() as (_, transport):
+            response = await transport.send(make_request(peer.url), LONG)
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await response.aclose()
+            closed = peer.connection(0).client_closed
+            assert await anyio.to_thread.run_sync(closed.wait, SLACK)
+
+    with ScriptedPeer([receive, send(HEAD), until_client_closes]) as peer:
+        KINDS[kind].run(main)
+
+
+# A client whose transport has no sockets, and reports no phases.
+
+
+@with_a_loop
+def test_a_transport_without_sockets_is_held_to_the_time_limits_of_reading(kind: str) -> None:
+    library = KINDS[kind].library
+
+    class StandsStill(library.AsyncByteStream):  # type: ignore[name-defined,misc]
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"a"
+            await anyio.sleep_forever()
+
+    def answer_with(request: Any) -> Any:
+        return library.Response(200, stream=StandsStill())
+
+    async def main() -> None:
+        given = KINDS[kind].make(transport=library.MockTransport(answer_with))
+        service = Service("http://chat.example", secret_key="made up")
+        async with given, Client(service, client=given, timeouts=Timeouts(idle=SHORT)) as client:
+            with pytest.raises(ReplyTimeout) as caught:
+                await client.complete("Hello")
+        assert (caught.value.limit, caught.value.text) == ("idle", "a")
+
+    KINDS[kind].run(main)
+
+
+@with_a_loop
+def test_a_transport_without_sockets_may_answer_later_than_another_would_connect(
+    kind: str,
+) -> None:
+    library = KINDS[kind].library
+
+    async def answer_late(request: Any) -> Any:
+        await anyio.sleep(SHORT)
+        return library.Response(200, text="fine")
+
+    async def main() -> None:
+        given = KINDS[kind].make(transport=library.MockTransport(answer_late))
+        service = Service("http://chat.example", secret_key="made up")
+        timeouts = Timeouts(connect=SHORT / 4)
+        async with given, Client(service, client=given, timeouts=timeouts) as client:
+            assert await client.complete("Hello") == "fine"
+
+    KINDS[kind].run(main)
+
+
+@every_kind
+def test_a_transport_without_sockets_that_fails_is_reported(kind: str) -> None:
+    library = KINDS[kind].library
+
+    def refuse(request: Any) -> Any:
+        raise library.ConnectError("made up")
+
+    async def main() -> None:
+        mock = library.MockTransport(refuse)
+        async with KINDS[kind].open(transport=mock) as (_, transport):
+            cause, phase, _ = await fail(transport, make_request("http://chat.example"))
+            assert (cause, phase) == (Cause.LOST, Phase.WAITING)
+
+    KINDS[kind].run(main)
