@@ -28,15 +28,15 @@ PACE = 50
 """Pieces a second of each stream."""
 
 MOST_A_SECOND = 5000
-"""At 2,000 streams, of all together: what is asked there is what the number of streams costs, and
-2,000 times 50 pieces a second are more than one core can take of any client."""
+"""Pieces a second of all streams together where there are 2,000: that row asks what the number of
+streams costs, and 2,000 times 50 pieces a second are more than one core can take."""
 
 SERIES = "processor time, µs a piece"
 
 
 NEW: Final = "new process"
 SETTLED: Final = "settled"
-"""A process that has once freed a large block, see the README; else it is as it was started."""
+"""The process has freed a large block first, see the README; a new one has not."""
 
 
 class Live(NamedTuple):
@@ -58,9 +58,9 @@ class Live(NamedTuple):
 
 
 class Runs:
-    """Takes live measurements, and notices when they are not to be trusted.
+    """Takes live measurements, and notes which ones cannot be trusted.
 
-    Each is taken in a process of its own: two of the same program differ by some percent.
+    Each measurement has a process of its own: two processes of one program differ by some percent.
     """
 
     def __init__(self, peer: Peer, seconds: float) -> None:
@@ -89,7 +89,7 @@ class Runs:
 
 
 def groups(states: list[str], settings: Settings) -> list[list[Live]]:
-    """What is measured by turns; who is compared has the other for a neighbour."""
+    """Return what is measured by turns: clients that are compared stand side by side."""
     result: list[list[Live]] = []
     for state in states:
         group: list[Live] = []

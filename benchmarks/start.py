@@ -1,4 +1,4 @@
-"""Start: how much processor time does importing take, and what comes with it?"""
+"""Start: how much processor time does importing take, and which modules does it bring?"""
 
 import os
 import subprocess
@@ -56,7 +56,7 @@ def output(code: str) -> str:
 
 
 def import_times(code: str) -> list[str]:
-    """The lines of `-X importtime` that importing this brings, the interpreter's own left out."""
+    """Return the lines of `-X importtime` for the code, without those of a bare interpreter."""
 
     def lines(code: str) -> list[str]:
         run = subprocess.run(

@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from functools import partial
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, signature
 from time import monotonic
 from typing import Any, Final, Protocol, TypeAlias, cast
 
@@ -92,7 +92,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not iscoroutinefunction(pyfuncitem.obj):
         return None
     adapter = cast("Adapter", pyfuncitem.funcargs["adapter"])
-    names = pyfuncitem._fixtureinfo.argnames
+    names = signature(pyfuncitem.obj).parameters
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
     adapter.loop.run(partial(pyfuncitem.obj, **arguments))
     return True
