@@ -20,6 +20,7 @@ ENVIRONMENT = {
     "PYTHONPYCACHEPREFIX": str(HERE / ".envs" / "compiled"),
     # The code of this checkout is measured, or of the one that BENCH_SOURCE names.
     "PYTHONPATH": os.environ.get("BENCH_SOURCE", str(HERE.parent / "src")),
+    # A proxy would be measured too.
     "NO_PROXY": "127.0.0.1",
 }
 

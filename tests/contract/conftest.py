@@ -1,4 +1,4 @@
-"""Plays every test once for each transport, on its loop."""
+"""Plays every test once on each adapter, on its event loop."""
 
 import secrets
 import sys
@@ -24,13 +24,13 @@ ONE_ATTEMPT: Final = RetryPolicy(max_attempts=1)
 
 
 SOON: Final = 1.0
-"""Seconds within which the other end must see that a connection was closed."""
+"""Seconds within which the peer must see that a connection was closed."""
 
 Cancel: TypeAlias = Callable[[threading.Event, Body], Coroutine[Any, Any, None]]
 
 
 class Happens(Protocol):
-    """Whether an event is set within so many seconds."""
+    """Waits for an event; tells whether it was set within so many seconds."""
 
     async def __call__(self, event: threading.Event, within: float = SOON) -> bool: ...
 
