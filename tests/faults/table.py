@@ -771,11 +771,6 @@ def on_a_kept_connection(
     return Fault(what, [case], retry=ONE_ATTEMPT)
 
 
-NOT_LOOKED_AT: Final = (
-    "aiohttp uses a kept connection without looking whether something has come on it, so that the "
-    "attempt is given up when its request is about to be sent"
-)
-
 KEPT: Final = [
     on_a_kept_connection("stays", []),
     on_a_kept_connection("is closed between two calls", [hang_up]),
@@ -793,9 +788,6 @@ KEPT: Final = [
     on_a_kept_connection(
         "brings an answer that nobody asked for",
         [MOMENT, send(chunked("?"))],
-        exceptions={
-            "aiohttp@asyncio": (replace(complete(attempts=2), seen=1), NOT_LOOKED_AT),
-        },
     ),
 ]
 
