@@ -25,10 +25,14 @@ __all__ = [
 FRESHNESS_MS: Final = 5 * 60 * 1000
 """Milliseconds that the time of a request may be before or after the service's."""
 
-MAX_TOKENS: Final = 100_000
+MAX_PARTS: Final = 100_000
 """How many strings, brackets, colons and commas a request may have: 6,000 messages have fewer."""
 
-TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}\[\]:,]', re.DOTALL)
+PARTS: Final = re.compile(
+    # What is between them is a match too, because that is faster than a search at each byte.
+    rb'"(?:[^"\\]++|(?:\\.)++)*+"?|[{}\[\]:,]|(?P<between>[^"{}\[\]:,]++)',
+    re.DOTALL,
+)
 
 TIME: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
@@ -172,8 +176,10 @@ def parse_int(digits: str) -> int | float:
 def read_object(body: bytes) -> dict[str, object]:
     # A request that nobody has authenticated yet must not cost much memory or time; one that is
     # all brackets takes 100 times as much of both as one that is all text.
-    for index, _ in enumerate(TOKEN.finditer(body)):
-        if index >= MAX_TOKENS:
+    parts = 0
+    for match in PARTS.finditer(body):
+        parts += match.lastgroup is None
+        if parts > MAX_PARTS:
             raise Refusal(413, "Invalid body: it has too many parts.")
     try:
         # Like JavaScript's Request.json(): UTF-8 only, without a byte order mark, and no NaN.
