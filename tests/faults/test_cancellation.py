@@ -51,7 +51,7 @@ from tests.peers.wire import chunk, chunked, head
 
 How: TypeAlias = Literal["cancel", "time out", "close the reply", "close the client"]
 
-LEAST: Final = 5
+LEAST: Final = 4
 """Every call over a socket takes more turns than these."""
 
 BEGUN: Final = head(200, "transfer-encoding: chunked") + chunk("Раз")

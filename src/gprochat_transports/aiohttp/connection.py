@@ -87,8 +87,8 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, **settings: Any) -> None:
         # aiohttp's annotations are not complete.
         cast("Any", super()).__init__(**settings)
-        # How aiohttp makes its connections is private. If the name goes, they are aiohttp's own,
-        # and only the saving is lost.
+        # `_factory` is private. Without it aiohttp makes connections of its ResponseHandler, and
+        # only the saving is lost.
         make: Callable[..., ResponseHandler] = Protocol
         self._factory = partial(make, loop=asyncio.get_running_loop())
 
