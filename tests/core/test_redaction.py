@@ -3,6 +3,7 @@
 import json
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from time import process_time
 from typing import Final, cast
 from urllib.parse import quote, quote_plus
@@ -19,6 +20,7 @@ from gprochat_core import (
     Message,
     Phase,
     Redactor,
+    Refusal,
     ReplyParser,
     ResponseError,
     RetryPolicy,
@@ -27,6 +29,7 @@ from gprochat_core import (
     State,
     TransportError,
 )
+from gprochat_core.acceptance import read_object
 from gprochat_core.content_coding import Inflater
 from gprochat_core.diagnosis import (
     MAX_ERROR_BODY,
@@ -298,10 +301,16 @@ def inflate(text: str) -> None:
     assert Inflater("gzip").decode(member * (len(text) // 20), LONG) == b""
 
 
+def read_request(text: str) -> None:
+    with suppress(Refusal):
+        read_object(text.encode())
+
+
 REDACTOR: Final = Redactor(SECRETS)
 
 READERS: Final[dict[str, Callable[[str], object]]] = {
     "redact": REDACTOR.redact,
+    "read a request": read_request,
     "one_line": one_line,
     "read_http_date": read_http_date,
     "diagnose a body": lambda text: diagnose(500, {}, text.encode(), redactor=REDACTOR),

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from itertools import pairwise
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gprochat.server import Answer, UpstreamError, bridge, openai, serve
-from gprochat.server.bridge import read_completion, read_events
+from gprochat.server.bridge import Discretion, read_completion, read_events
 from gprochat_core import (
     ConfigurationError,
     InterruptedReply,
@@ -472,6 +473,20 @@ class TestAFailure:
                 with pytest.raises(UpstreamError) as caught:
                     await collect(answer)
         assert str(caught.value) == f"[429 Too Many Requests] {said}"
+
+    @pytest.mark.parametrize("text", ["://", "1.", "1.1.1.1:", "sk-mad", "a ", "h", "/hidden"])
+    def test_reading_a_message_takes_linear_time(self, text: str) -> None:
+        discretion = Discretion("http://host/hidden", "sk-made-up-key-of-no-one-1234")
+
+        def seconds(length: int) -> float:
+            message = (text * length)[:length]
+            begun = time.process_time()
+            discretion.apply(message)
+            return time.process_time() - begun
+
+        seconds(1000)
+        # Quadratic time would be 64 times as much.
+        assert min(seconds(400_000) for _ in range(3)) < 24 * seconds(50_000) + 0.01
 
     async def test_a_long_message_is_cut(self) -> None:
         with ScriptedPeer(refusing(500, {"error": {"message": "x " * 20_000}})) as peer:
