@@ -303,9 +303,10 @@ class Pieces:
 
     async def aclose(self) -> None:
         """Close the answer; an exception that it raises meanwhile is logged."""
-        if isinstance(self._pieces, AsyncGenerator):
+        pieces = self._pieces
+        if isinstance(pieces, AsyncGenerator):
             try:
-                await self._pieces.aclose()
+                await pieces.aclose()
             except ANSWERS_OWN as error:
                 failure(error)
 

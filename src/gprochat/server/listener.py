@@ -150,10 +150,12 @@ class Listener:
 
     async def close(self) -> None:
         """Accept no more connections; those that are open stay open."""
-        tasks = [*self._accepting, *self._opening]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # A connection that has just been accepted is opened first: a task that is cancelled before
+        # it has begun would not close it.
+        for tasks in (self._accepting, self._opening):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         for each in self._sockets:
             each.close()
 
