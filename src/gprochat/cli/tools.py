@@ -20,20 +20,21 @@ from gprochat_core import (
     RetryPolicy,
     Service,
     SignatureRejected,
+    Signer,
 )
 from gprochat_core.diagnosis import read_http_date
 from gprochat_core.messages import Encoding, read_messages
 from gprochat_core.request import Draft
-from gprochat_transports.environment import Proxy, service_from_environment
+from gprochat_transports.environment import Proxy
 
 from .failures import FAILURE, WrongUsage, complain
 from .loops import Loop, choose
 from .options import (
+    ask_secret,
     encoding_option,
     example,
     find_service,
     proxy_option,
-    require_key,
     secret_key_option,
     service_options,
     transport_option,
@@ -79,7 +80,10 @@ def sign(text: str, time_ms: int | None, ask_secret_key: bool) -> None:
     TEXT is the last message of a conversation; with -, it is read from standard input, unchanged.
     Without --time, the current time is signed, and printed on standard error.
     """
-    signer = require_key(service_from_environment(), ask_secret_key=ask_secret_key).signer
+    key = os.environ.get("GPROCHAT_SECRET_KEY")
+    if key is None or ask_secret_key:
+        key = ask_secret("Secret key", "GPROCHAT_SECRET_KEY")
+    signer = Signer(key)
     if text == "-":
         text = read_stdin()
     if time_ms is None:
@@ -150,8 +154,8 @@ def serve(host: str, port: int, reply: str, openai_url: str, openai_model: str |
 async def run_server(host: str, port: int, openai_url: str, openai_model: str | None) -> None:
     from .. import server
 
-    configured = service_from_environment()
-    secret_key = configured.secret_key
+    secret_key = os.environ.get("GPROCHAT_SECRET_KEY")
+    password = os.environ.get("GPROCHAT_PASSWORD") or None
     if secret_key is None:
         secret_key = secrets.token_urlsafe(32)
         click.echo(f"export GPROCHAT_SECRET_KEY={secret_key}", err=True)
@@ -165,7 +169,7 @@ async def run_server(host: str, port: int, openai_url: str, openai_model: str | 
     async with (
         answering as answer,
         server.serve(
-            answer, secret_key=secret_key, password=configured.password, host=host, port=port
+            answer, secret_key=secret_key, password=password, host=host, port=port
         ) as served,
     ):
         click.echo(served.url)

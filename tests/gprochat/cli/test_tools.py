@@ -51,7 +51,7 @@ def test_sign_works_with_an_empty_key() -> None:
 
 def test_sign_asks_for_the_key_without_echo() -> None:
     with on_terminal("sign", "--secret-key", "--time", "1700000000000", TEXT) as terminal:
-        terminal.expect("Secret key of")
+        terminal.expect("Secret key:")
         terminal.type("ключ-Ключ\r")
         terminal.expect(SIGNATURE)
         assert terminal.wait() == 0
