@@ -8,6 +8,7 @@ is not a service of this family.
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
+from math import ceil
 from typing import Final
 
 from .errors import (
@@ -39,8 +40,20 @@ MAX_ERROR_BODY: Final = 64 * 1024
 MAX_MESSAGE: Final = 500
 """Characters of a service's message that an error quotes at most."""
 
-HIDDEN_RATE_LIMIT: Final = ("429 Too Many Requests", "Quota exceeded")
+HIDDEN_RATE_LIMIT: Final = ("[429 ", "[429]", "429 Too Many Requests", "Quota exceeded")
 """What the message of a 500 contains if the model's rate limit caused it."""
+
+REQUESTED_WAIT: Final = re.compile(
+    # The sentence has Go's durations, such as 1h2m3.4s or 250ms; the detail has seconds. Within a
+    # message, quotes may be escaped.
+    r"""
+    retry\ in\ (?:(?P<hours>\d{1,6})h)?(?:(?P<minutes>\d{1,6})m(?!s))?
+        (?:(?P<seconds>\d{1,9}(?:\.\d{1,12})?)(?P<milli>m?)s)?
+    | retryDelay\\{0,8}"\s{0,8}:\s{0,8}\\{0,8}"(?P<delay>\d{1,9}(?:\.\d{1,12})?)s
+    """,
+    re.ASCII | re.VERBOSE,
+)
+"""How the message of a model's rate limit says how long to wait."""
 
 MISCONFIGURED: Final = "API key not valid"
 """What the message of a 500 contains if the model refuses the deployment's key."""
@@ -142,6 +155,17 @@ def read_retry_after(headers: Mapping[str, str], now: float | None) -> float | N
     return max(0.0, date - reference)
 
 
+def read_requested_wait(said: str) -> float | None:
+    """Return how many seconds a model's message asks to wait, the longest; None for no request."""
+    waits: list[float] = []
+    for match in REQUESTED_WAIT.finditer(said):
+        hours, minutes, seconds, milli, delay = match.groups()
+        if hours or minutes or seconds or delay:
+            last = float(seconds or delay or 0) / (1000 if milli else 1)
+            waits.append(int(hours or 0) * 3600 + int(minutes or 0) * 60 + last)
+    return max(waits, default=None)
+
+
 def is_html(headers: Mapping[str, str]) -> bool:
     """Tell whether an answer is an HTML page, by its Content-Type header."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -221,9 +245,11 @@ def diagnose(
             clock_skew=skew,
         )
     retry_after = read_retry_after(headers, now)
+    if retry_after is None:
+        retry_after = read_requested_wait(said)
     hidden = status == 500 and any(sign in said for sign in HIDDEN_RATE_LIMIT)
     if status == 429 or hidden:
-        when = "later" if retry_after is None else f"in {retry_after:.0f} s"
+        when = "later" if retry_after is None else f"in {ceil(retry_after)} s"
         return RateLimited(
             f"too many requests: the service {answered}; try again {when}",
             status=status,

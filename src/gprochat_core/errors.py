@@ -92,8 +92,8 @@ class ResponseError(GPROChatError):
         status: the HTTP status; 0 if the answer was not HTTP.
         message: the message in the response's body, at most 500 characters; "" if there was none.
         code: the `code` of the response's JSON error; None if there was none.
-        retry_after: how many seconds the service asks to wait; None if it does not ask. Set on
-            RateLimited and ServiceFailed.
+        retry_after: how many seconds the service asks to wait, by its Retry-After header or in
+            the words of its model; None if it does not ask. Set on RateLimited and ServiceFailed.
         clock_skew: how many seconds the service's clock is ahead of this machine's, measured by
             the response's Date header; None if there was none. Set on AuthenticationError.
         location: the target of a redirect, which is never followed. Set on NotTheService.

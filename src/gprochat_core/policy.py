@@ -58,8 +58,8 @@ class RetryPolicy:
         max_attempts: how many attempts a call makes at most, with the first; 1 for no retries.
         base_delay: the back-off of the first pause, in seconds. It doubles with each attempt.
         max_delay: the longest back-off, in seconds.
-        max_retry_after: how many seconds to wait at most if the service asks for it by
-            Retry-After. If it asks for more, the call fails at once.
+        max_retry_after: how many seconds to wait at most if the service asks for a wait. If it
+            asks for more, the call fails at once.
 
     Raises:
         ConfigurationError: `max_attempts` is not an int of at least 1, or another argument is not

@@ -4,6 +4,8 @@ import json
 import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from math import ceil
+from time import perf_counter
 
 import pytest
 from hypothesis import given
@@ -25,6 +27,7 @@ from gprochat_core.diagnosis import (
     is_settled_by_head,
     read_headers,
     read_http_date,
+    read_requested_wait,
 )
 
 # RFC 9110, section 5.6.7: one moment in the three forms.
@@ -233,6 +236,78 @@ def test_a_failure_carries_its_retry_after_too(status: int) -> None:
 @pytest.mark.parametrize(("value", "advice"), [("7", "try again in 7 s"), ("", "try again later")])
 def test_a_rate_limit_says_when_to_try_again(value: str, advice: str) -> None:
     assert advice in str(diagnose(429, {"retry-after": value}, b""))
+
+
+# The model's rate limit, inside a 500
+
+QUOTA = "[GoogleGenerativeAI Error]: Error fetching from https://models.example: "
+
+
+def limited(message: str, headers: dict[str, str] | None = None) -> RateLimited:
+    body = json.dumps({"error": {"message": QUOTA + message, "code": "Error"}}).encode()
+    error = diagnose(500, headers or {}, body)
+    assert isinstance(error, RateLimited)
+    return error
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[429 Too Many Requests] You exceeded your current quota.",
+        "[429 ] Resource has been exhausted (e.g. check quota).",
+        "[429] Resource has been exhausted (e.g. check quota).",
+        "Quota exceeded for metric x.",
+    ],
+)
+def test_a_models_rate_limit_is_one_with_or_without_a_reason_phrase(message: str) -> None:
+    assert limited(message).retry_after is None
+
+
+@pytest.mark.parametrize("padding", [0, 600, 30_000])
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("Please retry in 3.4s.", 3.4),
+        ("Please retry in 34.074824224s.", 34.074824224),
+        ("Please retry in 559.5ms.", 0.5595),
+        ("Please retry in 2m3.5s.", 123.5),
+        ("Please retry in 14h2m3s.", 50523.0),
+        ("Please retry in 5m.", 300.0),
+        ('[{"@type":"RetryInfo","retryDelay":"3s"}]', 3.0),
+        (r"[{\"retryDelay\": \"3.25s\"}]", 3.25),
+        ('Please retry in 3.4s. [{"retryDelay":"3s"}]', 3.4),
+        ('Please retry in 1ms. [{"retryDelay":"3s"}]', 3.0),
+    ],
+)
+def test_the_wait_that_a_model_asks_for_is_found_anywhere_in_its_message(
+    words: str, seconds: float, padding: int
+) -> None:
+    error = limited(f"[429 Too Many Requests] Quota. {'x' * padding} {words} {'x' * padding}")
+    assert error.retry_after == pytest.approx(seconds)
+    assert f"try again in {ceil(seconds)} s" in str(error)
+
+
+@pytest.mark.parametrize(
+    "words", ["retry in a while", "retry in ms", "retry in s", '"retryDelay":"s"', "retry in ٣s"]
+)
+def test_words_without_a_time_ask_for_no_wait(words: str) -> None:
+    assert limited(f"[429 ] {words}").retry_after is None
+
+
+def test_a_retry_after_header_comes_before_the_models_words() -> None:
+    assert limited("[429 ] Please retry in 3.4s.", {"retry-after": "7"}).retry_after == 7.0
+
+
+def test_reading_the_wait_takes_time_linear_in_the_message() -> None:
+    def measure(text: str) -> float:
+        begun = perf_counter()
+        read_requested_wait(text)
+        return perf_counter() - begun
+
+    for piece in ("retry in ", "9", "retryDelay", "\\", '"retryDelay": ', "retry in 999999h"):
+        short, long = (piece * (size // len(piece)) for size in (16_384, 65_536))
+        taken = min(measure(long) for _ in range(3))
+        assert taken < 12 * min(measure(short) for _ in range(3)) + 0.01
 
 
 # Passwords, signatures, clocks
