@@ -55,8 +55,18 @@ REQUESTED_WAIT: Final = re.compile(
 )
 """How the message of a model's rate limit says how long to wait."""
 
-MISCONFIGURED: Final = "API key not valid"
-"""What the message of a 500 contains if the model refuses the deployment's key."""
+KEY_REFUSED: Final = "the model refuses the deployment's API key"
+
+PERMANENT: Final[Mapping[str, str]] = {
+    "API key not valid": KEY_REFUSED,
+    "API key expired": KEY_REFUSED,
+    "API_KEY_INVALID": KEY_REFUSED,
+    "reported as leaked": KEY_REFUSED,
+    "User location is not supported": "the model does not serve the deployment's location",
+}
+"""What the message of a 5xx contains if trying again changes nothing, and what that means."""
+
+ONLY_THE_OWNER: Final = "only its owner can correct this, trying again changes nothing"
 
 NO_SECRETS: Final = Redactor(())
 
@@ -258,17 +268,15 @@ def diagnose(
             retry_after=retry_after,
         )
     if status == 408 or status >= 500:
-        advice = (
-            "its owner must correct its configuration, trying again changes nothing"
-            if MISCONFIGURED in said
-            else "try again later"
-        )
+        trouble = next((PERMANENT[sign] for sign in PERMANENT if sign in said), None)
+        advice = "try again later" if trouble is None else f"{trouble}; {ONLY_THE_OWNER}"
         return ServiceFailed(
             f"the service {answered}; {advice}",
             status=status,
             message=message,
             code=code,
             retry_after=retry_after,
+            permanent=trouble is not None,
         )
     advice = "shorten the conversation" if status == 413 else "the request must change"
     return BadRequest(

@@ -97,6 +97,8 @@ class ResponseError(GPROChatError):
         clock_skew: how many seconds the service's clock is ahead of this machine's, measured by
             the response's Date header; None if there was none. Set on AuthenticationError.
         location: the target of a redirect, which is never followed. Set on NotTheService.
+        permanent: whether only the deployment's owner can correct the cause, so that trying again
+            changes nothing. Set on ServiceFailed.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class ResponseError(GPROChatError):
         retry_after: float | None = None,
         clock_skew: float | None = None,
         location: str | None = None,
+        permanent: bool = False,
     ) -> None:
         super().__init__(what)
         self.status = status
@@ -117,6 +120,7 @@ class ResponseError(GPROChatError):
         self.retry_after = retry_after
         self.clock_skew = clock_skew
         self.location = location
+        self.permanent = permanent
 
 
 class BadRequest(ResponseError):

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, fields
 from typing import Final
 
-from .diagnosis import MISCONFIGURED
 from .errors import (
     ConfigurationError,
     ConnectError,
@@ -124,10 +123,10 @@ def is_transient(error: GPROChatError) -> bool:
     """Tell whether the same request may succeed a moment later.
 
     It may after a ConnectError, a RateLimited, and a status that a gateway or an overloaded service
-    sends; not after a 500 whose message says that the deployment is misconfigured.
+    sends; not after a failure that only the deployment's owner can correct.
     """
     if isinstance(error, ServiceFailed):
-        return error.status in TRANSIENT_STATUSES and MISCONFIGURED not in error.message
+        return error.status in TRANSIENT_STATUSES and not error.permanent
     return isinstance(error, (ConnectError, RateLimited))
 
 

@@ -29,6 +29,7 @@ from gprochat_core.diagnosis import (
     read_http_date,
     read_requested_wait,
 )
+from gprochat_core.policy import is_transient
 
 # RFC 9110, section 5.6.7: one moment in the three forms.
 THE_RFCS_MOMENT = 784111777.0
@@ -308,6 +309,37 @@ def test_reading_the_wait_takes_time_linear_in_the_message() -> None:
         short, long = (piece * (size // len(piece)) for size in (16_384, 65_536))
         taken = min(measure(long) for _ in range(3))
         assert taken < 12 * min(measure(short) for _ in range(3)) + 0.01
+
+
+# The model refuses the deployment
+
+
+@pytest.mark.parametrize("padding", [0, 600])
+@pytest.mark.parametrize(
+    ("message", "whose"),
+    [
+        ("[400 Bad Request] API key not valid. Please pass a valid API key.", "API key"),
+        ("[400 Bad Request] API key expired. Please renew the API key.", "API key"),
+        ('[400 ] [{"reason":"API_KEY_INVALID"}]', "API key"),
+        ("[403 Forbidden] Your API key was reported as leaked.", "API key"),
+        ("[400 Bad Request] User location is not supported for the API use.", "location"),
+    ],
+)
+def test_what_only_the_owner_can_correct_is_permanent_and_says_whose_trouble_it_is(
+    message: str, whose: str, padding: int
+) -> None:
+    body = json.dumps({"error": {"message": "x" * padding + message, "code": "Error"}}).encode()
+    error = diagnose(500, {}, body)
+    assert type(error) is ServiceFailed
+    assert error.permanent
+    assert not is_transient(error)
+    assert f"the deployment's {whose}; only its owner can correct this" in str(error)
+
+
+def test_any_other_failure_is_not_permanent() -> None:
+    error = diagnose(500, {}, b"fetch failed")
+    assert not error.permanent
+    assert is_transient(error)
 
 
 # Passwords, signatures, clocks

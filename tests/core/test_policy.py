@@ -231,7 +231,7 @@ def test_of_all_statuses_those_that_may_pass_are_tried_again(status: int) -> Non
         (ConnectTimeout("no connection in time"), True),
         (RateLimited("hidden in a 500", status=500), True),
         (ServiceFailed("unexplained", status=500, message="fetch failed"), True),
-        (ServiceFailed("misconfigured", status=500, message="API key not valid. …"), False),
+        (ServiceFailed("misconfigured", status=500, permanent=True), False),
         (ServiceFailed("not implemented", status=501), False),
         (BadRequest("wrong", status=400), False),
         (AuthenticationError("who?", status=401), False),
