@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from math import ceil
-from typing import Final
+from typing import Final, NamedTuple
 
 from .errors import (
     AuthenticationError,
@@ -186,27 +186,38 @@ def is_settled_by_head(status: int, headers: Mapping[str, str]) -> bool:
     """Tell whether the body of an answer makes no difference to the error that it is."""
     if status in (408, 413, 429) or 500 <= status <= 599:
         return False
-    return is_html(headers) or status in (404, 405) or not 400 <= status <= 499
+    return is_html(headers) or status == 405 or not 400 <= status <= 499
 
 
-def read_error_body(headers: Mapping[str, str], body: bytes) -> tuple[str, str | None]:
-    """Return the message and the code of an error's body, whether it is JSON or plain text."""
+class ErrorBody(NamedTuple):
+    """What the body of an error says.
+
+    Attributes:
+        message: the message, or all of a body that is not JSON; "" for an HTML page.
+        code: the error's `code`, if there is one.
+        is_openais: whether it has the shape of OpenAI's errors, which have a `type`.
+    """
+
+    message: str
+    code: str | None = None
+    is_openais: bool = False
+
+
+def read_error_body(headers: Mapping[str, str], body: bytes) -> ErrorBody:
+    """Return what an error's body says, whether it is JSON or plain text."""
     text = body.decode("utf-8", "replace").strip()
-    code: object = None
-    message: object = text
     try:
         error = json.loads(text)["error"]
         if isinstance(error, str):
-            message = error
-        else:
-            message = error["message"]
-            code = error.get("code")
+            return ErrorBody(error)
+        message, code = error["message"], error.get("code")
+        is_openais = isinstance(error.get("type"), str)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        if is_html(headers) or text[:1] == "<":
-            message = ""
-    return (
+        return ErrorBody("" if is_html(headers) or text[:1] == "<" else text)
+    return ErrorBody(
         message if isinstance(message, str) else text,
         str(code) if isinstance(code, (str, int)) else None,
+        is_openais,
     )
 
 
@@ -236,14 +247,27 @@ def diagnose(
         redactor: removes secrets from the texts that the error quotes.
     """
     if is_settled_by_head(status, headers):
-        return diagnose_head(status, headers, redactor)
-    said, said_code = read_error_body(headers, body)
+        return diagnose_stranger(status, headers, redactor)
+    said, said_code, is_openais = read_error_body(headers, body)
+    # An API of OpenAI's shape says "URL" if it does not know the URL, so it is not behind a
+    # service, but in the place of one.
+    if status == 404 and (not is_openais or "URL" in said):
+        return diagnose_stranger(status, headers, redactor)
     message = one_line(redactor.redact(said))
     code = None if said_code is None else one_line(redactor.redact(said_code))
     answered = (
         f'answered {status}: "{message}"' if message else f"answered {status} without a message"
     )
 
+    if is_openais and status in (401, 403, 404):
+        return ServiceFailed(
+            f"the service {answered}; its model's API says so to the deployment, whose key, model "
+            f"or location it refuses; {ONLY_THE_OWNER}",
+            status=status,
+            message=message,
+            code=code,
+            permanent=True,
+        )
     if status in (401, 403):
         skew = read_clock_skew(headers, now, waited)
         kind, advice = diagnose_authentication(said.lower(), skew)
@@ -284,7 +308,7 @@ def diagnose(
     )
 
 
-def diagnose_head(status: int, headers: Mapping[str, str], redactor: Redactor) -> NotTheService:
+def diagnose_stranger(status: int, headers: Mapping[str, str], redactor: Redactor) -> NotTheService:
     if 300 <= status <= 399:
         location = redactor.redact(headers.get("location", ""))
         target = f"to {location[:MAX_MESSAGE]!r}" if location else "without a location"

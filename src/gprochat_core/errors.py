@@ -144,7 +144,11 @@ class RateLimited(ResponseError):
 
 
 class ServiceFailed(ResponseError):
-    """The service, its model, or a gateway in front of it failed (5xx, 408)."""
+    """The service, its model, or a gateway in front of it failed (5xx, 408).
+
+    The same if the model's API refuses the deployment and the service passes its answer through
+    (401, 403 or 404, with an error of OpenAI's shape).
+    """
 
 
 class NotTheService(ResponseError):

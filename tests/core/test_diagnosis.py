@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gprochat_core import (
     AuthenticationError,
+    BadRequest,
     NotTheService,
     PasswordRejected,
     RateLimited,
@@ -38,6 +39,11 @@ THREE_FORMS = [
     pytest.param("Sunday, 06-Nov-94 08:49:37 GMT", id="RFC 850"),
     pytest.param("Sun Nov  6 08:49:37 1994", id="asctime"),
 ]
+
+
+def openais(message: str, code: str | None) -> bytes:
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    return json.dumps({"error": error}).encode()
 
 
 # Headers
@@ -77,7 +83,7 @@ def test_without_a_content_type_nothing_is_a_page() -> None:
 
 @pytest.mark.parametrize("status", range(100, 700))
 def test_only_a_status_that_an_error_of_the_service_may_have_needs_its_body(status: int) -> None:
-    needs_its_body = 400 <= status <= 599 and status not in (404, 405)
+    needs_its_body = 400 <= status <= 599 and status != 405
     assert is_settled_by_head(status, {}) is not needs_its_body
 
 
@@ -334,6 +340,52 @@ def test_what_only_the_owner_can_correct_is_permanent_and_says_whose_trouble_it_
     assert error.permanent
     assert not is_transient(error)
     assert f"the deployment's {whose}; only its owner can correct this" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, "invalid_api_key"),
+        (403, "unsupported_country_region_territory"),
+        (404, "model_not_found"),
+    ],
+)
+def test_a_refusal_that_the_service_passes_through_is_the_deployments_trouble(
+    status: int, code: str
+) -> None:
+    error = diagnose(status, {}, openais("The signature or password xyz is no good", code))
+    assert type(error) is ServiceFailed
+    assert (error.status, error.code, error.permanent) == (status, code, True)
+    assert error.message == "The signature or password xyz is no good"
+    assert error.message in str(error)
+    assert "only its owner can correct this" in str(error)
+    assert not is_transient(error)
+
+
+def test_a_rate_limit_that_the_service_passes_through_is_one() -> None:
+    error = diagnose(429, {}, openais("Rate limit reached", "rate_limit_exceeded"))
+    assert type(error) is RateLimited
+    assert error.code == "rate_limit_exceeded"
+
+
+def test_a_wrong_request_that_the_service_passes_through_is_the_callers() -> None:
+    error = diagnose(400, {}, openais("too long", "context_length_exceeded"))
+    assert type(error) is BadRequest
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"Not Found",
+        b'{"error":"Not Found"}',
+        b'{"error":{"message":"Not Found","code":"404"}}',
+        openais("Invalid URL (POST /api/generate)", None),
+        openais("Unknown request URL: POST /api/generate.", "unknown_url"),
+    ],
+)
+def test_any_other_404_is_a_strangers(body: bytes) -> None:
+    assert type(diagnose(404, {}, body)) is NotTheService
 
 
 def test_any_other_failure_is_not_permanent() -> None:
