@@ -21,6 +21,7 @@ from .errors import (
     ServiceFailed,
     SignatureRejected,
 )
+from .messages import Encoding
 from .redaction import Redactor
 
 __all__ = [
@@ -235,6 +236,7 @@ def diagnose(
     now: float | None = None,
     waited: float = 0.0,
     redactor: Redactor = NO_SECRETS,
+    encoding: Encoding = "native",
 ) -> ResponseError:
     """Return the error that an answer is.
 
@@ -245,6 +247,7 @@ def diagnose(
         now: when the answer arrived, Unix time in seconds; None if unknown.
         waited: seconds from the attempt's begin to `now`.
         redactor: removes secrets from the texts that the error quotes.
+        encoding: how the request was written; a wrong one may be the cause.
     """
     if is_settled_by_head(status, headers):
         return diagnose_stranger(status, headers, redactor)
@@ -270,7 +273,7 @@ def diagnose(
         )
     if status in (401, 403):
         skew = read_clock_skew(headers, now, waited)
-        kind, advice = diagnose_authentication(said.lower(), skew)
+        kind, advice = diagnose_authentication(said.lower(), skew, encoding)
         return kind(
             f"the service {answered}; {advice}",
             status=status,
@@ -294,6 +297,9 @@ def diagnose(
     if status == 408 or status >= 500:
         trouble = next((PERMANENT[sign] for sign in PERMANENT if sign in said), None)
         advice = "try again later" if trouble is None else f"{trouble}; {ONLY_THE_OWNER}"
+        if status == 500 and not message and encoding == "content":
+            # GeminiProChat fails at messages without parts.
+            advice += ', or check the encoding: GeminiProChat needs encoding="native"'
         return ServiceFailed(
             f"the service {answered}; {advice}",
             status=status,
@@ -337,12 +343,17 @@ def read_clock_skew(headers: Mapping[str, str], now: float | None, waited: float
     return ahead if ahead > 0 else min(0.0, ahead + waited)
 
 
-def diagnose_authentication(said: str, skew: float | None) -> tuple[type[AuthenticationError], str]:
+def diagnose_authentication(
+    said: str, skew: float | None, encoding: Encoding
+) -> tuple[type[AuthenticationError], str]:
     if "password" in said:
         return PasswordRejected, "set the deployment's password"
     if "signature" not in said:
         return AuthenticationError, "check secret key and password"
     advice = "check the secret key"
+    if encoding != "content":
+        # chatgpt-demo finds no text in such messages, and so expects another signature.
+        advice += ', and the encoding: chatgpt-demo and its forks need encoding="content"'
     if skew is not None and abs(skew) > 1:
         direction = "behind" if skew > 0 else "ahead of"
         advice += f", and the clock: it is {abs(skew):.0f} s {direction} the service's"

@@ -183,6 +183,7 @@ class Exchange:
         redactor: Redactor | None = None,
     ) -> None:
         self._draft = Draft(service, read_messages(conversation))
+        self._encoding = service.encoding
         self._keep_text = keep_text
         self._redactor = redactor or Redactor([service.secret_key or "", service.password or ""])
         self._timeouts = timeouts or Timeouts()
@@ -292,6 +293,7 @@ class Exchange:
                 now=now_ms / 1000,
                 waited=(now_ms - self._attempted_ms) / 1000,
                 redactor=self._redactor,
+                encoding=self._encoding,
             )
         except GPROChatError as error:
             self.state = State.FAILED

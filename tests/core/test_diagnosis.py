@@ -30,6 +30,7 @@ from gprochat_core.diagnosis import (
     read_http_date,
     read_requested_wait,
 )
+from gprochat_core.messages import ENCODINGS, Encoding
 from gprochat_core.policy import is_transient
 
 # RFC 9110, section 5.6.7: one moment in the three forms.
@@ -451,6 +452,27 @@ def test_a_rejection_that_names_neither_points_to_both() -> None:
     error = rejected("No.", DATE, 0.0)
     assert type(error) is AuthenticationError
     assert "check secret key and password" in str(error)
+
+
+# A wrong encoding
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_rejected_signature_may_be_the_encodings_fault(encoding: Encoding) -> None:
+    body = b'{"error": {"message": "Invalid signature."}}'
+    said = str(diagnose(401, {}, body, encoding=encoding))
+    assert "check the secret key" in said
+    assert ('encoding="content"' in said) is (encoding != "content")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("body", [b"", b"fetch failed"])
+def test_a_500_without_a_message_may_be_the_encodings_fault(
+    encoding: Encoding, body: bytes
+) -> None:
+    said = str(diagnose(500, {}, body, encoding=encoding))
+    assert "try again later" in said
+    assert ('encoding="native"' in said) is (encoding == "content" and not body)
 
 
 # Advice

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Final, cast
 
@@ -848,3 +849,10 @@ def test_a_proxy_that_asks_for_a_password_is_no_connection() -> None:
     with pytest.raises(ConnectError, match="the proxy asks for a user and password"):
         call.receive_head(407, [], sent=0.0, now_ms=NOW_MS)
     assert call.state is State.FAILED
+
+
+def test_an_error_names_the_encoding_where_it_may_be_the_cause() -> None:
+    call = exchange()
+    assert 'encoding="content"' in str(answer(call, 401, error_json("Invalid signature.")))
+    call = Exchange(replace(SERVICE, encoding="content"), "Hello")
+    assert 'encoding="native"' in str(answer(call, 500))
