@@ -193,7 +193,10 @@ class TruncatedReply(IncompleteReply):
 
 
 class InterruptedReply(IncompleteReply):
-    """The service failed during the reply and appended its failure marker; `text` is without it."""
+    """The service failed during the reply and appended its failure marker; `text` is without it.
+
+    It may fail before the first word too: then the marker is the whole reply.
+    """
 
 
 class ReplyTooLong(IncompleteReply):

@@ -8,8 +8,9 @@ does both, with or without `async`:
    and each piece of its body to `receive`, which returns text; `receive(b"")` is the body's end.
 2. When the transport fails, the driver passes the TransportError to `fail`, which returns the
    error that the failure means.
-3. The driver passes each error of an attempt to `retry`. It returns the seconds to pause before
-   the next `attempt`, or raises the error when there is to be none.
+3. The driver passes each error of an attempt to `retry`, also one that came in the body. `retry`
+   returns the seconds to pause before the next `attempt`, or raises the error when there is to be
+   none. Only a reply whose body is the failure marker alone is asked for again.
 
 Arguments called `now` and `sent` are seconds of a monotonic clock; `now_ms` is Unix time in
 milliseconds.
@@ -370,7 +371,8 @@ class Exchange:
         return pause
 
     def _pause(self, error: GPROChatError, now: float, jitter: float) -> float | None:
-        if self._parser is not None and self._parser.is_reply:
+        parser = self._parser
+        if parser is not None and parser.is_reply and not parser.is_marker_alone:
             # The caller may have read the beginning of this reply; another would begin differently.
             return None
         if self._stale and self._stale_connections < MAX_STALE_CONNECTIONS:

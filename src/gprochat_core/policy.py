@@ -7,6 +7,7 @@ from .errors import (
     ConfigurationError,
     ConnectError,
     GPROChatError,
+    InterruptedReply,
     RateLimited,
     ResponseError,
     ServiceFailed,
@@ -122,12 +123,13 @@ class Limits:
 def is_transient(error: GPROChatError) -> bool:
     """Tell whether the same request may succeed a moment later.
 
-    It may after a ConnectError, a RateLimited, and a status that a gateway or an overloaded service
-    sends; not after a failure that only the deployment's owner can correct.
+    It may after a ConnectError, a RateLimited, an InterruptedReply, and a status that a gateway or
+    an overloaded service sends; not after a failure that only the deployment's owner can correct.
+    An `Exchange` repeats no request of whose reply the caller may have read some text.
     """
     if isinstance(error, ServiceFailed):
         return error.status in TRANSIENT_STATUSES and not error.permanent
-    return isinstance(error, (ConnectError, RateLimited))
+    return isinstance(error, (ConnectError, RateLimited, InterruptedReply))
 
 
 def check_number(kind: str, name: str, value: object, *, zero: bool = True) -> None:

@@ -131,6 +131,11 @@ class ReplyParser:
         return self._error_body is None
 
     @property
+    def is_marker_alone(self) -> bool:
+        """Whether the failure marker is all that has arrived."""
+        return self._size == MARKER_LENGTH and self._ends_in_marker()
+
+    @property
     def text(self) -> str:
         """The text that has been returned so far; after an error, all text that arrived."""
         return "".join(self._blocks + self._pieces)
@@ -270,6 +275,10 @@ class ReplyParser:
         return text
 
     def _interrupted(self) -> InterruptedReply:
+        if self.is_marker_alone:
+            return InterruptedReply(
+                "the service failed before the first word of the reply; try again later"
+            )
         text = self.partial_text()
         return InterruptedReply(
             f"the service failed after {len(text)} characters of the reply; ask again for the rest",

@@ -363,6 +363,52 @@ def test_a_reply_that_the_service_interrupts_fails() -> None:
     assert call.state is State.FAILED
 
 
+def failed_before_the_first_word(call: Exchange, pieces: Sequence[bytes]) -> GPROChatError:
+    call.attempt(NOW_MS)
+    call.receive_head(200, [], sent=0.0, now_ms=NOW_MS)
+    for piece in pieces:
+        assert call.receive(piece) == ""
+    with pytest.raises(InterruptedReply) as caught:
+        call.receive(b"")
+    return caught.value
+
+
+@pytest.mark.parametrize("pieces", [[b"Internal server error"], [b"Internal ", b"server error"]])
+def test_a_failure_before_the_first_word_is_tried_again_and_said_to_be_one(
+    pieces: list[bytes],
+) -> None:
+    call = exchange()
+    assert call.retry(failed_before_the_first_word(call, pieces), 0.0, 1.0) == 0.5
+    assert call.retry(failed_before_the_first_word(call, pieces), 0.0, 1.0) == 1.0
+    error = failed_before_the_first_word(call, pieces)
+    assert isinstance(error, InterruptedReply)
+    assert "before the first word" in str(error)
+    assert error.text == call.text == ""
+    assert pause(call, error, 0.0, 1.0) is None
+
+
+def test_the_failure_marker_before_a_lost_connection_is_tried_again() -> None:
+    call = in_reply_with(b"Internal server error")
+    assert call.retry(call.fail(TransportError(Cause.LOST, Phase.READING), 0.0), 0.0, 1.0) == 0.5
+
+
+@pytest.mark.parametrize("keep_text", [True, False])
+@pytest.mark.parametrize("body", [b"I", b"Hello", b" ", b"Internal server errorInternal server"])
+def test_a_failure_after_some_text_is_not_tried_again(body: bytes, keep_text: bool) -> None:
+    call = in_reply_with(body + b"Internal server error", keep_text=keep_text)
+    with pytest.raises(InterruptedReply, match="characters of the reply") as caught:
+        call.receive(b"")
+    assert pause(call, caught.value, 0.0, 1.0) is None
+
+
+def in_reply_with(body: bytes, *, keep_text: bool = True) -> Exchange:
+    call = Exchange(SERVICE, "Hello", keep_text=keep_text)
+    call.attempt(NOW_MS)
+    call.receive_head(200, [], sent=0.0, now_ms=NOW_MS)
+    call.receive(body)
+    return call
+
+
 def test_a_reply_longer_than_the_limit_fails() -> None:
     call = exchange(limits=Limits(max_reply_bytes=5))
     call.attempt(NOW_MS)

@@ -240,7 +240,7 @@ def test_of_all_statuses_those_that_may_pass_are_tried_again(status: int) -> Non
         (NotTheService("a page", status=503), False),
         (ReplyTimeout("silence"), False),
         (TruncatedReply("cut off"), False),
-        (InterruptedReply("failed"), False),
+        (InterruptedReply("failed"), True),
         (ReplyTooLong("too long"), False),
         (InvalidMessages("none"), False),
         (ConfigurationError("wrong"), False),
