@@ -651,6 +651,27 @@ def test_a_wrong_clock_is_set_right_for_one_more_attempt(seconds_behind: int) ->
     assert Acceptance(SERVICE, freshness_ms=0).accept(body, their_time).time_ms == their_time
 
 
+@pytest.mark.parametrize(
+    ("date", "skew"),
+    [(0, 0), (33, 0), (-1, -1), (34, 1), (-60, -60), (33 + 60, 60)],
+    ids=["at-the-request", "at-the-answer", "before", "after", "long-before", "long-after"],
+)
+def test_a_clock_is_judged_by_the_whole_wait_for_the_answer(date: int, skew: int) -> None:
+    clock = Clock()
+    call = exchange(retry=RetryPolicy(max_attempts=1), clock=clock)
+    call.attempt(NOW_MS)
+    headers = [(b"date", formatdate(NOW_MS / 1000 + date, usegmt=True).encode())]
+    call.receive_head(401, headers, sent=0.0, now_ms=NOW_MS + 33_000)
+    call.receive(error_json("Invalid signature."))
+    with pytest.raises(SignatureRejected) as caught:
+        call.receive(b"")
+    assert caught.value.clock_skew == skew
+    assert ("the clock" in str(caught.value)) is (abs(skew) > 1)
+    corrected = pause(call, caught.value, 33.0, 1.0) is not None
+    assert corrected is (abs(skew) > 30)
+    assert clock.correction_ms == (skew * 1000 if corrected else 0)
+
+
 def test_a_signature_rejected_again_tells_how_far_the_clock_is_off() -> None:
     clock = Clock()
     call = exchange(clock=clock)
