@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from math import ceil
-from typing import Final, NamedTuple
+from typing import Final
 
 from .errors import (
     AuthenticationError,
@@ -31,6 +31,7 @@ __all__ = [
     "is_html",
     "is_settled_by_head",
     "one_line",
+    "read_clock_skew",
     "read_headers",
     "read_http_date",
 ]
@@ -190,36 +191,33 @@ def is_settled_by_head(status: int, headers: Mapping[str, str]) -> bool:
     return is_html(headers) or status == 405 or not 400 <= status <= 499
 
 
-class ErrorBody(NamedTuple):
-    """What the body of an error says.
-
-    Attributes:
-        message: the message, or all of a body that is not JSON; "" for an HTML page.
-        code: the error's `code`, if there is one.
-        is_openais: whether it has the shape of OpenAI's errors, which have a `type`.
-    """
-
-    message: str
-    code: str | None = None
-    is_openais: bool = False
-
-
-def read_error_body(headers: Mapping[str, str], body: bytes) -> ErrorBody:
-    """Return what an error's body says, whether it is JSON or plain text."""
+def read_error_body(headers: Mapping[str, str], body: bytes) -> tuple[str, str | None]:
+    """Return the message and the code of an error's body, whether it is JSON or plain text."""
     text = body.decode("utf-8", "replace").strip()
+    code: object = None
+    message: object = text
     try:
         error = json.loads(text)["error"]
         if isinstance(error, str):
-            return ErrorBody(error)
-        message, code = error["message"], error.get("code")
-        is_openais = isinstance(error.get("type"), str)
+            message = error
+        else:
+            message = error["message"]
+            code = error.get("code")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        return ErrorBody("" if is_html(headers) or text[:1] == "<" else text)
-    return ErrorBody(
+        if is_html(headers) or text[:1] == "<":
+            message = ""
+    return (
         message if isinstance(message, str) else text,
         str(code) if isinstance(code, (str, int)) else None,
-        is_openais,
     )
+
+
+def is_openais(body: bytes) -> bool:
+    """Tell whether an error has the shape of OpenAI's, which have a `type`; the family's do not."""
+    try:
+        return isinstance(json.loads(body)["error"]["type"], str)
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return False
 
 
 def one_line(text: str) -> str:
@@ -251,10 +249,11 @@ def diagnose(
     """
     if is_settled_by_head(status, headers):
         return diagnose_stranger(status, headers, redactor)
-    said, said_code, is_openais = read_error_body(headers, body)
+    said, said_code = read_error_body(headers, body)
+    is_passed_through = status in (401, 403, 404) and is_openais(body)
     # An API of OpenAI's shape says "URL" if it does not know the URL, so it is not behind a
     # service, but in the place of one.
-    if status == 404 and (not is_openais or "URL" in said):
+    if status == 404 and (not is_passed_through or "URL" in said):
         return diagnose_stranger(status, headers, redactor)
     message = one_line(redactor.redact(said))
     code = None if said_code is None else one_line(redactor.redact(said_code))
@@ -262,7 +261,7 @@ def diagnose(
         f'answered {status}: "{message}"' if message else f"answered {status} without a message"
     )
 
-    if is_openais and status in (401, 403, 404):
+    if is_passed_through:
         return ServiceFailed(
             f"the service {answered}; its model's API says so to the deployment, whose key, model "
             f"or location it refuses; {ONLY_THE_OWNER}",

@@ -15,6 +15,7 @@ from gprochat_core.messages import Encoding
 from gprochat_transports.environment import Proxy
 
 from .chat import Chat
+from .check import check
 from .conversation import converse
 from .failures import CLOSED_PIPE, INTERRUPTED, Failed
 from .history import check_writable, load
@@ -28,7 +29,7 @@ from .options import (
     transport_option,
 )
 from .output import JSONOutput, TextOutput, abandon, is_terminal
-from .tools import check, curl, read_stdin, serve, sign
+from .tools import curl, read_stdin, serve, sign
 
 __all__ = ["gprochat"]
 
