@@ -79,7 +79,7 @@ def locked(path: Path) -> Generator[None, None, None]:
                 raise Failed(
                     f"another chat uses the history {path}; wait for its end, or use another file"
                 ) from None
-            # A chat that ended since this file was opened has removed it: another may lock a new one.
+            # A chat that ended after this file was opened has removed it, and the lock with it.
             if os.fstat(file.fileno()).st_nlink:
                 break
         stack.callback(beside.unlink)
