@@ -427,6 +427,9 @@ class Exchange:
             case "cut off":
                 # This verdict is given only after a head has come.
                 parser = cast("ReplyParser", self._parser)
+                if error.cause is Cause.MALFORMED and words:
+                    # The library tells more: it may mean that the body's end did not come.
+                    return parser.cut(words)
                 return parser.cut(f"{error.cause.value}{detail}")
 
     def _within_total(self, seconds: float | None, now: float) -> float | None:

@@ -354,6 +354,21 @@ def test_a_failure_within_an_error_is_that_error(cause: Cause) -> None:
     assert call.state is State.FAILED
 
 
+@pytest.mark.parametrize(
+    ("cause", "detail", "why"),
+    [
+        (Cause.LOST, "reset by peer", "connection lost (reset by peer)"),
+        (Cause.LOST, "", "connection lost"),
+        (Cause.MALFORMED, "body not complete", "body not complete"),
+        (Cause.MALFORMED, "", "not HTTP"),
+    ],
+)
+def test_a_reply_that_was_cut_off_says_why(cause: Cause, detail: str, why: str) -> None:
+    call = in_reply_with(b"Hello")
+    error = call.fail(TransportError(cause, Phase.READING, detail=detail), 0.0)
+    assert str(error) == f"the reply was cut off after 5 characters: {why}"
+
+
 def test_a_reply_that_the_service_interrupts_fails() -> None:
     call = in_state(State.REPLY)
     call.receive(b"Hello Internal server error")
