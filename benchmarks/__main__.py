@@ -1,6 +1,6 @@
-"""The whole suite: `python -m benchmarks [--quick]`.
+"""All questions, or some: `python -m benchmarks [question ...] [--quick]`.
 
-Prints each target beside its result, and unless it is a quick run writes RESULTS.md and the charts.
+Prints each target beside its result. A full run of all questions writes RESULTS.md and the charts.
 """
 
 import argparse
@@ -10,11 +10,14 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from . import charts, core, first_text, growth, live, memory, shares, start, whole
+from . import blocking, charts, core, first_text, growth, live, memory, shares, start, whole
 from .environments import ENVIRONMENTS, HERE, python, versions
 from .measure import Report, Settings
 
-QUESTIONS = (live, whole, first_text, core, growth, memory, start, shares)
+QUESTIONS = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (live, whole, first_text, blocking, core, growth, memory, start, shares)
+}
 
 MEASURED = (
     *("aiohttp", "anyio", "h11", "httpcore", "httpcore2", "httpx", "httpx2", "trio", "uvloop"),
@@ -124,14 +127,23 @@ def draw(reports: list[Report]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="a minute's impression, which is not written down"
+        "questions", nargs="*", metavar="question", help=f"{', '.join(QUESTIONS)}; default: all"
     )
-    settings = Settings(parser.parse_args().quick)
-    for environment in ENVIRONMENTS:
-        python(environment)
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round; nothing is written to files"
+    )
+    arguments = parser.parse_args()
+    chosen: list[str] = arguments.questions or list(QUESTIONS)
+    if unknown := sorted(set(chosen) - set(QUESTIONS)):
+        parser.error(f"no such question: {', '.join(unknown)}; there are {', '.join(QUESTIONS)}")
+    settings = Settings(arguments.quick)
+    if len(chosen) == len(QUESTIONS):
+        # Not within the time that is measured.
+        for environment in ENVIRONMENTS:
+            python(environment)
     begin = time.monotonic()
     reports: list[Report] = []
-    for question in QUESTIONS:
+    for question in map(QUESTIONS.__getitem__, chosen):
         print((question.__doc__ or "").partition("\n")[0], flush=True)
         reports.append(question.run(settings))
     minutes = (time.monotonic() - begin) / 60
@@ -139,7 +151,7 @@ def main() -> None:
     for report in reports:
         if report.title in ("live streams", "first text"):
             print("\n" + "\n".join(report.notes))
-    if not settings.quick:
+    if not settings.quick and len(chosen) == len(QUESTIONS):
         draw(reports)
         (HERE / "RESULTS.md").write_text(results(reports, minutes))
     print(f"\n{minutes:.1f} minutes")

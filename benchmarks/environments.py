@@ -1,4 +1,4 @@
-"""The environments that the clients run in, made on first use: one each, for their needs clash."""
+"""The environments that the clients run in, made on first use. Their requirements clash."""
 
 import hashlib
 import subprocess
@@ -11,7 +11,7 @@ ENVIRONMENTS = ("gprochat", "openai", "g4f", "litellm")
 
 
 def python(name: str) -> str:
-    """The interpreter of an environment, which is made if it is not there or out of date."""
+    """Return the interpreter of an environment; make the environment if it is missing or old."""
     requirements = HERE / "environments" / f"{name}.txt"
     folder = HERE / ".envs" / name
     stamp = folder / "requirements"
@@ -33,7 +33,7 @@ def python(name: str) -> str:
 
 
 def versions(name: str) -> dict[str, str]:
-    """What is installed there."""
+    """Return the versions of the packages that are installed in an environment."""
     listing = subprocess.run(
         [python(name), "-m", "pip", "--disable-pip-version-check", "freeze"],
         capture_output=True,

@@ -12,8 +12,10 @@ from .measure import Report, Settings, Turns, alone
 from .processes import Peer, Subject, Worker
 from .subjects import (
     AIOHTTP,
+    AIOHTTP_UVLOOP,
     BARE,
     BARE_AIOHTTP,
+    BARE_AIOHTTP_UVLOOP,
     BARE_ASYNCIO,
     BARE_TRIO,
     G4F,
@@ -26,15 +28,15 @@ PACE = 50
 """Pieces a second of each stream."""
 
 MOST_A_SECOND = 5000
-"""At 2,000 streams, of all together: what is asked there is what the number of streams costs, and
-2,000 times 50 pieces a second are more than one core can take of any client."""
+"""Pieces a second of all streams together where there are 2,000: that row asks what the number of
+streams costs, and 2,000 times 50 pieces a second are more than one core can take."""
 
 SERIES = "processor time, µs a piece"
 
 
 NEW: Final = "new process"
 SETTLED: Final = "settled"
-"""A process that has once freed a large block, see the README; else it is as it was started."""
+"""The process has freed a large block first, see the README; a new one has not."""
 
 
 class Live(NamedTuple):
@@ -56,9 +58,9 @@ class Live(NamedTuple):
 
 
 class Runs:
-    """Takes live measurements, and notices when they are not to be trusted.
+    """Takes live measurements, and notes which ones cannot be trusted.
 
-    Each is taken in a process of its own: two of the same program differ by some percent.
+    Each measurement has a process of its own: two processes of one program differ by some percent.
     """
 
     def __init__(self, peer: Peer, seconds: float) -> None:
@@ -87,7 +89,7 @@ class Runs:
 
 
 def groups(states: list[str], settings: Settings) -> list[list[Live]]:
-    """What is measured by turns; who is compared has the other for a neighbour."""
+    """Return what is measured by turns: clients that are compared stand side by side."""
     result: list[list[Live]] = []
     for state in states:
         group: list[Live] = []
@@ -95,6 +97,7 @@ def groups(states: list[str], settings: Settings) -> list[list[Live]]:
             group += [Live(bare, 100, state), Live(adapter, 100, state)]
             if state == SETTLED and not settings.quick:
                 group += [Live(adapter, 2000), Live(bare, 2000)]
+        group += [Live(subject, 100, state) for subject in (BARE_AIOHTTP_UVLOOP, AIOHTTP_UVLOOP)]
         group += [Live(subject, 100, state) for subject in (BARE_ASYNCIO, G4F, OPENAI)]
         # litellm cannot take 100 such streams on one core.
         group += [Live(subject, 50, state) for subject in (AIOHTTP, LITELLM, TRIO)]
@@ -115,7 +118,7 @@ def run(settings: Settings) -> Report:
             turns.take(settings.rounds, {live: partial(runs.measure, live) for live in group})
 
     for state in states:
-        for adapter, bare in BARE.items():
+        for adapter, bare in {**BARE, AIOHTTP_UVLOOP: BARE_AIOHTTP_UVLOOP}.items():
             ratios = turns.ratios(Live(adapter, 100, state), Live(bare, 100, state))
             report.at_most(f"{adapter.name} / {bare.name}, 100 streams, {state}", 1.05, ratios)
         for adapter in (AIOHTTP, TRIO):

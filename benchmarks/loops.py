@@ -1,8 +1,11 @@
-"""The two event loops behind one small face, so that each task of the worker is written once."""
+"""Event loops, and threads, behind one small face: each task of the worker is written once."""
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Protocol, TypeAlias
 
 Function: TypeAlias = Callable[[], Coroutine[object, object, None]]
@@ -46,6 +49,13 @@ class Asyncio:
                 task.cancel()
 
 
+class Uvloop(Asyncio):
+    def run(self, main: Function) -> None:
+        import uvloop
+
+        uvloop.run(main())
+
+
 class Trio:
     def run(self, main: Function) -> None:
         import trio
@@ -75,4 +85,37 @@ class Trio:
             nursery.cancel_scope.cancel()
 
 
-LOOPS: dict[str, Loop] = {"asyncio": Asyncio(), "trio": Trio()}
+class Threads:
+    """Threads for clients that block: their coroutines never suspend."""
+
+    def run(self, main: Function) -> None:
+        with suppress(StopIteration):
+            main().send(None)
+            raise RuntimeError("a blocking client suspended")
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - there is no event loop
+
+    async def all(self, functions: list[Function]) -> None:
+        with ThreadPoolExecutor(len(functions)) as threads:
+            for _ in threads.map(self.run, functions):
+                pass
+
+    @asynccontextmanager
+    async def background(self, functions: list[Function]) -> AsyncIterator[None]:
+        # Nothing wakes a thread that reads: the threads end with the process.
+        for function in functions:
+            threading.Thread(target=self._run_to_the_end, args=[function], daemon=True).start()
+        yield
+
+    def _run_to_the_end(self, function: Function) -> None:
+        with suppress(Exception):
+            self.run(function)
+
+
+LOOPS: dict[str, Loop] = {
+    "asyncio": Asyncio(),
+    "uvloop": Uvloop(),
+    "trio": Trio(),
+    "threads": Threads(),
+}

@@ -1,7 +1,6 @@
-"""Measuring in turn: A B A B, the ratio of each pair, their median; and what a target makes of it.
+"""Measuring in turn: A B B A, the ratio of each pair, and whether their median meets a target.
 
-Figures of one moment are comparable, those of one machine at two moments are not: so all that is
-judged are ratios of neighbours in time.
+Figures drift from minute to minute, so only ratios of neighbouring measurements are judged.
 """
 
 import argparse
@@ -84,7 +83,7 @@ class Turns(Generic[Who]):
     def take(self, rounds: int, measures: dict[Who, Callable[[], float]]) -> None:
         """Measure each in turn, for some rounds."""
         for number in range(rounds):
-            # Forth and back, so that nobody always follows the same neighbour.
+            # Forth and back, so that no client always follows the same one.
             turn = list(measures.items())
             for who, measure in turn if number % 2 == 0 else reversed(turn):
                 self.values.setdefault(who, []).append(measure())

@@ -15,18 +15,19 @@ from .environments import HERE, python
 
 ENVIRONMENT = {
     **os.environ,
-    # Modules are compiled once, as where a package has been installed, and not in each process.
+    # Modules are compiled once, as those of an installed package are, and not in each process.
     "PYTHONDONTWRITEBYTECODE": "",
     "PYTHONPYCACHEPREFIX": str(HERE / ".envs" / "compiled"),
-    # What is measured is this folder's code. A proxy would be measured too.
+    # The code of this checkout is measured, or of the one that BENCH_SOURCE names.
     "PYTHONPATH": os.environ.get("BENCH_SOURCE", str(HERE.parent / "src")),
+    # A proxy would be measured too.
     "NO_PROXY": "127.0.0.1",
 }
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A client as it is measured: what it is called, and which file, loop and environment."""
+    """A client as it is measured: its name in the report, its file, its loop, its environment."""
 
     name: str
     client: str
@@ -107,7 +108,7 @@ class Peer(Process):
         self.url = f"http://127.0.0.1:{int(self.line())}"
 
     def account(self) -> dict[str, float]:
-        """What it has done since it was last asked."""
+        """Return what the peer has done since the last call of this method."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"{self.url}/account") as answer:
             result: dict[str, float] = json.load(answer)

@@ -1,7 +1,7 @@
-"""The process that one client is measured in: takes tasks as lines of JSON, answers with results.
+"""The process that one client is measured in: it reads tasks as lines of JSON and prints results.
 
-Run as `python -m benchmarks.worker {client} {loop} {new or settled}`. It may stay for many
-tasks, and is idle while others have their turn.
+Run as `python -m benchmarks.worker {client} {loop} {new or settled}`. A process may do many tasks;
+it is idle while other clients have their turn.
 """
 
 import cProfile
@@ -70,14 +70,18 @@ async def live(
     return {"us": cpu / arrived * 1e6, "load": cpu / wall, "rate": arrived / wall}
 
 
-async def whole(loop: Loop, make: type[Client], url: str, count: int) -> Result:
-    """Take that many whole replies one after the other; characters a second, by the clock."""
-    async with make(url, 1) as client:
+async def whole(loop: Loop, make: type[Client], url: str, count: int, callers: int = 1) -> Result:
+    """Take that many whole replies with some callers at once; characters a second."""
+    lengths: list[int] = []
+
+    async def take(client: Client) -> None:
+        lengths.extend([len(await client.whole()) for _ in range(count // callers)])
+
+    async with make(url, callers) as client:
         await client.whole()
-        begin, length = time.perf_counter(), 0
-        for _ in range(count):
-            length += len(await client.whole())
-        return {"rate": length / (time.perf_counter() - begin)}
+        begin = time.perf_counter()
+        await loop.all([partial(take, client)] * callers)
+        return {"rate": sum(lengths) / (time.perf_counter() - begin)}
 
 
 async def first(loop: Loop, make: type[Client], url: str, streams: int, count: int) -> Result:
@@ -131,7 +135,7 @@ async def say(loop: Loop, make: type[Client], url: str, conversation: object) ->
 
 
 async def shares(loop: Loop, make: type[Client], of: dict[str, object]) -> Result:
-    """Do another task under the profiler; by whose code it is, percent of its processor time."""
+    """Do another task under the profiler; percent of its processor time by package."""
     profiler = cProfile.Profile(time.process_time)
     task = TASKS[str(of.pop("task"))]
     with profiler:
@@ -153,7 +157,7 @@ async def shares(loop: Loop, make: type[Client], of: dict[str, object]) -> Resul
 
 
 class Stats(Protocol):
-    """What `pstats` knows, which its stubs do not tell."""
+    """The attribute of `pstats.Stats` that its stubs leave out."""
 
     stats: dict[
         tuple[str, int, str],
@@ -165,7 +169,7 @@ SYSTEM_CALLS = ("select.epoll", "_socket.socket", "select.select")
 
 
 def owner(file: str) -> str:
-    """Whose code a file is."""
+    """Return the name of the package that a file belongs to."""
     parts = Path(file).parts
     for folder in ("site-packages", "src"):
         if folder in parts:
@@ -187,8 +191,8 @@ def settle_malloc() -> None:
 
     asyncio reads into a fresh 256 KiB each time. Until a program has once freed a block as large,
     glibc maps and unmaps memory for each of these, which is a third of all time. Which libraries
-    free one when they are imported is luck, which nobody is measured by who begins with having
-    done so.
+    free one when they are imported is luck. A process that begins by freeing one does not depend
+    on it.
     """
     bytes(16 << 20)
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Final
@@ -49,7 +50,7 @@ def run_with(
     distributions = installed_with(installed)
     allowed = [
         name
-        for name, provided_by in packages_distributions().items()
+        for name, provided_by in distributions_by_module().items()
         if distributions & {canonicalize_name(each) for each in provided_by}
     ]
     paths = [str(ROOT / "src"), *filter(None, sys.path)]
@@ -68,6 +69,12 @@ def output_with(installed: Iterable[str], code: str) -> str:
     run = run_with(installed, code)
     assert run.returncode == 0, run.stderr
     return run.stdout
+
+
+@cache
+def distributions_by_module() -> Mapping[str, list[str]]:
+    """Return the distributions that provide each top-level module, by reading all their files."""
+    return packages_distributions()
 
 
 def installed_with(

@@ -74,13 +74,13 @@ NO_SECRETS: Final = Redactor(())
 
 MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-HTTP_DATE: Final = re.compile(
+# Compiled when it is first used: few answers need a date read.
+HTTP_DATE: Final = (
     # RFC 9110, section 5.6.7: IMF-fixdate and the obsolete RFC 850 form, then asctime's.
     r"[A-Za-z]+, (?P<day>\d\d)[ -](?P<month>[A-Z][a-z]{2})[ -](?P<year>\d{4}|\d\d) "
     r"(?P<time>\d\d:\d\d:\d\d) GMT"
     r"|[A-Za-z]+ (?P<month2>[A-Z][a-z]{2}) (?P<day2>[ \d]\d) (?P<time2>\d\d:\d\d:\d\d) "
-    r"(?P<year2>\d{4})",
-    re.ASCII,
+    r"(?P<year2>\d{4})"
 )
 
 
@@ -127,7 +127,7 @@ def check_head(status: int, headers: Collection[tuple[bytes, bytes]], max_bytes:
 
 def read_http_date(text: str) -> float | None:
     """Return an HTTP date (RFC 9110, 5.6.7) as Unix time in seconds; None for any other text."""
-    match = HTTP_DATE.fullmatch(text)
+    match = re.fullmatch(HTTP_DATE, text, re.ASCII)
     if match is None:
         return None
     # Imported here, because few answers need it.

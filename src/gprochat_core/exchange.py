@@ -159,7 +159,7 @@ class Exchange:
         keep_text: as in `ReplyParser`.
         now: the time, from which `timeouts.total` counts.
         clock: the correction of this machine's clock, which calls to one service share.
-        redactor: removes secrets from what errors quote; by default the service's own.
+        redactor: removes secrets from what errors quote; by default the service's secrets.
 
     Raises:
         InvalidMessages: the conversation cannot be sent.

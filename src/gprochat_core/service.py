@@ -34,7 +34,10 @@ URL: Final = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 
-LOOPBACK: Final = re.compile(r"http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
+# Not compiled here: few programs need these two.
+LOOPBACK: Final = r"http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?"
+
+PORT: Final = r"[0-9]{1,5}"
 
 AUTHORITY: Final = re.compile(r"(?P<host>\[.*\]|[^:\[\]]*)(:(?P<port>.*))?")
 
@@ -42,8 +45,6 @@ HOST_NAME: Final = re.compile(
     # A label has at most 63 characters (RFC 1035, 2.3.4); resolvers refuse a longer one.
     r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_-]{1,63})*\.?"
 )
-
-PORT: Final = re.compile(r"[0-9]{1,5}")
 
 PATH: Final = re.compile(r"([A-Za-z0-9/._~!$&'()*+,;=:@-]|%[A-Fa-f0-9]{2})*")
 
@@ -118,7 +119,9 @@ class Service:
     @property
     def exposes_password(self) -> bool:
         """Whether the password would cross a network in plain text."""
-        in_plain_text = self.origin.startswith("http://") and not LOOPBACK.fullmatch(self.origin)
+        in_plain_text = self.origin.startswith("http://") and not re.fullmatch(
+            LOOPBACK, self.origin
+        )
         return bool(self.password) and in_plain_text
 
     @property
@@ -161,7 +164,7 @@ def read_url(url: str) -> tuple[str, str]:
         raise refuse("has no valid host; write a host that is not ASCII in its xn-- form")
     origin = f"{scheme}://{host}"
     if authority["port"]:
-        port = int(authority["port"]) if PORT.fullmatch(authority["port"]) else 0
+        port = int(authority["port"]) if re.fullmatch(PORT, authority["port"]) else 0
         if not 1 <= port <= 65535:
             raise refuse("must have a port from 1 to 65535, or none")
         if port != DEFAULT_PORTS[scheme]:

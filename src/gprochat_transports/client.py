@@ -109,7 +109,7 @@ class Transport(Protocol):
         """Return a token of the running event loop: two tokens of one loop are equal."""
         ...
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float, /) -> None:
         """Pause."""
         ...
 

@@ -1,4 +1,4 @@
-"""What every transport does alike: one suite, played over real sockets for each of them.
+"""What every adapter must do: one suite, played on each adapter over real sockets.
 
 A transport of your own takes it with
 

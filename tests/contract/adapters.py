@@ -1,4 +1,4 @@
-"""The transports that the suite is played for, each with the loop that it runs on.
+"""The adapters that the suite is played on, each with its event loop.
 
 A test is written once, as a coroutine function; the loops here run it. The blocking client gets
 the face of the asynchronous one, so it takes the same tests, with awaits that block.
@@ -70,7 +70,7 @@ class Client(Protocol):
 
 
 class Loop(Protocol):
-    """What runs a test."""
+    """Runs tests."""
 
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a test's coroutine to its end, and fail if it leaves anything behind."""
@@ -81,12 +81,12 @@ class Loop(Protocol):
         ...
 
     async def cancel(self, when: Callable[[], Awaitable[object]], body: Body) -> None:
-        """Run a body and cancel it when the other has returned; fail if it ends otherwise."""
+        """Run a body, cancel it when `when` has returned; fail unless cancellation ended it."""
         ...
 
 
 class Asyncio:
-    """asyncio; what its loop would only log is a failure."""
+    """asyncio. A complaint that its loop would only log is a failure."""
 
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         complaints: list[dict[str, Any]] = []
@@ -117,7 +117,7 @@ class Asyncio:
 
 
 class Trio:
-    """trio, which itself lets nothing be left behind."""
+    """trio. It never leaves a task behind."""
 
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         trio.run(main)
@@ -147,7 +147,7 @@ class Blocking:
         time.sleep(seconds)  # noqa: ASYNC251 - there is no loop that it could block
 
     async def cancel(self, when: Callable[[], Awaitable[object]], body: Body) -> None:
-        raise NotImplementedError("what blocks is not cancelled")
+        raise NotImplementedError("a blocking call cannot be cancelled")
 
 
 class UnblockedReply:
@@ -275,11 +275,11 @@ def over_tuned_httpx2(
 
 @dataclass(frozen=True)
 class Adapter:
-    """A transport to be tested.
+    """An adapter to be tested.
 
     Attributes:
-        name: what its tests are called.
-        loop: what it runs on.
+        name: stands in the names of its tests.
+        loop: the loop that it runs on.
         make: makes a client, called as `Client(service, ...)`.
         given: whether `make` passes a client of the library, whose settings then count.
     """
@@ -291,12 +291,12 @@ class Adapter:
 
 
 def blocking(make: Callable[..., SyncClient]) -> Callable[..., Client]:
-    """What makes clients that block, as what makes clients for these tests."""
+    """Turn a function that makes blocking clients into one that makes clients for these tests."""
     return lambda service, **settings: UnblockedClient(make(service, **settings))
 
 
 def load(name: str) -> Adapter:
-    """The adapter that `module:callable@loop` names; without a loop it is asyncio's."""
+    """Return the adapter that `module:callable@loop` names; the default loop is asyncio."""
     path, _, loop = name.partition("@")
     module, _, attribute = path.partition(":")
     make: Callable[..., Any] = getattr(import_module(module), attribute)

@@ -1,11 +1,11 @@
-"""Plays every test once for each transport, on its loop."""
+"""Plays every test once on each adapter, on its event loop."""
 
 import secrets
 import sys
 import threading
 from collections.abc import Callable, Coroutine
 from functools import partial
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, signature
 from time import monotonic
 from typing import Any, Final, Protocol, TypeAlias, cast
 
@@ -24,13 +24,13 @@ ONE_ATTEMPT: Final = RetryPolicy(max_attempts=1)
 
 
 SOON: Final = 1.0
-"""Seconds within which the other end must see that a connection was closed."""
+"""Seconds within which the peer must see that a connection was closed."""
 
 Cancel: TypeAlias = Callable[[threading.Event, Body], Coroutine[Any, Any, None]]
 
 
 class Happens(Protocol):
-    """Whether an event is set within so many seconds."""
+    """Waits for an event; tells whether it was set within so many seconds."""
 
     async def __call__(self, event: threading.Event, within: float = SOON) -> bool: ...
 
@@ -92,7 +92,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not iscoroutinefunction(pyfuncitem.obj):
         return None
     adapter = cast("Adapter", pyfuncitem.funcargs["adapter"])
-    names = pyfuncitem._fixtureinfo.argnames
+    names = signature(pyfuncitem.obj).parameters
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
     adapter.loop.run(partial(pyfuncitem.obj, **arguments))
     return True

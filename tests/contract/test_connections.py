@@ -25,7 +25,7 @@ ENDLESS: Script = [receive, send(CHUNKED + chunk("Раз"), chunk("два")), un
 
 
 class OwnError(Exception):
-    """What a caller's own code raises."""
+    """An exception of the caller's own code."""
 
 
 async def test_calls_one_after_the_other_use_one_connection(make_client: MakeClient) -> None:

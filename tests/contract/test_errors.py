@@ -52,7 +52,7 @@ def said(message: str, code: str | None = None) -> bytes:
 async def fails(
     make_client: MakeClient, *steps: Step, **settings: Any
 ) -> tuple[GPROChatError, ScriptedPeer]:
-    """The error that a call ends with, after which the next one must succeed."""
+    """Return the error that a call ends with; the next call must succeed."""
     with ScriptedPeer([receive, *steps, *AFTER_THAT_ALL_IS_WELL], AFTER_THAT_ALL_IS_WELL) as peer:
         async with make_client(peer.url, **settings) as client:
             with pytest.raises(GPROChatError) as caught:
@@ -207,7 +207,7 @@ FRAMINGS = [
 async def test_a_reply_that_breaks_off_is_truncated_and_keeps_its_text(
     make_client: MakeClient, wire: bytes, end: Step
 ) -> None:
-    # The pause lets a reset not overtake what was sent.
+    # Without the pause the reset could overtake the bytes before it.
     error, _ = await fails(make_client, send(wire, b"", every=0.05), end)
     assert type(error) is TruncatedReply
     assert error.text == "При"

@@ -30,7 +30,7 @@ CODINGS = [
 
 
 def cut_everywhere(wire: bytes) -> Script:
-    """One answer after the other on one connection, each cut in two a byte further on."""
+    """Answer again and again on one connection, and cut each answer in two one byte later."""
     steps = [
         step
         for cut in range(1, len(wire))

@@ -1,4 +1,4 @@
-"""What may fare better on a second attempt gets one, signed afresh; a reply that began does not."""
+"""A failure that may pass gets another attempt, signed afresh; a reply that began gets none."""
 
 import json
 from email.utils import formatdate

@@ -43,7 +43,7 @@ SEEN: dict[Encoding, list[tuple[str, str]]] = {
 
 
 async def repeat_all(messages: tuple[Message, ...]) -> AsyncIterator[str]:
-    """Answer with all that was said, a character at a time."""
+    """Answer with the whole conversation, a character at a time."""
     for message in messages:
         for character in f"{message.role}: {message.text}\n":
             yield character

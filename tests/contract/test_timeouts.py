@@ -35,7 +35,7 @@ async def times_out(
     timeouts: Timeouts,
     prompt: str = "Hello",
 ) -> ReplyTimeout:
-    """The error of a call that runs into a limit, after which the next one must succeed."""
+    """Return the error of a call that runs into a limit; the next call must succeed."""
     with ScriptedPeer(script, OK) as peer:
         async with make_client(peer.url, timeouts=timeouts) as client:
             begun = monotonic()

@@ -1,4 +1,4 @@
-"""TLS is verified unless the caller brings a context of their own."""
+"""Certificates are verified unless the caller passes a context that does not."""
 
 import ssl
 

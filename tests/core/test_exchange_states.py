@@ -323,5 +323,8 @@ class Calls(RuleBasedStateMachine):
         self.error = error
 
 
-Calls.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
+Calls.TestCase.settings = settings(
+    max_examples=2 * settings().max_examples,
+    stateful_step_count=min(40, settings().stateful_step_count),
+)
 TestCalls = Calls.TestCase

@@ -1,4 +1,4 @@
-"""What a call that is over must not have left behind: files, tasks, and complaints."""
+"""Checks that a call has left nothing behind: no files, no tasks, no complaints."""
 
 import gc
 import os
@@ -17,7 +17,7 @@ SOON = 1.0
 
 
 class Residue:
-    """The files and tasks that were there before, to be compared with those that are there later.
+    """Remembers the files and tasks of now, to find those that are left later.
 
     Args:
         loop: whose tasks to look at.
@@ -31,7 +31,7 @@ class Residue:
         self._tasks = loop.tasks()
 
     async def check(self) -> None:
-        """Raise AssertionError unless what has come is gone again soon."""
+        """Raise AssertionError unless all new files and tasks are gone soon."""
         deadline = monotonic() + SOON
         while left := self._left():
             assert monotonic() < deadline, f"left behind: {left}"
@@ -45,20 +45,20 @@ class Residue:
 
 
 def open_files() -> dict[int, str]:
-    """The open file descriptors, and what they are."""
+    """Return the open file descriptors, and the file or socket behind each."""
     found: dict[int, str] = {}
     for name in os.listdir("/dev/fd"):
         try:
             found[int(name)] = os.readlink(f"/dev/fd/{name}")
         except OSError:
-            # The one that listed them.
+            # The descriptor of the folder that was listed is closed again.
             continue
     return found
 
 
 @contextmanager
 def no_complaints(loop: Interruptible) -> Generator[None, None, None]:
-    """Raise AssertionError if Python or the loop complain of what is done here, now or later."""
+    """Raise AssertionError if Python or the loop complain of the block, within it or at its end."""
     complaints: list[str] = []
     unraisable = sys.unraisablehook
     sys.unraisablehook = lambda args: complaints.append(
@@ -73,7 +73,7 @@ def no_complaints(loop: Interruptible) -> Generator[None, None, None]:
         sys.unraisablehook = unraisable
     complaints += loop.complaints
     complaints += [f"{each.category.__name__}: {each.message}" for each in warned]
-    # A peer's: wrap_socket leaves one open if its client has gone, and no client has any.
+    # Only peers have an SSLSocket: wrap_socket leaves it open if the client has gone.
     complaints = [each for each in complaints if "<ssl.SSLSocket " not in each]
     if complaints:
         raise AssertionError("\n".join(complaints))
@@ -81,7 +81,7 @@ def no_complaints(loop: Interruptible) -> Generator[None, None, None]:
 
 @contextmanager
 def quick_collection() -> Generator[None, None, None]:
-    """Let the garbage collector look only at what is made from here on."""
+    """Let the garbage collector look only at objects that are made within the block."""
     gc.collect()
     gc.freeze()
     try:

@@ -1,9 +1,9 @@
-"""Event loops that can be stopped at any point: something happens at the n-th turn of a call.
+"""Event loops that can interrupt a call at any point: something happens at its n-th turn.
 
-A turn is whatever a loop does between two looks at its sockets and clocks (asyncio), or one step
-of any task (trio). An await that really waits ends a turn, so that who interrupts at the first,
-the second, the third turn and so on until the call is over has interrupted it at every await: both
-when the wait has just begun and when it is over but its task does not know yet.
+A turn is all that a loop does between two looks at its sockets and clocks (asyncio), or one step
+of any task (trio). An await that really waits ends a turn. So a test that interrupts at the first
+turn, the second, the third and so on until the call is over has interrupted the call at every
+await: both when the wait has just begun and when it is over but its task does not know yet.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ HANG: Final = 10.0
 
 @dataclass
 class Outcome:
-    """What an interrupted body came to.
+    """How an interrupted body ended.
 
     Attributes:
         interrupted: whether its end came only after the interruption.
@@ -60,7 +60,7 @@ class Interruptible(Protocol):
         ...
 
     def tasks(self) -> set[object]:
-        """All tasks that there are."""
+        """Return all tasks of the loop."""
         ...
 
     async def cancel_at(self, turn: int, body: Body) -> Outcome:
@@ -74,7 +74,7 @@ class Interruptible(Protocol):
     async def meanwhile_at(
         self, turn: int, body: Body, other: Callable[[], Awaitable[object]]
     ) -> Outcome:
-        """Run a body, and from that turn on something else at the same time."""
+        """Run a body, and from that turn on `other` at the same time."""
         ...
 
 
@@ -92,12 +92,12 @@ class Turns:
         self._called_back_at = None
 
     def disarm(self) -> float:
-        """Call back no more; return how many seconds ago that was done."""
+        """Stop counting; return how many seconds ago the callback was called, 0 for never."""
         self._callback = None
         return 0.0 if self._called_back_at is None else monotonic() - self._called_back_at
 
     def count(self) -> bool:
-        """Count one more turn, and tell whether it was the one."""
+        """Count one more turn, and tell whether the callback was called at it."""
         if self._callback is None:
             return False
         self._left -= 1
@@ -110,7 +110,7 @@ class Turns:
 
 
 class CountingSelector(selectors.DefaultSelector):
-    """A selector that is asked once in each turn of asyncio's loop."""
+    """A selector that counts turns: asyncio's loop asks it once in each turn."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class CountingSelector(selectors.DefaultSelector):
 
 
 class Asyncio:
-    """asyncio's own loop."""
+    """asyncio, on the loop of its own."""
 
     _turns: Turns
 
@@ -158,7 +158,7 @@ class Asyncio:
 
         self._turns.arm(turn, cancel)
         await self._finish(task, outcome)
-        # A loop of asyncio's never takes a cancellation back.
+        # On asyncio a cancellation that was delivered must end the task.
         assert outcome.stopped == outcome.interrupted, outcome
         return outcome
 
@@ -177,7 +177,7 @@ class Asyncio:
             finally:
                 self._turns.disarm()
                 outcome.interrupted = outcome.stopped = limit.expired()
-                # Whoever takes a cancellation for his own must say so.
+                # Code that swallows a cancellation of its own must call `uncancel`.
                 assert task.cancelling() == 0
 
         await self._finish(asyncio.create_task(limited()), outcome)
@@ -236,7 +236,7 @@ class Trio:
     _turns: Turns
 
     def __init__(self) -> None:
-        # It logs nothing: it raises.
+        # Always empty: trio raises where asyncio logs.
         self.complaints: list[str] = []
 
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:

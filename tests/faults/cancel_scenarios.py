@@ -1,6 +1,6 @@
-"""The calls that are interrupted: what the peer does, and the way that leads to it.
+"""The calls that are interrupted: what the peer does, and how the client reaches it.
 
-Every peer pauses between what it sends, so that a client waits wherever it can wait.
+Every peer pauses between its packets, so that a client waits wherever it can wait.
 """
 
 import socket
@@ -57,7 +57,7 @@ def slow_reply(fields: tuple[str, ...] = ()) -> Step:
 
 
 def in_turn(*answers: Step) -> Step:
-    """Answer the first request so, the second so, and so on from the beginning."""
+    """Give these answers by turns, one for each request."""
 
     def step(connection: Connection) -> None:
         asked = sum(QUICK.encode() not in one.body for one in connection._peer.requests)
@@ -79,7 +79,7 @@ class Scenario:
     """A call to be interrupted.
 
     Attributes:
-        name: what its tests are called.
+        name: stands in the names of its tests.
         answer: what the peer does with its request.
         way: how the client gets there.
         prompt: what it asks.
@@ -112,12 +112,12 @@ class Scenario:
         return peer.url
 
     def client_settings(self, peer: ScriptedPeer) -> dict[str, Any]:
-        """What a client takes besides the service."""
+        """Return the arguments of the client besides the service."""
         proxy, _, _ = self.way.partition("+")
         settings: dict[str, Any] = {
             "proxy": f"{proxy}://127.0.0.1:{peer.port}" if proxy in ("http", "socks5") else None,
             "ssl_context": client_context(),
-            # A place that is not given back is missed at once.
+            # With one slot, a slot that is not given back is missed at once.
             "limits": Limits(max_connections=1),
             "timeouts": Timeouts(connect=2.0, first_byte=2.0, idle=2.0),
             "retry": RetryPolicy(max_attempts=1),
@@ -152,7 +152,7 @@ class Scenario:
 
     def _answer(self, connection: Connection) -> None:
         if len(self.prompt) >= BIG:
-            # Who sends so much must wait then.
+            # A client that sends so much must wait meanwhile.
             connection.pause(10 * PAUSE)
         connection.receive()
         if QUICK.encode() in connection.requests[-1].body:

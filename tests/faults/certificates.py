@@ -1,4 +1,4 @@
-"""A service's certificates: one that holds, and each way in which one does not."""
+"""Certificates of a service: a good one, and one for each way to be bad."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What a row of the fault table says."""
+"""The classes of the fault table: a row, its cases, and the expected outcome."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,16 +11,16 @@ from tests.peers.scripted import Script
 __all__ = ["PATIENT", "QUICK", "Case", "Door", "Expected", "Fault"]
 
 PATIENT: Final = Timeouts(connect=8.0, first_byte=8.0, idle=8.0)
-"""Limits that no row should meet that is not about time."""
+"""Time limits that are met only in rows about time."""
 
 QUICK: Final = Timeouts(connect=0.4, first_byte=0.4, idle=0.4)
-"""Limits for the rows that are."""
+"""Time limits for the rows about time."""
 
 THREE_ATTEMPTS: Final = RetryPolicy(base_delay=0.002)
 
 
 class Door(Enum):
-    """Whether there is a way in."""
+    """Whether the peer accepts connections."""
 
     OPEN = "it lets in"
     CLOSED = "it refuses connections"
@@ -37,8 +37,8 @@ class Expected:
         text: of the reply, all that has arrived.
         attempts: how many requests the call makes.
         attributes: of the error.
-        seen: how many of them the peer sees; None for all.
-        seconds: how long the call takes, at least, and not much more; None for no matter.
+        seen: how many of these requests the peer sees; None for all.
+        seconds: how long the call takes at least, and not much longer; None to check no time.
     """
 
     error: type[GPROChatError] | None

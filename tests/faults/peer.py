@@ -1,4 +1,4 @@
-"""The other end of a row: a peer that plays the row's fault until it is told to be well."""
+"""The peer of a row: it plays the row's fault until the test tells it to work again."""
 
 import socket
 import threading
@@ -24,12 +24,12 @@ from tests.peers.wire import chunked
 __all__ = ["SERVICE_NAME", "WELL", "FaultyPeer", "hang_up", "until_the_call_is_over"]
 
 SERVICE_NAME: Final = "service.invalid"
-"""The service's host name where only a proxy, or a resolver that is well, knows it."""
+"""The host name of a service that only a proxy, or a resolver that works, can find."""
 
 WELL: Final = "fine"
-"""The reply of a peer that is well."""
+"""The reply of a peer that works."""
 
-# It ends the connection, so that each case begins with one of its own.
+# It ends the connection, so that each case begins with a new one.
 WELL_ANSWER: Final = chunked(WELL, fields=("connection: close",))
 
 CONNECTED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -97,7 +97,7 @@ class FaultyPeer(ScriptedPeer):
         self._mood = Mood.FAULT
 
     def recover(self) -> None:
-        """Be well from now on."""
+        """Work as a service should, from now on."""
         fault = self._fault
         self._mood = Mood.WELL
         if fault.scheme == "https" and fault.proxy is None:
@@ -110,7 +110,7 @@ class FaultyPeer(ScriptedPeer):
 
     @contextmanager
     def resolver(self) -> Generator[None, None, None]:
-        """The machine's resolver, as the row has it."""
+        """Replace the resolver of this process by the one that the row needs."""
         if self._fault.door is not Door.UNKNOWN:
             yield
             return
@@ -158,7 +158,7 @@ class FaultyPeer(ScriptedPeer):
         return script
 
     def _let_through(self, connection: Connection) -> None:
-        """Be a proxy that is well, and the service behind it."""
+        """Be a proxy that works, and the service behind it."""
         if self._fault.proxy == "socks5":
             connection._socket.recv(100)
             connection.send(SOCKS5_NO_PASSWORD)
@@ -179,5 +179,5 @@ def hang_up(connection: Connection) -> None:
 
 
 def until_the_call_is_over(connection: Connection) -> None:
-    """Neither read nor write until then."""
+    """Neither read nor write until the call that met the fault is over."""
     connection.wait_for(cast("FaultyPeer", connection._peer).over)

@@ -1,4 +1,4 @@
-"""Plays a row of the fault table over a transport, and insists on what the row expects."""
+"""Plays a row of the fault table on an adapter, and checks that the row holds."""
 
 import os
 import secrets
@@ -34,7 +34,7 @@ SLACK: Final = 1.5
 
 @dataclass
 class Outcome:
-    """What a call came to."""
+    """How a call ended."""
 
     error: GPROChatError | None = None
     pieces: list[str] = field(default_factory=list[str])
@@ -54,7 +54,7 @@ def play(fault: Fault, adapter: Adapter) -> None:
     with FaultyPeer(fault) as peer, peer.resolver():
 
         async def main() -> None:
-            # Over plain http a password goes to loopback alone.
+            # Over plain http the client sends a password to loopback only.
             password = None if fault.proxy and fault.scheme == "http" else secrets.token_hex()
             service = Service(peer.service_url, secret_key=secrets.token_hex(), password=password)
             async with adapter.make(
@@ -84,7 +84,7 @@ class Play:
     service: Service
 
     async def play(self, case: Case) -> None:
-        """Play one case, and see that the next call is well."""
+        """Play one case, and check that the next call succeeds."""
         peer, client = self.peer, self.client
         expected, _ = case.exceptions.get(self.adapter.name, (case.expected, ""))
         if expected is None:
@@ -101,7 +101,7 @@ class Play:
         peer.over.set()
         check(outcome, expected, self.service)
         if self.fault.door is Door.OPEN:
-            # What comes before a request ends each attempt on a connection of its own.
+            # Where the fault precedes the request, each attempt has its own connection.
             seen = (
                 len(peer.connections) - connections
                 if self.fault.first or self.fault.certificate not in (None, "good")
@@ -131,7 +131,7 @@ class Play:
 
 
 def check(outcome: Outcome, expected: Expected, service: Service) -> None:
-    """Compare a call's outcome with what it must be."""
+    """Compare how a call ended with how it must end."""
     error = outcome.error
     assert type(error) is (expected.error or type(None)), f"{error!r}"
     assert outcome.text == expected.text
@@ -153,7 +153,7 @@ def check(outcome: Outcome, expected: Expected, service: Service) -> None:
 
 
 def is_final(error: GPROChatError | None) -> bool:
-    """Whether the connection on which an error occurred is good for nothing more."""
+    """Tell whether the connection of a call that failed so cannot be used again."""
     if isinstance(error, NotTheService):
         return error.status == 0
     if isinstance(error, InterruptedReply):
@@ -178,7 +178,7 @@ async def pause(adapter: Adapter, seconds: float) -> None:
 
 
 def open_files() -> int:
-    """How many file descriptors this process has open; 0 where the system does not tell."""
+    """Return how many file descriptors are open; 0 where the system does not tell."""
     try:
         return len(os.listdir("/proc/self/fd"))
     except OSError:

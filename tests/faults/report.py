@@ -30,14 +30,14 @@ TEXT_SHOWN: Final = 20
 """Characters of a text that the table shows."""
 
 STANDSTILLS: Final = 5
-"""How often a slow reader is measured: the most is told."""
+"""How often a slow reader is measured; the page shows the highest figure."""
 
 
 class Report:
-    """The page's lines, and what has gone wrong on the way.
+    """Makes the lines of the page, and notes the cells that fail.
 
     Attributes:
-        failures: what each cell that does not hold came to.
+        failures: a line for each cell that does not hold.
     """
 
     def __init__(self) -> None:
@@ -89,15 +89,15 @@ class Report:
 
 
 def most_held(adapter: Adapter, *, tls: bool) -> str:
-    """The most that a client held of several replies whose reader stopped, in KiB."""
+    """Return the most that a client held of a reply whose reader stopped, in KiB."""
     held = [stand_still(adapter, tls=tls).client for _ in range(STANDSTILLS)]
-    # Over TLS what waits in the kernel is a little longer than what it stands for.
+    # Encrypted bytes in the kernel are a little more than their text, so the sum can be below 0.
     known = [max(0, one) for one in held if one is not None]
     return f"{max(known) / 1024:.0f} KiB" if known else "not known here"
 
 
 def moments(fault: Fault) -> Iterator[tuple[str, Sequence[Case]]]:
-    """A row's cases, those that differ in nothing but the place of a cut together."""
+    """Group the cases of a row: those that differ only in the place of a cut are one moment."""
     for when, group in groupby(fault.cases, key=lambda case: case.when):
         cases = list(group)
         places = f"{len(cases)} places" if len(cases) > 1 else ""
@@ -133,7 +133,7 @@ def row(*cells: str) -> str:
 
 
 def write(lines: Sequence[str]) -> None:
-    """Put these lines into the page, in the place of those that an earlier run has put there."""
+    """Replace the lines that an earlier run has written into the page."""
     before, begin, rest = PAGE.read_text("utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):

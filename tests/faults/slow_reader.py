@@ -1,7 +1,7 @@
-"""A reader that stops, and what is then in the client's hands.
+"""A reader that stops, and how many bytes its client holds then.
 
-The kernel's own buffers are no part of a client's memory. Linux tells how full they are, so what
-a client has taken and not given out can be told from what merely waits on its doorstep.
+The buffers of the kernel are no part of a client's memory. Linux tells how full they are, so the
+bytes that a client has read but not passed on can be told from those that wait in the kernel.
 """
 
 import secrets
@@ -25,7 +25,7 @@ REPLY_SIZE: Final = 12 * 1024 * 1024
 PIECE: Final = 16 * 1024
 
 READ_BEFORE: Final = 1024 * 1024
-"""Bytes read before the reader stops, so that the kernel has seen a quick one by then."""
+"""Bytes read before the reader stops: enough for the kernel to make its buffers large."""
 
 STANDSTILL: Final = 0.2
 """Seconds without a byte sent that show that the sender stands still."""
@@ -78,7 +78,7 @@ def stand_still(adapter: Adapter, *, tls: bool = False) -> Standstill:
                 connection = peer.connections[0]
                 await until_it_stands_still(adapter, connection)
                 sent, kernel = connection.sent, in_kernel(connection)
-                # The head, and what is around each piece.
+                # The head counts too, and the framing of each piece.
                 taken = len(begin) + read + read // PIECE * (WIRE_PER_PIECE - PIECE)
                 in_hands = None if kernel is None else sent - kernel - taken
                 async for text in reply:
@@ -90,7 +90,7 @@ def stand_still(adapter: Adapter, *, tls: bool = False) -> Standstill:
 
 
 def small_send_buffer(connection: Connection) -> None:
-    """Let the sender's kernel hold little, so that what a client takes is what counts."""
+    """Make the send buffer of the peer small, so that little waits in it."""
     connection._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
 
 

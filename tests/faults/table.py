@@ -56,7 +56,7 @@ from tests.peers.wire import LAST_CHUNK, answer, chunk, chunked, head
 __all__ = ["TABLE"]
 
 TEXT: Final = "Раз, два — 🙂"
-"""A reply, or what has arrived of one when something goes wrong after its first text."""
+"""A whole reply, or the part of a reply that arrives before something goes wrong."""
 
 PLAIN: Final = "content-type: text/plain; charset=utf-8"
 HTML: Final = "content-type: text/html; charset=utf-8"
@@ -76,7 +76,7 @@ MOMENT: Final = pause(0.02)
 """Time enough for what has been sent to have been read."""
 
 
-# What is expected.
+# Expected outcomes.
 
 
 def lost(attempts: int = ATTEMPTS) -> Expected:
@@ -112,7 +112,7 @@ def silent(
     return Expected(ReplyTimeout, text, attempts, attributes, seconds=seconds)
 
 
-# The forms that rows have.
+# Kinds of rows.
 
 
 def at_once(what: str, script: Script, expected: Expected, **row: Any) -> Fault:
@@ -222,7 +222,7 @@ def said(message: str, code: str | None = None) -> str:
 
 
 def hear(connection: Connection) -> None:
-    """Take whatever comes, and make nothing of it."""
+    """Read some bytes and ignore them."""
     connection._socket.recv(65536)
 
 
@@ -341,7 +341,7 @@ SEVENTY_FIELDS: Final = tuple(f"x-{number}: {'a' * 1000}" for number in range(70
 
 
 def within_the_head(place: int) -> tuple[str, Expected]:
-    """What a head that breaks off here comes to."""
+    """Return the case's name, and how a call ends whose head breaks off here."""
     return "", lost()
 
 
@@ -423,7 +423,7 @@ def data_of(chunks: bytes) -> bytes:
 
 
 def within_a_chunked_reply(place: int) -> tuple[str, Expected]:
-    """What a chunked reply that breaks off here comes to."""
+    """Return the case's name, and how a call ends whose chunked reply breaks off here."""
     if place < len(HEAD):
         return "within its head", lost()
     text = data_of(WHOLE[len(HEAD) : place]).decode("utf-8", "ignore")
@@ -431,7 +431,7 @@ def within_a_chunked_reply(place: int) -> tuple[str, Expected]:
 
 
 GIVEN: Final = tuple(adapter.name for adapter in ADAPTERS if adapter.given)
-"""The adapters over a client that the caller made, whose pool is the library's."""
+"""The adapters over a client that the caller made: the pool is httpx's."""
 
 IN_ONE_PACKET: Final = (
     "where what breaks HTTP's rules comes in one packet with the head, aiohttp's parser does not "
@@ -547,7 +547,7 @@ BOMB: Final = gzip.compress(b"a" * 50_000_000, 9, mtime=0)
 
 
 def inflated(data: bytes) -> str:
-    """The text of compressed data, as far as it makes sense."""
+    """Return the text that can be decompressed from data that may be cut or corrupt."""
     inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
     plain = b""
     try:
@@ -559,7 +559,7 @@ def inflated(data: bytes) -> str:
 
 
 def within_a_compressed_reply(place: int) -> tuple[str, Expected]:
-    """What a compressed reply that breaks off here comes to."""
+    """Return how a call ends whose compressed reply breaks off here; the case has no name."""
     return "", truncated(inflated(COMPRESSED[: place - len(GZIP_HEAD)]))
 
 
@@ -626,7 +626,7 @@ MARKED: Final = chunked(TEXT, FAILURE_MARKER)
 
 
 def within_the_marker(place: int) -> tuple[str, Expected]:
-    """What a reply that breaks off here, in the failure marker or after it, comes to."""
+    """Return the case's name, and how a call ends that breaks off within or after the marker."""
     text = data_of(MARKED[len(HEAD) : place]).decode()
     if text.endswith(FAILURE_MARKER):
         return "after it", Expected(InterruptedReply, TEXT)
@@ -668,7 +668,7 @@ MARKER: Final = [
 ]
 
 LIMIT: Final = 0.4
-"""What QUICK's limits are, in seconds."""
+"""Seconds of each limit of `QUICK`."""
 
 FIRST_BYTE: Final = silent("first_byte", LIMIT)
 TOTAL: Final = replace(PATIENT, total=LIMIT)
@@ -771,11 +771,6 @@ def on_a_kept_connection(
     return Fault(what, [case], retry=ONE_ATTEMPT)
 
 
-NOT_LOOKED_AT: Final = (
-    "aiohttp uses a kept connection without looking whether something has come on it, so that the "
-    "attempt is given up when its request is about to be sent"
-)
-
 KEPT: Final = [
     on_a_kept_connection("stays", []),
     on_a_kept_connection("is closed between two calls", [hang_up]),
@@ -793,9 +788,6 @@ KEPT: Final = [
     on_a_kept_connection(
         "brings an answer that nobody asked for",
         [MOMENT, send(chunked("?"))],
-        exceptions={
-            "aiohttp@asyncio": (replace(complete(attempts=2), seen=1), NOT_LOOKED_AT),
-        },
     ),
 ]
 
@@ -951,4 +943,4 @@ TABLE: Final[Mapping[str, Sequence[Fault]]] = {
     "Answers that are no reply": ANSWERS,
     "Retries": RETRIES,
 }
-"""All rows, by what they are about."""
+"""All rows, by group."""

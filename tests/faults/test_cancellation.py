@@ -51,8 +51,8 @@ from tests.peers.wire import chunk, chunked, head
 
 How: TypeAlias = Literal["cancel", "time out", "close the reply", "close the client"]
 
-LEAST: Final = 5
-"""Turns that no call over a socket does without."""
+LEAST: Final = 4
+"""Every call over a socket takes more turns than these."""
 
 BEGUN: Final = head(200, "transfer-encoding: chunked") + chunk("Раз")
 
@@ -84,7 +84,7 @@ def make(adapter: Adapter, url: str, **settings: Any) -> Client:
 
 
 async def closed(loop: Interruptible, connections: Sequence[Connection], since: float) -> None:
-    """See that the client has closed these connections soon after that time."""
+    """Check that the client closes these connections soon after that time."""
     for connection in connections:
         while not connection.client_closed.is_set():
             assert monotonic() < since + SOON, "the peer sees a connection that is still open"
@@ -92,7 +92,7 @@ async def closed(loop: Interruptible, connections: Sequence[Connection], since: 
 
 
 class Trial:
-    """One call of a new client that is interrupted at one turn, and what must follow."""
+    """Interrupts one call of a new client at one turn, and checks what follows."""
 
     def __init__(self, adapter: Adapter, scenario: Scenario, peer: ScriptedPeer) -> None:
         self._loop = loop_of(adapter)
@@ -107,7 +107,7 @@ class Trial:
         self._client: Client = adapter.make(service, **settings)
 
     async def run(self, how: How, turn: int) -> bool:
-        """Return whether the call was interrupted at all."""
+        """Interrupt the call and check; return whether the call lasted until that turn."""
         client, connections = self._client, self._peer.connections
         if self._scenario.kept:
             assert await client.complete(QUICK) == WELL

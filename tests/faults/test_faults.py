@@ -1,4 +1,4 @@
-"""Each row of the fault table comes to the same on every transport."""
+"""Each row of the fault table holds on every adapter."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Playing a row notices what is not as the row says."""
+"""Playing a row fails where the row does not hold."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""A reader that stops slows the sender down, and fills no memory."""
+"""A reader that stops makes the sender wait, and the client holds little meanwhile."""
 
 from typing import Final
 
@@ -8,8 +8,7 @@ from tests.contract.adapters import ADAPTERS, Adapter
 from tests.faults.slow_reader import REPLY_SIZE, stand_still
 
 MOST: Final = 256 * 1024 + 16 * 1024
-"""Bytes in a client's hands at most: asyncio alone reads up to 256 KiB at once, and only then
-asks whether to read on."""
+"""Bytes that a client may hold at most: asyncio reads up to 256 KiB at once before it can pause."""
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])

@@ -1,4 +1,4 @@
-"""A program that stood still itself, past a time limit, while its replies went on."""
+"""A program that blocks its event loop past a time limit does not lose a reply that went on."""
 
 from time import sleep
 from typing import Final
@@ -17,7 +17,7 @@ PIECES: Final = 8
 
 BEGIN: Final = head(200, "transfer-encoding: chunked")
 
-# Where a call blocks, nothing else can stand in its way.
+# A blocking client has no event loop that other code could block.
 LOOPED: Final = [adapter for adapter in ADAPTERS if not isinstance(adapter.loop, Blocking)]
 
 

@@ -1,4 +1,4 @@
-"""What may happen to a call of the soak, and what must come of it.
+"""The faults that a call of the soak may meet, and how it must end.
 
 A prompt names its fault, so that the outcome of every call is known: `"<number> <fault>"`, answered
 with `reply_to(prompt)` where there is a reply. The peer plays the faults (`peer`), the callers know
@@ -25,7 +25,7 @@ from gprochat_core import (
 __all__ = ["FAULTS", "WELL", "Fault", "is_fault", "prompt_for", "reply_to"]
 
 WELL: Final = "well"
-"""What stands in a prompt for no fault."""
+"""Stands in a prompt in the place of a fault's name."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The soak works, and would tell: a short one of two transports."""
+"""A short soak finds nothing wrong, and a result that is wrong is reported."""
 
 import subprocess
 import sys

@@ -44,13 +44,13 @@ SETTINGS: Final[dict[str, Any]] = {
 
 @dataclass
 class Result:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         calls: how many were made after the warm-up.
         faults: how many of them met a fault.
         seconds: how long they took.
-        wrong: what came out otherwise than it must.
+        wrong: a line for each call that did not end as it must.
         files: how many more are open when all is closed than before the first call.
         memory: bytes of resident memory gained since the warm-up.
     """
@@ -64,7 +64,7 @@ class Result:
 
 
 class Callers:
-    """So many streams at once, each making one call after the other.
+    """Some streams at once, each of which makes one call after the other.
 
     Args:
         adapter: the transport.
@@ -129,7 +129,7 @@ class Callers:
 
         def make_calls(count: int) -> None:
             self._numbers = iter(range(count))
-            # The threads' own memory goes with them.
+            # The memory of the threads themselves is freed when they end.
             with ThreadPoolExecutor(self._streams) as threads:
                 shared = [clients[stream % self._clients] for stream in range(self._streams)]
                 for _ in threads.map(call_on, shared):
@@ -157,7 +157,7 @@ class Callers:
                 self.wrong.append(f"{prompt}: {error!r}"[:300])
 
     async def _call(self, client: Client, prompt: str) -> None:
-        """Make one call, and raise AssertionError if it does not come to what it must."""
+        """Make one call; raise AssertionError if it does not end as it must."""
         _, _, name = prompt.partition(" ")
         fault = FAULTS.get(name, Fault())
         expected = reply_to(prompt)[: fault.characters]
@@ -168,7 +168,7 @@ class Callers:
                 async for piece in reply:
                     text += piece
                     if name == "cancelled" and not self._blocking:
-                        # Nothing more will come.
+                        # The peer sends nothing more.
                         with anyio.move_on_after(0.01):
                             await anext(reply)
                             raise AssertionError("a reply that stands still went on")
@@ -187,12 +187,12 @@ class Callers:
 
 
 def open_files() -> int:
-    """How many file descriptors are open."""
+    """Return how many file descriptors are open."""
     return len(os.listdir("/dev/fd"))
 
 
 def resident_memory() -> int:
-    """Bytes of this process that are in memory, neither garbage counted nor what malloc keeps."""
+    """Return the resident bytes of this process, after garbage collection and `malloc_trim`."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -358,14 +358,15 @@ async def test_with_a_keep_alive_of_nothing_each_connection_is_closed_after_its_
 class FakeWatchdog(Watchdog):
     """A watchdog that a test asks what it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: list[float]) -> None:
         super().__init__()
+        self._clock = clock
         self.limits: list[float | None] = []
 
     def limit(self, wait: object, seconds: float | None) -> None:
         assert isinstance(wait, Pool)
         self.limits.append(seconds)
-        wait.deadline = inf if seconds is None else vars(pool_module)["monotonic"]() + seconds
+        wait.deadline = inf if seconds is None else self._clock[-1] + seconds
 
     def wake_at(self, time: float) -> None:
         raise NotImplementedError
@@ -380,7 +381,7 @@ class FakeWatchdog(Watchdog):
 async def test_the_watchdog_is_told_when_the_oldest_idle_connection_expires(
     clock: list[float],
 ) -> None:
-    pool, watchdog = make_pool(keep_alive=4), FakeWatchdog()
+    pool, watchdog = make_pool(keep_alive=4), FakeWatchdog(clock)
     pool.watch(watchdog)
     assert watchdog.waits == {pool}
     older, newer = await take(pool), await take(pool)

@@ -60,9 +60,8 @@ STANDS_STILL: Final[Script] = [
 
 
 def make_client(room: str, peer: ScriptedPeer, max_connections: int = 1, **options: Any) -> Client:
-    limits = Limits(max_connections=max_connections)
-    service = Service(peer.url, secret_key="made up")
-    return ROOMS[room][0](service, **{"limits": limits, "proxy": None, **options})
+    options.setdefault("limits", Limits(max_connections=max_connections))
+    return ROOMS[room][0](Service(peer.url, secret_key="made up"), proxy=None, **options)
 
 
 def hold(client: Client) -> AbstractAsyncContextManager[Reply]:

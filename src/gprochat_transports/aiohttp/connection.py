@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from ssl import SSLContext
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -85,9 +85,10 @@ class Connector(aiohttp.TCPConnector):
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        # How aiohttp makes its connections is private. If the name goes, they are aiohttp's own,
-        # and only the saving is lost.
+        # aiohttp's annotations are not complete.
+        cast("Any", super()).__init__(**settings)
+        # `_factory` is private. Without it aiohttp makes connections of its ResponseHandler, and
+        # only the saving is lost.
         make: Callable[..., ResponseHandler] = Protocol
         self._factory = partial(make, loop=asyncio.get_running_loop())
 

@@ -49,46 +49,54 @@ class AiohttpTransport:
         session = self._session or self._open_session()
         body = RequestBody(request.body, limits, self._watchdog, self._served)
         self._watchdog.waits.add(body)
-        headers = [*request.headers]
-        if request.url.startswith("http:"):
-            # The request itself goes to the proxy; with TLS only a CONNECT request does.
-            headers += self._proxy_headers.items()
-        response = None
         try:
-            response = await session.request(
-                request.method,
-                request.url,
-                headers=headers,
-                data=body,
-                allow_redirects=False,
-                raise_for_status=False,
-                proxy=self._http_proxy,
-                proxy_headers=self._proxy_headers,
-                # aiohttp's other limits start anew with every byte.
-                timeout=aiohttp.ClientTimeout(connect=limits.connect, sock_connect=limits.connect),
-                read_bufsize=READ_BUFFER,
-                max_line_size=self._limits.max_head_bytes,
-                max_field_size=self._limits.max_head_bytes,
-            )
+            response = await self._request(session, request, body, limits.connect)
         except EXCEPTIONS as error:
+            body.abort()
             raise body.failed(error, CAUSES) from error
         except asyncio.CancelledError as error:
+            body.abort()
             task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if not session.closed or task is None or task.cancelling():
                 raise
-            # aiohttp cancels, where it is closed, what the calls that wait for a slot wait for.
+            # Closing a session cancels what the calls that wait for a slot wait for.
             raise TransportError(Cause.LOST, body.phase, detail="the client was closed") from error
         finally:
             self._watchdog.waits.discard(body)
             body.deadline = inf
-            if response is None:
-                body.abort()
         if body.unsolicited:
             # aiohttp takes the bytes that had arrived before for the answer to this request.
             response.close()
             raise TransportError(Cause.UNSOLICITED, body.phase, reused=True)
         decompressed = session.auto_decompress
         return AiohttpResponse(response, body, self._watchdog, decompressed=decompressed)
+
+    async def _request(
+        self,
+        session: aiohttp.ClientSession,
+        request: Request,
+        body: RequestBody,
+        connect: float | None,
+    ) -> aiohttp.ClientResponse:
+        headers = [*request.headers]
+        if request.url.startswith("http:"):
+            # The request itself goes to the proxy; with TLS only a CONNECT request does.
+            headers += self._proxy_headers.items()
+        return await session.request(
+            request.method,
+            request.url,
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+            raise_for_status=False,
+            proxy=self._http_proxy,
+            proxy_headers=self._proxy_headers,
+            # aiohttp's other limits start anew with every byte.
+            timeout=aiohttp.ClientTimeout(connect=connect, sock_connect=connect),
+            read_bufsize=READ_BUFFER,
+            max_line_size=self._limits.max_head_bytes,
+            max_field_size=self._limits.max_head_bytes,
+        )
 
     def current_loop(self) -> object:
         return asyncio.get_running_loop()

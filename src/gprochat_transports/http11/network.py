@@ -27,7 +27,7 @@ class Stream(Protocol):
         """Wait for bytes, `READ_SIZE` at most; b"" when the peer has closed."""
         ...
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes, /) -> None:
         """Send all the bytes."""
         ...
 
@@ -51,7 +51,8 @@ class Network(Protocol):
         causes: the exceptions that its methods and its streams raise.
     """
 
-    causes: Causes
+    @property
+    def causes(self) -> Causes: ...
 
     @property
     def watchdog(self) -> Watchdog:
@@ -74,6 +75,6 @@ class Network(Protocol):
         """Return what stands for the running event loop."""
         ...
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float, /) -> None:
         """Pause."""
         ...

@@ -42,6 +42,8 @@ def read_causes(client: object, kind: str) -> Causes:
                 from socksio import SOCKSError
 
                 causes[SOCKSError] = Cause.LOST
+            # A client that was closed raises a RuntimeError.
+            causes[RuntimeError] = Cause.LOST
             return {**connection.CAUSES, h11.RemoteProtocolError: Cause.MALFORMED, **causes}
     raise ConfigurationError(f"client= takes an httpx.{kind}, not a {type(client).__qualname__}")
 

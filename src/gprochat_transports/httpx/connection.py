@@ -1,7 +1,6 @@
 """Connections of the adapter's own on asyncio and trio: anyio's streams, which httpx uses too."""
 
 from contextlib import AbstractContextManager
-from functools import cached_property
 from math import inf
 from selectors import EVENT_READ, DefaultSelector
 from socket import socket
@@ -39,9 +38,12 @@ class AnyioNetwork:
     current_loop = staticmethod(anyio.lowlevel.current_token)
     sleep = staticmethod(anyio.sleep)
 
-    @cached_property
+    _watchdog: Watchdog | None = None
+
+    @property
     def watchdog(self) -> Watchdog:
-        return make_watchdog()
+        self._watchdog = self._watchdog or make_watchdog()
+        return self._watchdog
 
     async def connect(self, host: str, port: int, socks_proxy: str | None) -> "AnyioStream":
         if socks_proxy is None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from math import inf
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -65,7 +65,8 @@ class GivenResponse:
 
     def __init__(self, response: "httpx.Response", call: Call) -> None:
         self._response = response
-        self._body = response.aiter_raw()
+        # Not aiter_raw, which refuses the response of a mock that was made with its text.
+        self._body = aiter(cast("httpx.AsyncByteStream", response.stream))
         self._call = call
         self.status = response.status_code
         self.headers = response.headers.raw
@@ -114,7 +115,7 @@ class BlockingGivenResponse:
 
     def __init__(self, response: "httpx.Response", call: Call) -> None:
         self._response = response
-        self._body = response.iter_raw()
+        self._body = iter(cast("httpx.SyncByteStream", response.stream))
         self._call = call
         self.status = response.status_code
         self.headers = response.headers.raw

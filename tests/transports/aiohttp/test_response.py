@@ -14,6 +14,7 @@ from gprochat_transports.options import Settings
 from tests.peers.scripted import (
     Script,
     ScriptedPeer,
+    Step,
     close,
     pause,
     receive,
@@ -38,8 +39,7 @@ GZIPPED: Final = gzip.compress(b"fine")
 
 
 @pytest.mark.parametrize("end", [close, reset])
-def test_what_arrived_before_a_failure_comes_first(end: object) -> None:
-    assert callable(end)
+def test_what_arrived_before_a_failure_comes_first(end: Step) -> None:
     ended = Event()
 
     async def main() -> None:

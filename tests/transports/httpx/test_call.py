@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from gprochat_core import Cause, ConfigurationError, Phase, SendLimits, TransportError
+from gprochat_transports.http11.network import Causes
 from gprochat_transports.httpx.call import Call, read_causes
 from tests.transports.httpx.clients import make_request
 
@@ -17,7 +18,7 @@ LIBRARIES = [httpx, httpx2]
 
 LIMITS = SendLimits(connect=3.0, first_byte=7.0)
 
-CAUSES = {OSError: Cause.LOST, h11.RemoteProtocolError: Cause.MALFORMED}
+CAUSES: Causes = {OSError: Cause.LOST, h11.RemoteProtocolError: Cause.MALFORMED}
 
 
 class Sent:
