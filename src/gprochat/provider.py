@@ -95,7 +95,9 @@ class GPROChat:
             proxy: the URL of an HTTP or SOCKS5 proxy. With None, which applications pass for "not
                 given", the environment decides.
             url, secret_key, password: the deployment; by default `GPROCHAT_URL`,
-                `GPROCHAT_SECRET_KEY` and `GPROCHAT_PASSWORD`, then the class attributes.
+                `GPROCHAT_SECRET_KEY` and `GPROCHAT_PASSWORD`, then the class attributes. If
+                `GPROCHAT_URL` names another deployment than `url`, its key and password are not
+                used; `GPROCHAT_PASSWORD` is never sent to the URL of the class.
             timeouts: the time limits; None for the defaults.
             session: a session to use, with its own proxy; it is not closed here.
             options: further arguments that applications pass to every provider, such as
@@ -120,19 +122,22 @@ class GPROChat:
     def _service(
         cls, url: str | None = None, secret_key: str | None = None, password: str | None = None
     ) -> Service:
-        """Return the service: each setting from the arguments, else environment, else class."""
+        """Return the service: each setting from the arguments, else environment, else class.
+
+        As in `service_from_environment`, no secret goes to a deployment that it is not for.
+        """
         service = service_from_environment(
-            default=Service(cls.url, secret_key=cls.secret_key, encoding="flattened")
+            url=url, default=Service(cls.url, secret_key=cls.secret_key, encoding="flattened")
         )
         service = replace(
             service,
-            url=service.url if url is None else url,
             secret_key=service.secret_key if secret_key is None else secret_key,
             password=service.password if password is None else password,
         )
         if service.secret_key is None:
             raise ConfigurationError(
                 "there is no secret key, and requests are signed with the deployment's; "
-                "pass secret_key=... or set GPROCHAT_SECRET_KEY"
+                "pass secret_key=..., or set GPROCHAT_SECRET_KEY (and GPROCHAT_URL, if it names "
+                "another deployment)"
             )
         return service

@@ -8,6 +8,7 @@ is not a service of this family.
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
+from math import ceil
 from typing import Final
 
 from .errors import (
@@ -20,6 +21,7 @@ from .errors import (
     ServiceFailed,
     SignatureRejected,
 )
+from .messages import Encoding
 from .redaction import Redactor
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "is_html",
     "is_settled_by_head",
     "one_line",
+    "read_clock_skew",
     "read_headers",
     "read_http_date",
 ]
@@ -39,11 +42,33 @@ MAX_ERROR_BODY: Final = 64 * 1024
 MAX_MESSAGE: Final = 500
 """Characters of a service's message that an error quotes at most."""
 
-HIDDEN_RATE_LIMIT: Final = ("429 Too Many Requests", "Quota exceeded")
+HIDDEN_RATE_LIMIT: Final = ("[429 ", "[429]", "429 Too Many Requests", "Quota exceeded")
 """What the message of a 500 contains if the model's rate limit caused it."""
 
-MISCONFIGURED: Final = "API key not valid"
-"""What the message of a 500 contains if the model refuses the deployment's key."""
+REQUESTED_WAIT: Final = re.compile(
+    # The sentence has Go's durations, such as 1h2m3.4s or 250ms; the detail has seconds. Within a
+    # message, quotes may be escaped.
+    r"""
+    retry\ in\ (?:(?P<hours>\d{1,6})h)?(?:(?P<minutes>\d{1,6})m(?!s))?
+        (?:(?P<seconds>\d{1,9}(?:\.\d{1,12})?)(?P<milli>m?)s)?
+    | retryDelay\\{0,8}"\s{0,8}:\s{0,8}\\{0,8}"(?P<delay>\d{1,9}(?:\.\d{1,12})?)s
+    """,
+    re.ASCII | re.VERBOSE,
+)
+"""How the message of a model's rate limit says how long to wait."""
+
+KEY_REFUSED: Final = "the model refuses the deployment's API key"
+
+PERMANENT: Final[Mapping[str, str]] = {
+    "API key not valid": KEY_REFUSED,
+    "API key expired": KEY_REFUSED,
+    "API_KEY_INVALID": KEY_REFUSED,
+    "reported as leaked": KEY_REFUSED,
+    "User location is not supported": "the model does not serve the deployment's location",
+}
+"""What the message of a 5xx contains if trying again changes nothing, and what that means."""
+
+ONLY_THE_OWNER: Final = "only its owner can correct this, trying again changes nothing"
 
 NO_SECRETS: Final = Redactor(())
 
@@ -142,6 +167,17 @@ def read_retry_after(headers: Mapping[str, str], now: float | None) -> float | N
     return max(0.0, date - reference)
 
 
+def read_requested_wait(said: str) -> float | None:
+    """Return how many seconds a model's message asks to wait, the longest; None for no request."""
+    waits: list[float] = []
+    for match in REQUESTED_WAIT.finditer(said):
+        hours, minutes, seconds, milli, delay = match.groups()
+        if hours or minutes or seconds or delay:
+            last = float(seconds or delay or 0) / (1000 if milli else 1)
+            waits.append(int(hours or 0) * 3600 + int(minutes or 0) * 60 + last)
+    return max(waits, default=None)
+
+
 def is_html(headers: Mapping[str, str]) -> bool:
     """Tell whether an answer is an HTML page, by its Content-Type header."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -152,7 +188,7 @@ def is_settled_by_head(status: int, headers: Mapping[str, str]) -> bool:
     """Tell whether the body of an answer makes no difference to the error that it is."""
     if status in (408, 413, 429) or 500 <= status <= 599:
         return False
-    return is_html(headers) or status in (404, 405) or not 400 <= status <= 499
+    return is_html(headers) or status == 405 or not 400 <= status <= 499
 
 
 def read_error_body(headers: Mapping[str, str], body: bytes) -> tuple[str, str | None]:
@@ -176,6 +212,14 @@ def read_error_body(headers: Mapping[str, str], body: bytes) -> tuple[str, str |
     )
 
 
+def is_openais(body: bytes) -> bool:
+    """Tell whether an error has the shape of OpenAI's, which have a `type`; the family's do not."""
+    try:
+        return isinstance(json.loads(body)["error"]["type"], str)
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return False
+
+
 def one_line(text: str) -> str:
     """Make a redacted text fit for a log or a terminal: one line, printable, 500 characters."""
     printable = "".join(c if c.isprintable() else " " for c in text[: 4 * MAX_MESSAGE])
@@ -190,6 +234,7 @@ def diagnose(
     now: float | None = None,
     waited: float = 0.0,
     redactor: Redactor = NO_SECRETS,
+    encoding: Encoding = "native",
 ) -> ResponseError:
     """Return the error that an answer is.
 
@@ -200,19 +245,34 @@ def diagnose(
         now: when the answer arrived, Unix time in seconds; None if unknown.
         waited: seconds from the attempt's begin to `now`.
         redactor: removes secrets from the texts that the error quotes.
+        encoding: how the request was written; a wrong one may be the cause.
     """
     if is_settled_by_head(status, headers):
-        return diagnose_head(status, headers, redactor)
+        return diagnose_stranger(status, headers, redactor)
     said, said_code = read_error_body(headers, body)
+    is_passed_through = status in (401, 403, 404) and is_openais(body)
+    # An API of OpenAI's shape says "URL" if it does not know the URL, so it is not behind a
+    # service, but in the place of one.
+    if status == 404 and (not is_passed_through or "URL" in said):
+        return diagnose_stranger(status, headers, redactor)
     message = one_line(redactor.redact(said))
     code = None if said_code is None else one_line(redactor.redact(said_code))
     answered = (
         f'answered {status}: "{message}"' if message else f"answered {status} without a message"
     )
 
+    if is_passed_through:
+        return ServiceFailed(
+            f"the service {answered}; its model's API says so to the deployment, whose key, model "
+            f"or location it refuses; {ONLY_THE_OWNER}",
+            status=status,
+            message=message,
+            code=code,
+            permanent=True,
+        )
     if status in (401, 403):
         skew = read_clock_skew(headers, now, waited)
-        kind, advice = diagnose_authentication(said.lower(), skew)
+        kind, advice = diagnose_authentication(said.lower(), skew, encoding)
         return kind(
             f"the service {answered}; {advice}",
             status=status,
@@ -221,9 +281,11 @@ def diagnose(
             clock_skew=skew,
         )
     retry_after = read_retry_after(headers, now)
+    if retry_after is None:
+        retry_after = read_requested_wait(said)
     hidden = status == 500 and any(sign in said for sign in HIDDEN_RATE_LIMIT)
     if status == 429 or hidden:
-        when = "later" if retry_after is None else f"in {retry_after:.0f} s"
+        when = "later" if retry_after is None else f"in {ceil(retry_after)} s"
         return RateLimited(
             f"too many requests: the service {answered}; try again {when}",
             status=status,
@@ -232,17 +294,18 @@ def diagnose(
             retry_after=retry_after,
         )
     if status == 408 or status >= 500:
-        advice = (
-            "its owner must correct its configuration, trying again changes nothing"
-            if MISCONFIGURED in said
-            else "try again later"
-        )
+        trouble = next((PERMANENT[sign] for sign in PERMANENT if sign in said), None)
+        advice = "try again later" if trouble is None else f"{trouble}; {ONLY_THE_OWNER}"
+        if status == 500 and not message and encoding == "content":
+            # GeminiProChat fails at messages without parts.
+            advice += ', or check the encoding: GeminiProChat needs encoding="native"'
         return ServiceFailed(
             f"the service {answered}; {advice}",
             status=status,
             message=message,
             code=code,
             retry_after=retry_after,
+            permanent=trouble is not None,
         )
     advice = "shorten the conversation" if status == 413 else "the request must change"
     return BadRequest(
@@ -250,7 +313,7 @@ def diagnose(
     )
 
 
-def diagnose_head(status: int, headers: Mapping[str, str], redactor: Redactor) -> NotTheService:
+def diagnose_stranger(status: int, headers: Mapping[str, str], redactor: Redactor) -> NotTheService:
     if 300 <= status <= 399:
         location = redactor.redact(headers.get("location", ""))
         target = f"to {location[:MAX_MESSAGE]!r}" if location else "without a location"
@@ -279,12 +342,17 @@ def read_clock_skew(headers: Mapping[str, str], now: float | None, waited: float
     return ahead if ahead > 0 else min(0.0, ahead + waited)
 
 
-def diagnose_authentication(said: str, skew: float | None) -> tuple[type[AuthenticationError], str]:
+def diagnose_authentication(
+    said: str, skew: float | None, encoding: Encoding
+) -> tuple[type[AuthenticationError], str]:
     if "password" in said:
         return PasswordRejected, "set the deployment's password"
     if "signature" not in said:
         return AuthenticationError, "check secret key and password"
     advice = "check the secret key"
+    if encoding != "content":
+        # chatgpt-demo finds no text in such messages, and so expects another signature.
+        advice += ', and the encoding: chatgpt-demo and its forks need encoding="content"'
     if skew is not None and abs(skew) > 1:
         direction = "behind" if skew > 0 else "ahead of"
         advice += f", and the clock: it is {abs(skew):.0f} s {direction} the service's"

@@ -92,11 +92,14 @@ class ResponseError(GPROChatError):
         status: the HTTP status; 0 if the answer was not HTTP.
         message: the message in the response's body, at most 500 characters; "" if there was none.
         code: the `code` of the response's JSON error; None if there was none.
-        retry_after: how many seconds the service asks to wait; None if it does not ask. Set on
-            RateLimited and ServiceFailed.
-        clock_skew: how many seconds the service's clock is ahead of this machine's, measured by
-            the response's Date header; None if there was none. Set on AuthenticationError.
+        retry_after: how many seconds the service asks to wait, by its Retry-After header or in
+            the words of its model; None if it does not ask. Set on RateLimited and ServiceFailed.
+        clock_skew: how many seconds the service's clock is ahead of this machine's: how far the
+            response's Date header is outside of the time from the request to the response; None if
+            there was no such header. Set on AuthenticationError.
         location: the target of a redirect, which is never followed. Set on NotTheService.
+        permanent: whether only the deployment's owner can correct the cause, so that trying again
+            changes nothing. Set on ServiceFailed.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class ResponseError(GPROChatError):
         retry_after: float | None = None,
         clock_skew: float | None = None,
         location: str | None = None,
+        permanent: bool = False,
     ) -> None:
         super().__init__(what)
         self.status = status
@@ -117,6 +121,7 @@ class ResponseError(GPROChatError):
         self.retry_after = retry_after
         self.clock_skew = clock_skew
         self.location = location
+        self.permanent = permanent
 
 
 class BadRequest(ResponseError):
@@ -140,7 +145,11 @@ class RateLimited(ResponseError):
 
 
 class ServiceFailed(ResponseError):
-    """The service, its model, or a gateway in front of it failed (5xx, 408)."""
+    """The service, its model, or a gateway in front of it failed (5xx, 408).
+
+    The same if the model's API refuses the deployment and the service passes its answer through
+    (401, 403 or 404, with an error of OpenAI's shape).
+    """
 
 
 class NotTheService(ResponseError):
@@ -185,7 +194,10 @@ class TruncatedReply(IncompleteReply):
 
 
 class InterruptedReply(IncompleteReply):
-    """The service failed during the reply and appended its failure marker; `text` is without it."""
+    """The service failed during the reply and appended its failure marker; `text` is without it.
+
+    It may fail before the first word too: then the marker is the whole reply.
+    """
 
 
 class ReplyTooLong(IncompleteReply):

@@ -8,8 +8,9 @@ does both, with or without `async`:
    and each piece of its body to `receive`, which returns text; `receive(b"")` is the body's end.
 2. When the transport fails, the driver passes the TransportError to `fail`, which returns the
    error that the failure means.
-3. The driver passes each error of an attempt to `retry`. It returns the seconds to pause before
-   the next `attempt`, or raises the error when there is to be none.
+3. The driver passes each error of an attempt to `retry`, also one that came in the body. `retry`
+   returns the seconds to pause before the next `attempt`, or raises the error when there is to be
+   none. Only a reply whose body is the failure marker alone is asked for again.
 
 Arguments called `now` and `sent` are seconds of a monotonic clock; `now_ms` is Unix time in
 milliseconds.
@@ -183,6 +184,7 @@ class Exchange:
         redactor: Redactor | None = None,
     ) -> None:
         self._draft = Draft(service, read_messages(conversation))
+        self._encoding = service.encoding
         self._keep_text = keep_text
         self._redactor = redactor or Redactor([service.secret_key or "", service.password or ""])
         self._timeouts = timeouts or Timeouts()
@@ -292,6 +294,7 @@ class Exchange:
                 now=now_ms / 1000,
                 waited=(now_ms - self._attempted_ms) / 1000,
                 redactor=self._redactor,
+                encoding=self._encoding,
             )
         except GPROChatError as error:
             self.state = State.FAILED
@@ -368,7 +371,8 @@ class Exchange:
         return pause
 
     def _pause(self, error: GPROChatError, now: float, jitter: float) -> float | None:
-        if self._parser is not None and self._parser.is_reply:
+        parser = self._parser
+        if parser is not None and parser.is_reply and not parser.is_marker_alone:
             # The caller may have read the beginning of this reply; another would begin differently.
             return None
         if self._stale and self._stale_connections < MAX_STALE_CONNECTIONS:
@@ -423,6 +427,9 @@ class Exchange:
             case "cut off":
                 # This verdict is given only after a head has come.
                 parser = cast("ReplyParser", self._parser)
+                if error.cause is Cause.MALFORMED and words:
+                    # The library tells more: it may mean that the body's end did not come.
+                    return parser.cut(words)
                 return parser.cut(f"{error.cause.value}{detail}")
 
     def _within_total(self, seconds: float | None, now: float) -> float | None:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, fields
 from typing import Final
 
-from .diagnosis import MISCONFIGURED
 from .errors import (
     ConfigurationError,
     ConnectError,
     GPROChatError,
+    InterruptedReply,
     RateLimited,
     ResponseError,
     ServiceFailed,
@@ -58,8 +58,8 @@ class RetryPolicy:
         max_attempts: how many attempts a call makes at most, with the first; 1 for no retries.
         base_delay: the back-off of the first pause, in seconds. It doubles with each attempt.
         max_delay: the longest back-off, in seconds.
-        max_retry_after: how many seconds to wait at most if the service asks for it by
-            Retry-After. If it asks for more, the call fails at once.
+        max_retry_after: how many seconds to wait at most if the service asks for a wait. If it
+            asks for more, the call fails at once.
 
     Raises:
         ConfigurationError: `max_attempts` is not an int of at least 1, or another argument is not
@@ -123,12 +123,13 @@ class Limits:
 def is_transient(error: GPROChatError) -> bool:
     """Tell whether the same request may succeed a moment later.
 
-    It may after a ConnectError, a RateLimited, and a status that a gateway or an overloaded service
-    sends; not after a 500 whose message says that the deployment is misconfigured.
+    It may after a ConnectError, a RateLimited, an InterruptedReply, and a status that a gateway or
+    an overloaded service sends; not after a failure that only the deployment's owner can correct.
+    An `Exchange` repeats no request of whose reply the caller may have read some text.
     """
     if isinstance(error, ServiceFailed):
-        return error.status in TRANSIENT_STATUSES and MISCONFIGURED not in error.message
-    return isinstance(error, (ConnectError, RateLimited))
+        return error.status in TRANSIENT_STATUSES and not error.permanent
+    return isinstance(error, (ConnectError, RateLimited, InterruptedReply))
 
 
 def check_number(kind: str, name: str, value: object, *, zero: bool = True) -> None:

@@ -26,6 +26,7 @@ from .errors import (
     ResponseError,
     TruncatedReply,
 )
+from .messages import Encoding
 from .redaction import Redactor
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class ReplyParser:
         now: when the answer arrived, Unix time in seconds; None if unknown.
         waited: seconds from the attempt's begin to `now`; the answer's Date may be as old.
         redactor: removes secrets from the texts that an error quotes.
+        encoding: how the request was written; a wrong one may be the cause of an error.
 
     Raises:
         ResponseError: the status and the headers show which error the answer is.
@@ -72,6 +74,7 @@ class ReplyParser:
     __slots__ = (
         "_begun",
         "_blocks",
+        "_encoding",
         "_error_body",
         "_held",
         "_inflater",
@@ -97,12 +100,14 @@ class ReplyParser:
         now: float | None = None,
         waited: float = 0.0,
         redactor: Redactor = NO_SECRETS,
+        encoding: Encoding = "native",
     ) -> None:
         self.status = status
         self.headers = read_headers(headers)
         self._now = now
         self._waited = waited
         self._redactor = redactor
+        self._encoding: Encoding = encoding
         self._blocks: list[str] = []
         self._pieces: list[str] = []
         self._keep_text = keep_text
@@ -124,6 +129,11 @@ class ReplyParser:
     def is_reply(self) -> bool:
         """Whether the body is a reply's text; if not, it is the body of an error."""
         return self._error_body is None
+
+    @property
+    def is_marker_alone(self) -> bool:
+        """Whether the failure marker is all that has arrived."""
+        return self._size == MARKER_LENGTH and self._ends_in_marker()
 
     @property
     def text(self) -> str:
@@ -265,6 +275,10 @@ class ReplyParser:
         return text
 
     def _interrupted(self) -> InterruptedReply:
+        if self.is_marker_alone:
+            return InterruptedReply(
+                "the service failed before the first word of the reply; try again later"
+            )
         text = self.partial_text()
         return InterruptedReply(
             f"the service failed after {len(text)} characters of the reply; ask again for the rest",
@@ -280,4 +294,5 @@ class ReplyParser:
             now=self._now,
             waited=self._waited,
             redactor=self._redactor,
+            encoding=self._encoding,
         )

@@ -111,7 +111,8 @@ class Service:
         if self.secret_key is None:
             raise ConfigurationError(
                 f"no secret key for {self.url}: a request is signed with the deployment's key; "
-                "pass Service(..., secret_key=...)"
+                "pass Service(..., secret_key=...), or set GPROCHAT_SECRET_KEY if the service is "
+                "read from the environment"
             )
         return Signer(self.secret_key)
 

@@ -133,6 +133,8 @@ class Reply:
 
     Raises, while the reply is iterated:
         IncompleteReply: the reply did not end well; the error's `text` is what arrived.
+        ConnectError, ResponseError: the reply failed before its first word, and so did the
+            attempts after it.
         UsageError: the reply is read outside its block, by two tasks at once, or after it failed.
     """
 
@@ -165,29 +167,10 @@ class Reply:
         return self._exchange.attempts
 
     async def __aenter__(self) -> Self:
-        exchange = self._exchange
-        if exchange.attempts:
+        if self._exchange.attempts:
             raise UsageError("a reply can be entered once only; call client.stream(...) again")
-        while True:
-            if self._closed:
-                raise UsageError("this reply was closed before it began; call client.stream(...)")
-            self._client.enter(self)
-            try:
-                await self._attempt()
-            except GPROChatError as error:
-                await self._release()
-                if self._closed:
-                    continue
-                logger.debug("attempt %d: %s", exchange.attempts, type(error).__name__)
-                self._client.redactor.redact_error(error)
-                pause = exchange.retry(error, monotonic(), random())
-                logger.debug("next attempt in %.2f s", pause)
-            except BaseException:
-                await self.aclose()
-                raise
-            else:
-                return self
-            await self._transport.sleep(pause)
+        await self._begin()
+        return self
 
     async def __aexit__(
         self,
@@ -226,26 +209,63 @@ class Reply:
         try:
             while exchange.state is REPLY:
                 try:
-                    data = await response.read(exchange.read_limit(monotonic()))
-                except TransportError as error:
-                    raise exchange.fail(error, monotonic()) from error.__cause__
-                text = exchange.receive(data)
-                if not data:
-                    logger.debug("reply complete")
-                    await self._release()
-                if text:
-                    return text
-        except GPROChatError as error:
-            logger.debug("reply ended: %s", type(error).__name__)
-            self._client.redactor.redact_error(error)
-            raise
+                    try:
+                        data = await response.read(exchange.read_limit(monotonic()))
+                    except TransportError as error:
+                        raise exchange.fail(error, monotonic()) from error.__cause__
+                    text = exchange.receive(data)
+                except GPROChatError as error:
+                    logger.debug("reply ended: %s", type(error).__name__)
+                    # Only a reply that failed before its first word gets another attempt.
+                    pause = self._pause_after(error)
+                else:
+                    if not data:
+                        logger.debug("reply complete")
+                        await self._release()
+                    if text:
+                        return text
+                    continue
+                await self._release()
+                await self._transport.sleep(pause)
+                response = await self._begin()
         finally:
             self._reading = False
         if exchange.state is DONE:
             raise StopAsyncIteration
         raise UsageError("this reply failed; the text that arrived is in reply.text")
 
-    async def _attempt(self) -> None:
+    async def _begin(self) -> Response:
+        """Make attempts until a reply begins; return its response, or raise the last error."""
+        exchange = self._exchange
+        while True:
+            if self._closed:
+                raise UsageError("this reply was closed before it began; call client.stream(...)")
+            self._client.enter(self)
+            try:
+                return await self._attempt()
+            except GPROChatError as error:
+                await self._release()
+                if self._closed:
+                    continue
+                logger.debug("attempt %d: %s", exchange.attempts, type(error).__name__)
+                pause = self._pause_after(error)
+            except BaseException:
+                await self.aclose()
+                raise
+            await self._transport.sleep(pause)
+
+    def _pause_after(self, error: GPROChatError) -> float:
+        """Return the pause before the next attempt; raise the error if there is to be none."""
+        try:
+            self._client.redactor.redact_error(error)
+            pause = self._exchange.retry(error, monotonic(), random())
+        finally:
+            # The error's traceback holds this frame: without it there is no cycle.
+            del error
+        logger.debug("next attempt in %.2f s", pause)
+        return pause
+
+    async def _attempt(self) -> Response:
         """Send the request once and receive the head of a reply; raise the error if none comes."""
         exchange = self._exchange
         request = exchange.attempt(unix_time_ms())
@@ -268,6 +288,7 @@ class Reply:
                 exchange.receive(await response.read(exchange.read_limit(monotonic())))
         except TransportError as error:
             raise exchange.fail(error, monotonic()) from error.__cause__
+        return response
 
 
 class Client:

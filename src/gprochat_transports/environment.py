@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Final, Literal, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from gprochat_core import GPROCHAT, ConfigurationError, Service
+from gprochat_core import ConfigurationError, Service
 
 __all__ = [
     "FROM_ENVIRONMENT",
@@ -40,25 +40,45 @@ DEFAULT_PORTS: Final = {"http": 80, "socks5": 1080}
 
 
 def service_from_environment(
-    environ: Mapping[str, str] = os.environ, *, default: Service = GPROCHAT
+    environ: Mapping[str, str] = os.environ,
+    *,
+    url: str | None = None,
+    default: Service | None = None,
 ) -> Service:
     """Return the service in `GPROCHAT_URL`, `GPROCHAT_SECRET_KEY` and `GPROCHAT_PASSWORD`.
 
-    A variable that is not set leaves the value of `default`, so the secret key may be None. An
-    empty secret key is a key; an empty URL or password counts as not set.
+    A secret goes only to the deployment that it is for. The variables' secrets are for
+    `GPROCHAT_URL`, or for `url` if that variable is not set; the secrets of `default` are for its
+    own URL. If only `default` names a URL, the variables' key signs, but their password is not
+    used. An empty secret key is a key; an empty URL or password counts as not set.
 
     Args:
         environ: the environment variables.
+        url: the deployment's URL, in place of `GPROCHAT_URL`.
         default: the service whose values stand in for variables that are not set.
 
     Raises:
-        ConfigurationError: a variable has a value that cannot be used.
+        ConfigurationError: a value cannot be used, or nothing names a URL.
     """
+    theirs = environ.get("GPROCHAT_URL")
+    named = url or theirs
+    if named:
+        service = Service(named) if default is None else replace(default, url=named)
+        if default is not None and service.url != default.url:
+            service = replace(service, secret_key=None, password=None)
+        if theirs and service.url != Service(theirs).url:
+            return service
+    elif default is not None:
+        service = default
+    else:
+        raise ConfigurationError(
+            "no URL: set GPROCHAT_URL to the URL of the deployment, such as https://chat.example"
+        )
+    password = environ.get("GPROCHAT_PASSWORD") if named else None
     return replace(
-        default,
-        url=environ.get("GPROCHAT_URL") or default.url,
-        secret_key=environ.get("GPROCHAT_SECRET_KEY", default.secret_key),
-        password=environ.get("GPROCHAT_PASSWORD") or default.password,
+        service,
+        secret_key=environ.get("GPROCHAT_SECRET_KEY", service.secret_key),
+        password=password or service.password,
     )
 
 

@@ -211,6 +211,9 @@ async def test_a_reply_that_breaks_off_is_truncated_and_keeps_its_text(
     error, _ = await fails(make_client, send(wire, b"", every=0.05), end)
     assert type(error) is TruncatedReply
     assert error.text == "При"
+    assert "not HTTP" not in str(error)
+    if end is reset:
+        assert "characters: connection lost" in str(error)
 
 
 async def test_a_character_cut_off_is_not_part_of_a_truncated_reply(

@@ -10,12 +10,14 @@ from gprochat_core import (
     Acceptance,
     BadRequest,
     ConnectError,
+    InterruptedReply,
     RateLimited,
     RetryPolicy,
     Service,
     ServiceFailed,
     SignatureRejected,
     TruncatedReply,
+    UsageError,
 )
 from tests.contract.conftest import Happens, MakeClient
 from tests.peers.scripted import (
@@ -68,6 +70,51 @@ async def test_a_passing_failure_is_followed_by_a_second_attempt(
         ):
             assert [text async for text in reply] == ["fine"]
             assert reply.attempts == 2
+    assert len(peer.requests) == 2
+
+
+MARKER = chunked("Internal server error")
+
+
+async def test_a_failure_before_the_first_word_is_followed_by_a_second_attempt(
+    make_client: MakeClient,
+) -> None:
+    lost = [send(head(200, "content-length: 22") + b"Internal server error"), close]
+    with ScriptedPeer([receive, send(MARKER), receive, *lost], [repeat(receive, send(OK))]) as peer:
+        async with (
+            make_client(peer.url, retry=AT_ONCE) as client,
+            client.stream("Hello") as reply,
+        ):
+            assert [text async for text in reply] == ["fine"]
+            assert (reply.text, reply.status, reply.attempts) == ("fine", 200, 3)
+    assert len({json.loads(request.body)["sign"] for request in peer.requests}) == 3
+
+
+async def test_a_failure_before_the_first_word_that_stays_is_said_to_be_one(
+    make_client: MakeClient,
+) -> None:
+    with ScriptedPeer([repeat(receive, send(MARKER))]) as peer:
+        async with make_client(peer.url, retry=AT_ONCE) as client:
+            with pytest.raises(InterruptedReply, match="before the first word") as caught:
+                await client.complete("Hello")
+    assert caught.value.text == ""
+    assert caught.value.__context__ is None
+    assert len(peer.requests) == 3
+
+
+async def test_an_attempt_after_a_failure_before_the_first_word_may_fail_otherwise(
+    make_client: MakeClient,
+) -> None:
+    wrong = answer(400, b"no")
+    with ScriptedPeer([receive, send(MARKER), receive, send(wrong)]) as peer:
+        async with (
+            make_client(peer.url, retry=AT_ONCE) as client,
+            client.stream("Hello") as reply,
+        ):
+            with pytest.raises(BadRequest):
+                await anext(reply)
+            with pytest.raises(UsageError):
+                await anext(reply)
     assert len(peer.requests) == 2
 
 

@@ -4,6 +4,8 @@ import json
 import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from math import ceil
+from time import perf_counter
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from gprochat_core import (
     AuthenticationError,
+    BadRequest,
     NotTheService,
     PasswordRejected,
     RateLimited,
@@ -25,7 +28,10 @@ from gprochat_core.diagnosis import (
     is_settled_by_head,
     read_headers,
     read_http_date,
+    read_requested_wait,
 )
+from gprochat_core.messages import ENCODINGS, Encoding
+from gprochat_core.policy import is_transient
 
 # RFC 9110, section 5.6.7: one moment in the three forms.
 THE_RFCS_MOMENT = 784111777.0
@@ -34,6 +40,11 @@ THREE_FORMS = [
     pytest.param("Sunday, 06-Nov-94 08:49:37 GMT", id="RFC 850"),
     pytest.param("Sun Nov  6 08:49:37 1994", id="asctime"),
 ]
+
+
+def openais(message: str, code: str | None) -> bytes:
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    return json.dumps({"error": error}).encode()
 
 
 # Headers
@@ -73,7 +84,7 @@ def test_without_a_content_type_nothing_is_a_page() -> None:
 
 @pytest.mark.parametrize("status", range(100, 700))
 def test_only_a_status_that_an_error_of_the_service_may_have_needs_its_body(status: int) -> None:
-    needs_its_body = 400 <= status <= 599 and status not in (404, 405)
+    needs_its_body = 400 <= status <= 599 and status != 405
     assert is_settled_by_head(status, {}) is not needs_its_body
 
 
@@ -235,6 +246,155 @@ def test_a_rate_limit_says_when_to_try_again(value: str, advice: str) -> None:
     assert advice in str(diagnose(429, {"retry-after": value}, b""))
 
 
+# The model's rate limit, inside a 500
+
+QUOTA = "[GoogleGenerativeAI Error]: Error fetching from https://models.example: "
+
+
+def limited(message: str, headers: dict[str, str] | None = None) -> RateLimited:
+    body = json.dumps({"error": {"message": QUOTA + message, "code": "Error"}}).encode()
+    error = diagnose(500, headers or {}, body)
+    assert isinstance(error, RateLimited)
+    return error
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[429 Too Many Requests] You exceeded your current quota.",
+        "[429 ] Resource has been exhausted (e.g. check quota).",
+        "[429] Resource has been exhausted (e.g. check quota).",
+        "Quota exceeded for metric x.",
+    ],
+)
+def test_a_models_rate_limit_is_one_with_or_without_a_reason_phrase(message: str) -> None:
+    assert limited(message).retry_after is None
+
+
+@pytest.mark.parametrize("padding", [0, 600, 30_000])
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("Please retry in 3.4s.", 3.4),
+        ("Please retry in 34.074824224s.", 34.074824224),
+        ("Please retry in 559.5ms.", 0.5595),
+        ("Please retry in 2m3.5s.", 123.5),
+        ("Please retry in 14h2m3s.", 50523.0),
+        ("Please retry in 5m.", 300.0),
+        ('[{"@type":"RetryInfo","retryDelay":"3s"}]', 3.0),
+        (r"[{\"retryDelay\": \"3.25s\"}]", 3.25),
+        ('Please retry in 3.4s. [{"retryDelay":"3s"}]', 3.4),
+        ('Please retry in 1ms. [{"retryDelay":"3s"}]', 3.0),
+    ],
+)
+def test_the_wait_that_a_model_asks_for_is_found_anywhere_in_its_message(
+    words: str, seconds: float, padding: int
+) -> None:
+    error = limited(f"[429 Too Many Requests] Quota. {'x' * padding} {words} {'x' * padding}")
+    assert error.retry_after == pytest.approx(seconds)
+    assert f"try again in {ceil(seconds)} s" in str(error)
+
+
+@pytest.mark.parametrize(
+    "words", ["retry in a while", "retry in ms", "retry in s", '"retryDelay":"s"', "retry in ٣s"]
+)
+def test_words_without_a_time_ask_for_no_wait(words: str) -> None:
+    assert limited(f"[429 ] {words}").retry_after is None
+
+
+def test_a_retry_after_header_comes_before_the_models_words() -> None:
+    assert limited("[429 ] Please retry in 3.4s.", {"retry-after": "7"}).retry_after == 7.0
+
+
+def test_reading_the_wait_takes_time_linear_in_the_message() -> None:
+    def measure(text: str) -> float:
+        begun = perf_counter()
+        read_requested_wait(text)
+        return perf_counter() - begun
+
+    for piece in ("retry in ", "9", "retryDelay", "\\", '"retryDelay": ', "retry in 999999h"):
+        short, long = (piece * (size // len(piece)) for size in (16_384, 65_536))
+        taken = min(measure(long) for _ in range(3))
+        assert taken < 12 * min(measure(short) for _ in range(3)) + 0.01
+
+
+# The model refuses the deployment
+
+
+@pytest.mark.parametrize("padding", [0, 600])
+@pytest.mark.parametrize(
+    ("message", "whose"),
+    [
+        ("[400 Bad Request] API key not valid. Please pass a valid API key.", "API key"),
+        ("[400 Bad Request] API key expired. Please renew the API key.", "API key"),
+        ('[400 ] [{"reason":"API_KEY_INVALID"}]', "API key"),
+        ("[403 Forbidden] Your API key was reported as leaked.", "API key"),
+        ("[400 Bad Request] User location is not supported for the API use.", "location"),
+    ],
+)
+def test_what_only_the_owner_can_correct_is_permanent_and_says_whose_trouble_it_is(
+    message: str, whose: str, padding: int
+) -> None:
+    body = json.dumps({"error": {"message": "x" * padding + message, "code": "Error"}}).encode()
+    error = diagnose(500, {}, body)
+    assert type(error) is ServiceFailed
+    assert error.permanent
+    assert not is_transient(error)
+    assert f"the deployment's {whose}; only its owner can correct this" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, "invalid_api_key"),
+        (403, "unsupported_country_region_territory"),
+        (404, "model_not_found"),
+    ],
+)
+def test_a_refusal_that_the_service_passes_through_is_the_deployments_trouble(
+    status: int, code: str
+) -> None:
+    error = diagnose(status, {}, openais("The signature or password xyz is no good", code))
+    assert type(error) is ServiceFailed
+    assert (error.status, error.code, error.permanent) == (status, code, True)
+    assert error.message == "The signature or password xyz is no good"
+    assert error.message in str(error)
+    assert "only its owner can correct this" in str(error)
+    assert not is_transient(error)
+
+
+def test_a_rate_limit_that_the_service_passes_through_is_one() -> None:
+    error = diagnose(429, {}, openais("Rate limit reached", "rate_limit_exceeded"))
+    assert type(error) is RateLimited
+    assert error.code == "rate_limit_exceeded"
+
+
+def test_a_wrong_request_that_the_service_passes_through_is_the_callers() -> None:
+    error = diagnose(400, {}, openais("too long", "context_length_exceeded"))
+    assert type(error) is BadRequest
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"Not Found",
+        b'{"error":"Not Found"}',
+        b'{"error":{"message":"Not Found","code":"404"}}',
+        openais("Invalid URL (POST /api/generate)", None),
+        openais("Unknown request URL: POST /api/generate.", "unknown_url"),
+    ],
+)
+def test_any_other_404_is_a_strangers(body: bytes) -> None:
+    assert type(diagnose(404, {}, body)) is NotTheService
+
+
+def test_any_other_failure_is_not_permanent() -> None:
+    error = diagnose(500, {}, b"fetch failed")
+    assert not error.permanent
+    assert is_transient(error)
+
+
 # Passwords, signatures, clocks
 
 
@@ -292,6 +452,27 @@ def test_a_rejection_that_names_neither_points_to_both() -> None:
     error = rejected("No.", DATE, 0.0)
     assert type(error) is AuthenticationError
     assert "check secret key and password" in str(error)
+
+
+# A wrong encoding
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_rejected_signature_may_be_the_encodings_fault(encoding: Encoding) -> None:
+    body = b'{"error": {"message": "Invalid signature."}}'
+    said = str(diagnose(401, {}, body, encoding=encoding))
+    assert "check the secret key" in said
+    assert ('encoding="content"' in said) is (encoding != "content")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("body", [b"", b"fetch failed"])
+def test_a_500_without_a_message_may_be_the_encodings_fault(
+    encoding: Encoding, body: bytes
+) -> None:
+    said = str(diagnose(500, {}, body, encoding=encoding))
+    assert "try again later" in said
+    assert ('encoding="native"' in said) is (encoding == "content" and not body)
 
 
 # Advice

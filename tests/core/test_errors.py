@@ -71,6 +71,7 @@ CARRIED: Final[dict[str, st.SearchStrategy[object]]] = {
     "clock_skew": st.floats(-1e9, 1e9),
     "retry_after": st.floats(0, 1e9),
     "location": texts,
+    "permanent": st.booleans(),
     "text": texts,
     "limit": st.sampled_from(["first_byte", "idle", "total"]),
 }
@@ -85,7 +86,15 @@ def descendants(error: type[GPROChatError]) -> Iterator[type[GPROChatError]]:
             yield from descendants(each)
 
 
-RESPONSE: Final = {"status", "message", "code", "retry_after", "clock_skew", "location"}
+RESPONSE: Final = {
+    "status",
+    "message",
+    "code",
+    "retry_after",
+    "clock_skew",
+    "location",
+    "permanent",
+}
 
 ERRORS: Final = sorted(set(descendants(GPROChatError)), key=lambda error: error.__name__)
 

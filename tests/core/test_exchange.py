@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Final, cast
 
@@ -353,6 +354,21 @@ def test_a_failure_within_an_error_is_that_error(cause: Cause) -> None:
     assert call.state is State.FAILED
 
 
+@pytest.mark.parametrize(
+    ("cause", "detail", "why"),
+    [
+        (Cause.LOST, "reset by peer", "connection lost (reset by peer)"),
+        (Cause.LOST, "", "connection lost"),
+        (Cause.MALFORMED, "body not complete", "body not complete"),
+        (Cause.MALFORMED, "", "not HTTP"),
+    ],
+)
+def test_a_reply_that_was_cut_off_says_why(cause: Cause, detail: str, why: str) -> None:
+    call = in_reply_with(b"Hello")
+    error = call.fail(TransportError(cause, Phase.READING, detail=detail), 0.0)
+    assert str(error) == f"the reply was cut off after 5 characters: {why}"
+
+
 def test_a_reply_that_the_service_interrupts_fails() -> None:
     call = in_state(State.REPLY)
     call.receive(b"Hello Internal server error")
@@ -360,6 +376,52 @@ def test_a_reply_that_the_service_interrupts_fails() -> None:
         call.receive(b"")
     assert caught.value.text == call.text == "Hello "
     assert call.state is State.FAILED
+
+
+def failed_before_the_first_word(call: Exchange, pieces: Sequence[bytes]) -> GPROChatError:
+    call.attempt(NOW_MS)
+    call.receive_head(200, [], sent=0.0, now_ms=NOW_MS)
+    for piece in pieces:
+        assert call.receive(piece) == ""
+    with pytest.raises(InterruptedReply) as caught:
+        call.receive(b"")
+    return caught.value
+
+
+@pytest.mark.parametrize("pieces", [[b"Internal server error"], [b"Internal ", b"server error"]])
+def test_a_failure_before_the_first_word_is_tried_again_and_said_to_be_one(
+    pieces: list[bytes],
+) -> None:
+    call = exchange()
+    assert call.retry(failed_before_the_first_word(call, pieces), 0.0, 1.0) == 0.5
+    assert call.retry(failed_before_the_first_word(call, pieces), 0.0, 1.0) == 1.0
+    error = failed_before_the_first_word(call, pieces)
+    assert isinstance(error, InterruptedReply)
+    assert "before the first word" in str(error)
+    assert error.text == call.text == ""
+    assert pause(call, error, 0.0, 1.0) is None
+
+
+def test_the_failure_marker_before_a_lost_connection_is_tried_again() -> None:
+    call = in_reply_with(b"Internal server error")
+    assert call.retry(call.fail(TransportError(Cause.LOST, Phase.READING), 0.0), 0.0, 1.0) == 0.5
+
+
+@pytest.mark.parametrize("keep_text", [True, False])
+@pytest.mark.parametrize("body", [b"I", b"Hello", b" ", b"Internal server errorInternal server"])
+def test_a_failure_after_some_text_is_not_tried_again(body: bytes, keep_text: bool) -> None:
+    call = in_reply_with(body + b"Internal server error", keep_text=keep_text)
+    with pytest.raises(InterruptedReply, match="characters of the reply") as caught:
+        call.receive(b"")
+    assert pause(call, caught.value, 0.0, 1.0) is None
+
+
+def in_reply_with(body: bytes, *, keep_text: bool = True) -> Exchange:
+    call = Exchange(SERVICE, "Hello", keep_text=keep_text)
+    call.attempt(NOW_MS)
+    call.receive_head(200, [], sent=0.0, now_ms=NOW_MS)
+    call.receive(body)
+    return call
 
 
 def test_a_reply_longer_than_the_limit_fails() -> None:
@@ -602,6 +664,27 @@ def test_a_wrong_clock_is_set_right_for_one_more_attempt(seconds_behind: int) ->
     body = call.attempt(NOW_MS).body
     their_time = NOW_MS + seconds_behind * 1000
     assert Acceptance(SERVICE, freshness_ms=0).accept(body, their_time).time_ms == their_time
+
+
+@pytest.mark.parametrize(
+    ("date", "skew"),
+    [(0, 0), (33, 0), (-1, -1), (34, 1), (-60, -60), (33 + 60, 60)],
+    ids=["at-the-request", "at-the-answer", "before", "after", "long-before", "long-after"],
+)
+def test_a_clock_is_judged_by_the_whole_wait_for_the_answer(date: int, skew: int) -> None:
+    clock = Clock()
+    call = exchange(retry=RetryPolicy(max_attempts=1), clock=clock)
+    call.attempt(NOW_MS)
+    headers = [(b"date", formatdate(NOW_MS / 1000 + date, usegmt=True).encode())]
+    call.receive_head(401, headers, sent=0.0, now_ms=NOW_MS + 33_000)
+    call.receive(error_json("Invalid signature."))
+    with pytest.raises(SignatureRejected) as caught:
+        call.receive(b"")
+    assert caught.value.clock_skew == skew
+    assert ("the clock" in str(caught.value)) is (abs(skew) > 1)
+    corrected = pause(call, caught.value, 33.0, 1.0) is not None
+    assert corrected is (abs(skew) > 30)
+    assert clock.correction_ms == (skew * 1000 if corrected else 0)
 
 
 def test_a_signature_rejected_again_tells_how_far_the_clock_is_off() -> None:
@@ -848,3 +931,10 @@ def test_a_proxy_that_asks_for_a_password_is_no_connection() -> None:
     with pytest.raises(ConnectError, match="the proxy asks for a user and password"):
         call.receive_head(407, [], sent=0.0, now_ms=NOW_MS)
     assert call.state is State.FAILED
+
+
+def test_an_error_names_the_encoding_where_it_may_be_the_cause() -> None:
+    call = exchange()
+    assert 'encoding="content"' in str(answer(call, 401, error_json("Invalid signature.")))
+    call = Exchange(replace(SERVICE, encoding="content"), "Hello")
+    assert 'encoding="native"' in str(answer(call, 500))

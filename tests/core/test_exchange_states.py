@@ -228,13 +228,14 @@ class Calls(RuleBasedStateMachine):
             delay = self.retries.delay(self.error, self.attempts - self.stale, jitter)
             earliest = 0.0 if self.was_stale else delay
             assert (
-                self.began_a_reply
+                (self.began_a_reply and not self.failed_before_the_first_word)
                 or earliest is None
                 or (self.deadline is not None and self.now + earliest >= self.deadline)
             )
             return
         assert self.call.state is State.READY
-        assert not self.began_a_reply
+        assert not self.began_a_reply or self.failed_before_the_first_word
+        self.began_a_reply = False
         assert 0 <= pause <= max(self.retries.max_delay, self.retries.max_retry_after)
         assert self.deadline is None or self.now + pause < self.deadline
         if self.clock.correction_ms != correction_ms:
@@ -307,6 +308,11 @@ class Calls(RuleBasedStateMachine):
         """What was sent, but for the bytes of a character that did not come to its end."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         return decoder.decode(self.sent).removeprefix("\ufeff")
+
+    @property
+    def failed_before_the_first_word(self) -> bool:
+        alone = self.sent == FAILURE_MARKER.encode()
+        return alone and isinstance(self.error, InterruptedReply)
 
     @property
     def text_after_failure(self) -> str:

@@ -437,7 +437,7 @@ def test_no_page_is_a_reply_and_only_gateways_may_send_one(status: int) -> None:
 
 
 def test_what_is_no_reply_by_its_head_needs_no_body() -> None:
-    for status, headers in [(200, HTML_HEADERS), (302, []), (404, []), (201, [])]:
+    for status, headers in [(200, HTML_HEADERS), (302, []), (405, []), (201, [])]:
         with pytest.raises(NotTheService):
             ReplyParser(status, headers)
 

@@ -321,7 +321,10 @@ def test_the_signer_signs_with_the_key(key: str) -> None:
 
 def test_a_service_without_a_key_says_so_when_it_is_to_sign() -> None:
     service = Service("https://chat.example", password="correct-horse")
-    with pytest.raises(ConfigurationError, match=r"no secret key for https://chat\.example"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"no secret key for https://chat\.example.* secret_key=.*GPROCHAT_SECRET_KEY",
+    ):
         _ = service.signer
 
 

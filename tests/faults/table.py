@@ -637,13 +637,13 @@ MARKER: Final = [
     in_a_reply(
         "the marker, and the end",
         send(chunk(FAILURE_MARKER) + LAST_CHUNK),
-        before=Expected(InterruptedReply),
+        before=Expected(InterruptedReply, attempts=ATTEMPTS),
         after=Expected(InterruptedReply, TEXT),
     ),
     in_a_reply(
         "the marker in two chunks, and the end",
         send(chunk(FAILURE_MARKER[:9]), chunk(FAILURE_MARKER[9:]) + LAST_CHUNK, every=0.02),
-        before=Expected(InterruptedReply),
+        before=Expected(InterruptedReply, attempts=ATTEMPTS),
         after=Expected(InterruptedReply, TEXT),
     ),
     in_a_reply(

@@ -186,6 +186,31 @@ class TestTheService:
             texts = Relative.create_async_generator("any", HI)
             assert [text async for text in texts] == ["Hi"]
 
+    async def test_the_environments_secrets_are_for_its_url_alone(
+        self, environment: pytest.MonkeyPatch
+    ) -> None:
+        environment.setenv("GPROCHAT_PASSWORD", "open-sesame")
+        with ScriptedPeer([receive, send(chunked("fine"))]) as peer:
+            texts = GPROChat.create_async_generator(None, HI, url=peer.url)
+            assert [text async for text in texts] == ["fine"]
+            environment.setenv("GPROCHAT_URL", "https://other.example")
+            texts = GPROChat.create_async_generator(None, HI, url=peer.url)
+            with pytest.raises(ConfigurationError, match="GPROCHAT_URL, if it names another"):
+                await anext(texts)
+        (request,) = peer.requests
+        assert b'"pass":"open-sesame"' in request.body
+
+    async def test_the_environments_password_does_not_go_to_the_url_of_the_class(
+        self, environment: pytest.MonkeyPatch
+    ) -> None:
+        environment.setenv("GPROCHAT_PASSWORD", "open-sesame")
+        with ScriptedPeer([receive, send(chunked("fine"))]) as peer:
+            environment.setattr(GPROChat, "url", peer.url)
+            texts = GPROChat.create_async_generator(None, HI)
+            assert [text async for text in texts] == ["fine"]
+        (request,) = peer.requests
+        assert b'"pass":null' in request.body
+
     async def test_a_relative_names_its_own(self) -> None:
         async with serve(secret_key="own") as server:
 

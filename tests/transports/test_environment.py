@@ -22,8 +22,47 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestTheService:
-    def test_it_is_the_public_one_by_default(self) -> None:
-        assert service_from_environment({}) == GPROCHAT
+    @pytest.mark.parametrize("url", [{}, {"GPROCHAT_URL": ""}])
+    def test_without_a_url_there_is_an_error_that_names_the_variable(
+        self, url: dict[str, str]
+    ) -> None:
+        secrets = {"GPROCHAT_SECRET_KEY": "key", "GPROCHAT_PASSWORD": "sesame"}
+        with pytest.raises(ConfigurationError, match="no URL: set GPROCHAT_URL") as caught:
+            service_from_environment(url | secrets)
+        assert "sesame" not in told_by(caught.value)
+
+    def test_an_argument_names_the_url_in_place_of_the_variable(self) -> None:
+        environ = {"GPROCHAT_SECRET_KEY": "key", "GPROCHAT_PASSWORD": "sesame"}
+        expected = Service(SERVICE, secret_key="key", password="sesame")
+        assert service_from_environment(environ, url=SERVICE) == expected
+        environ["GPROCHAT_URL"] = f"{SERVICE}/"
+        assert service_from_environment(environ, url=SERVICE) == expected
+
+    def test_the_variables_secrets_are_for_their_url_alone(self) -> None:
+        environ = {
+            "GPROCHAT_URL": "https://other.example",
+            "GPROCHAT_SECRET_KEY": "key",
+            "GPROCHAT_PASSWORD": "sesame",
+        }
+        assert service_from_environment(environ, url=SERVICE) == Service(SERVICE)
+        own = Service(SERVICE, secret_key="own", password="word")
+        assert service_from_environment(environ, url=SERVICE, default=own) == own
+
+    @pytest.mark.parametrize("environ", [{}, {"GPROCHAT_URL": "https://other.example"}])
+    def test_the_secrets_of_the_default_are_for_its_url_alone(
+        self, environ: dict[str, str]
+    ) -> None:
+        default = Service(SERVICE, secret_key="key", password="word")
+        url = None if environ else "https://other.example"
+        service = service_from_environment(environ, url=url, default=default)
+        assert service == Service("https://other.example")
+
+    def test_the_password_is_never_sent_to_a_url_that_only_the_default_names(self) -> None:
+        environ = {"GPROCHAT_SECRET_KEY": "key", "GPROCHAT_PASSWORD": "sesame"}
+        service = service_from_environment(environ, default=GPROCHAT)
+        assert service == Service(GPROCHAT.url, secret_key="key")
+        named = service_from_environment({**environ, "GPROCHAT_URL": GPROCHAT.url})
+        assert named.password == "sesame"
 
     def test_each_variable_sets_its_field(self) -> None:
         environ = {
@@ -36,6 +75,7 @@ class TestTheService:
         )
 
     def test_it_is_read_when_it_is_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GPROCHAT_URL", SERVICE)
         monkeypatch.setenv("GPROCHAT_SECRET_KEY", "later")
         assert service_from_environment().secret_key == "later"
 
@@ -50,12 +90,13 @@ class TestTheService:
             "http://other.example", secret_key="other", encoding="flattened"
         )
 
-    def test_an_empty_url_or_password_is_none(self) -> None:
-        environ = {"GPROCHAT_URL": "", "GPROCHAT_PASSWORD": ""}
-        assert service_from_environment(environ) == GPROCHAT
+    def test_an_empty_password_is_none(self) -> None:
+        environ = {"GPROCHAT_URL": SERVICE, "GPROCHAT_PASSWORD": ""}
+        assert service_from_environment(environ) == Service(SERVICE)
 
     def test_an_empty_secret_key_is_one(self) -> None:
-        assert service_from_environment({"GPROCHAT_SECRET_KEY": ""}).secret_key == ""
+        environ = {"GPROCHAT_URL": SERVICE, "GPROCHAT_SECRET_KEY": ""}
+        assert service_from_environment(environ).secret_key == ""
 
     def test_an_unusable_url_is_refused_without_its_password(self) -> None:
         with pytest.raises(ConfigurationError) as caught:

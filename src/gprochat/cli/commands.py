@@ -15,9 +15,10 @@ from gprochat_core.messages import Encoding
 from gprochat_transports.environment import Proxy
 
 from .chat import Chat
+from .check import check
 from .conversation import converse
 from .failures import CLOSED_PIPE, INTERRUPTED, Failed
-from .history import check_writable, load
+from .history import check_writable, load, locked
 from .loops import choose
 from .options import (
     encoding_option,
@@ -28,7 +29,7 @@ from .options import (
     transport_option,
 )
 from .output import JSONOutput, TextOutput, abandon, is_terminal
-from .tools import check, curl, read_stdin, serve, sign
+from .tools import curl, read_stdin, serve, sign
 
 __all__ = ["gprochat"]
 
@@ -140,11 +141,12 @@ def chat(
             raise click.UsageError("nothing to ask: standard input is empty")
     loop = choose(transport)
     messages = []
-    if history is not None:
-        check_writable(history)
-        messages = load(history) if history.exists() else []
     output = JSONOutput() if as_json else TextOutput()
     with ExitStack() as stack:
+        if history is not None:
+            check_writable(history)
+            stack.enter_context(locked(history))
+            messages = load(history) if history.exists() else []
         try:
             if local:
                 proxy = None

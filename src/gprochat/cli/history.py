@@ -6,8 +6,8 @@ of it is on the disk; a failure before that leaves the old file unchanged.
 
 import json
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Final, cast
@@ -17,7 +17,7 @@ from gprochat_core.messages import read_messages
 
 from .failures import Failed, WrongUsage
 
-__all__ = ["check_writable", "load", "save"]
+__all__ = ["check_writable", "load", "locked", "save"]
 
 PRIVATE: Final = 0o600
 
@@ -54,6 +54,36 @@ def check_writable(path: Path) -> None:
     folder = path.resolve().parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise WrongUsage(f"cannot write the history {path}: {folder} is not a writable folder")
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None, None, None]:
+    """Keep other chats from a history while the block runs; on Windows nothing does.
+
+    Raises:
+        Failed: another chat has locked the history.
+    """
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+    except ImportError:
+        yield
+        return
+    # The history itself cannot be locked, because each save replaces it by a new file.
+    beside = path.resolve().with_name(f".{path.resolve().name}.lock")
+    with ExitStack() as stack:
+        while True:
+            file = stack.enter_context(beside.open("ab"))
+            try:
+                flock(file, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                raise Failed(
+                    f"another chat uses the history {path}; wait for its end, or use another file"
+                ) from None
+            # A chat that ended after this file was opened has removed it, and the lock with it.
+            if os.fstat(file.fileno()).st_nlink:
+                break
+        stack.callback(beside.unlink)
+        yield
 
 
 def save(path: Path, messages: Sequence[Message]) -> None:

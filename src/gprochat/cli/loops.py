@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import click
 
-from gprochat_core import RetryPolicy, Service
+from gprochat_core import RetryPolicy, Service, Timeouts
 from gprochat_transports import Client
 from gprochat_transports.environment import Proxy
 
@@ -22,7 +22,12 @@ class MakeClient(Protocol):
     """The `Client` class of any adapter."""
 
     def __call__(
-        self, service: Service, *, proxy: Proxy = ..., retry: RetryPolicy | None = ...
+        self,
+        service: Service,
+        *,
+        proxy: Proxy = ...,
+        retry: RetryPolicy | None = ...,
+        timeouts: Timeouts | None = ...,
     ) -> Client:
         """Make a client."""
         ...

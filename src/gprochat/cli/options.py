@@ -4,6 +4,7 @@ A secret is never an option's value, because other processes and the shell's his
 comes from the environment, or the command asks for it without echo.
 """
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +26,6 @@ __all__ = [
     "example",
     "find_service",
     "proxy_option",
-    "require_key",
     "secret_key_option",
     "service_options",
     "transport_option",
@@ -90,29 +90,21 @@ def find_service(
 
     Raises:
         ConfigurationError: an option or a variable cannot be used.
-        WrongUsage: there is no secret key, and no terminal to ask on.
+        WrongUsage: there is no URL, or no secret key and no terminal to ask on.
     """
-    service = service_from_environment()
-    service = replace(service, url=url or service.url, encoding=encoding)
+    if not (url or os.environ.get("GPROCHAT_URL")):
+        raise WrongUsage("no URL: set GPROCHAT_URL, or pass --url, such as https://chat.example")
+    service = replace(service_from_environment(url=url), encoding=encoding)
     if ask_password:
-        password = ask_secret(f"Password for {service.url}", "GPROCHAT_PASSWORD")
+        password = ask_secret(f"Password for {service.url}", "GPROCHAT_URL and GPROCHAT_PASSWORD")
         service = replace(service, password=password or None)
-    return require_key(service, ask_secret_key=ask_secret_key)
-
-
-def require_key(service: Service, *, ask_secret_key: bool) -> Service:
-    """Return the service with its secret key; ask for the key if there is none.
-
-    Raises:
-        WrongUsage: there is no secret key, and no terminal to ask on.
-    """
-    if service.secret_key is not None and not ask_secret_key:
-        return service
-    key = ask_secret(f"Secret key of {service.url}", "GPROCHAT_SECRET_KEY")
+    key = service.secret_key
+    if key is None or ask_secret_key:
+        key = ask_secret(f"Secret key of {service.url}", "GPROCHAT_URL and GPROCHAT_SECRET_KEY")
     return replace(service, secret_key=key)
 
 
-def ask_secret(what: str, variable: str) -> str:
+def ask_secret(what: str, variables: str) -> str:
     """Ask on the terminal, without echo.
 
     Raises:
@@ -126,7 +118,7 @@ def ask_secret(what: str, variable: str) -> str:
                 what, hide_input=True, default="", show_default=False, err=True
             )
     except GetPassWarning:
-        raise WrongUsage(f"{what}: set {variable}; there is no terminal to ask on") from None
+        raise WrongUsage(f"{what}: set {variables}; there is no terminal to ask on") from None
     return answer
 
 

@@ -1,50 +1,32 @@
-"""The commands for people who run or debug a deployment: sign, serve, check, curl."""
+"""The commands for people who run or debug a deployment: sign, serve, curl."""
 
 import asyncio
 import os
 import secrets
 import shlex
 import sys
-from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
-from time import monotonic, time, time_ns
-from typing import Final, NamedTuple, TextIO
+from time import time_ns
+from typing import Final, TextIO
 
 import click
 
-from gprochat_core import (
-    ConnectError,
-    GPROChatError,
-    NotTheService,
-    PasswordRejected,
-    RetryPolicy,
-    Service,
-    SignatureRejected,
-)
+from gprochat_core import Signer
 from gprochat_core.acceptance import FRESHNESS_MS
-from gprochat_core.diagnosis import read_http_date
 from gprochat_core.messages import Encoding, read_messages
 from gprochat_core.request import Draft
-from gprochat_transports.environment import Proxy, service_from_environment
 
-from .failures import FAILURE, WrongUsage, complain
-from .loops import Loop, choose
+from .failures import WrongUsage, complain
 from .options import (
+    ask_secret,
     encoding_option,
     example,
     find_service,
-    proxy_option,
-    require_key,
     secret_key_option,
     service_options,
-    transport_option,
 )
-from .output import one_line
 
-__all__ = ["check", "curl", "read_stdin", "serve", "sign"]
-
-TOLERATED_CLOCK_SKEW: Final = 30.0
-"""Seconds; a deployment that checks the time allows five minutes."""
+__all__ = ["curl", "read_stdin", "serve", "sign"]
 
 
 MAX_FRESHNESS: Final = 1e9
@@ -84,7 +66,10 @@ def sign(text: str, time_ms: int | None, ask_secret_key: bool) -> None:
     TEXT is the last message of a conversation; with -, it is read from standard input, unchanged.
     Without --time, the current time is signed, and printed on standard error.
     """
-    signer = require_key(service_from_environment(), ask_secret_key=ask_secret_key).signer
+    key = os.environ.get("GPROCHAT_SECRET_KEY")
+    if key is None or ask_secret_key:
+        key = ask_secret("Secret key", "GPROCHAT_SECRET_KEY")
+    signer = Signer(key)
     if text == "-":
         text = read_stdin()
     if time_ms is None:
@@ -200,8 +185,8 @@ async def run_server(
 ) -> None:
     from .. import server
 
-    configured = service_from_environment()
-    secret_key = configured.secret_key
+    secret_key = os.environ.get("GPROCHAT_SECRET_KEY")
+    password = os.environ.get("GPROCHAT_PASSWORD") or None
     if secret_key is None:
         secret_key = secrets.token_urlsafe(32)
         click.echo(f"export GPROCHAT_SECRET_KEY={secret_key}", err=True)
@@ -217,7 +202,7 @@ async def run_server(
         server.serve(
             answer,
             secret_key=secret_key,
-            password=configured.password,
+            password=password,
             host=host,
             port=port,
             freshness_ms=freshness_ms,
@@ -226,114 +211,3 @@ async def run_server(
     ):
         click.echo(served.url)
         await stopped
-
-
-class Finding(NamedTuple):
-    """One line of a check.
-
-    Attributes:
-        what: the subject, such as "password".
-        ok: whether it works; None if the check cannot know.
-        words: the explanation.
-    """
-
-    what: str
-    ok: bool | None
-    words: str
-
-
-@click.command(epilog=example("gprochat check --url https://chat.example"))
-@transport_option
-@service_options
-@proxy_option
-@encoding_option
-@click.pass_context
-def check(
-    context: click.Context,
-    transport: str | None,
-    url: str | None,
-    ask_password: bool,
-    ask_secret_key: bool,
-    proxy: Proxy,
-    encoding: Encoding,
-) -> None:
-    """Check whether a service works, and if not, what is wrong.
-
-    The check sends one short question and waits for the first byte of the reply. The exit code is
-    0 if nothing failed, else 1.
-    """
-    loop = choose(transport)
-    service = find_service(
-        url, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
-    )
-    findings = loop.run(lambda: examine(service, loop, proxy))
-    for what, ok, words in findings:
-        verdict = {True: "ok", False: "FAIL", None: "-"}[ok]
-        click.echo(f"{verdict:5} {what:11} {one_line(words)}")
-    if any(ok is False for _, ok, _ in findings):
-        context.exit(FAILURE)
-
-
-async def examine(service: Service, loop: Loop, proxy: Proxy) -> list[Finding]:
-    """Ask once, and return what the answer shows."""
-    first_byte: float | None = None
-    error: GPROChatError | None = None
-    once = RetryPolicy(max_attempts=1)
-    async with loop.make_client(service, proxy=proxy, retry=once) as client:
-        reply = client.stream("Hello!")
-        asked = monotonic()
-        try:
-            async with reply:
-                async for _ in reply:
-                    first_byte = monotonic() - asked
-                    break
-        except GPROChatError as failure:
-            error = failure
-    date = read_http_date(reply.headers.get("date", ""))
-    skew = None if date is None else date - time()
-    findings = judge(service, error, first_byte, accepted=reply.status == 200)
-    return [*findings, judge_clock(skew)]
-
-
-def judge(
-    service: Service, error: GPROChatError | None, first_byte: float | None, *, accepted: bool
-) -> Iterator[Finding]:
-    unknown = "unknown: the service did not get this far"
-    reached = not isinstance(error, (ConnectError, NotTheService))
-    yield Finding("service", reached, f"answers at {service.url}" if reached else str(error))
-
-    if isinstance(error, PasswordRejected):
-        yield Finding("password", False, str(error))
-    elif accepted or isinstance(error, SignatureRejected):
-        words = "accepted" if service.password else "none set, none needed"
-        yield Finding("password", True, words)
-    else:
-        yield Finding("password", None, unknown)
-
-    if isinstance(error, SignatureRejected):
-        yield Finding("signature", False, str(error))
-    elif accepted:
-        yield Finding("signature", True, "accepted")
-    else:
-        yield Finding("signature", None, unknown)
-
-    if first_byte is not None:
-        yield Finding("first byte", True, f"after {first_byte:.3f} s")
-    elif error is None:
-        yield Finding("first byte", False, "the reply is empty: the model said nothing")
-    elif not reached or isinstance(error, (PasswordRejected, SignatureRejected)):
-        yield Finding("first byte", None, unknown)
-    else:
-        yield Finding("first byte", False, str(error))
-
-
-def judge_clock(skew: float | None) -> Finding:
-    if skew is None:
-        return Finding("clock", None, "unknown: the service sends no Date header")
-    # A Date header has whole seconds, rounded down.
-    if -2 < skew < 1:
-        return Finding("clock", True, "within a second or two of the service's")
-    words = f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the service's"
-    if abs(skew) <= TOLERATED_CLOCK_SKEW:
-        return Finding("clock", True, words)
-    return Finding("clock", False, f"{words}; set this machine's clock")

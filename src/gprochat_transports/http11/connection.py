@@ -135,6 +135,9 @@ class Connection:
     def _failed(self, error: Exception) -> TransportError:
         if self.timed_out:
             return TransportError(Cause.TIMED_OUT, self.phase, reused=self.reused)
+        if self._http.trailing_data[1]:
+            # h11 has one exception for malformed bytes and for a body whose end did not come.
+            return TransportError(Cause.LOST, self.phase, reused=self.reused, detail=str(error))
         return TransportError.wrap(error, self._causes, self.phase, reused=self.reused)
 
     def _encode(self, method: str, target: str, headers: Headers, body: bytes = b"") -> bytes:

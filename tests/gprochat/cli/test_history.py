@@ -5,20 +5,20 @@ import json
 import os
 import resource
 import stat
+import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gprochat.cli.failures import Failed, WrongUsage
-from gprochat.cli.history import load, save
+from gprochat.cli.history import load, locked, save
 from gprochat_core import Message, Service
 
-from .running import (
-    invoke,
-)
+from .running import COMMAND, LIMIT, environment, invoke
 
 SPOKEN = [Message("user", "Привет"), Message("assistant", "Hello 🙂")]
 
@@ -168,3 +168,70 @@ def test_a_file_that_cannot_grow_leaves_the_old_history_unchanged(history: Path)
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert load(history) == SPOKEN
     assert files_beside(history) == [history.name]
+
+
+def test_chats_that_continue_one_history_at_once_lose_no_turn_silently(
+    service: Service, history: Path
+) -> None:
+    # Each chat is a process of its own, as on a terminal.
+    command = [*COMMAND, "chat", "--history", str(history)]
+    chats = [
+        subprocess.Popen(
+            [*command, f"question {number}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(service),
+            encoding="utf-8",
+        )
+        for number in range(5)
+    ]
+    outputs = [chat.communicate(timeout=LIMIT) for chat in chats]
+    asked = [message.text for message in load(history) if message.role == "user"]
+    for number, (process, (printed, complaint)) in enumerate(zip(chats, outputs, strict=True)):
+        if process.returncode == 0:
+            assert asked.count(f"question {number}") == 1
+        else:
+            assert complaint.startswith("gprochat: another chat uses the history")
+            assert printed == ""
+    assert files_beside(history) == [history.name]
+
+
+def test_a_history_that_another_chat_uses_is_left_alone_before_anything_is_asked(
+    history: Path,
+) -> None:
+    save(history, SPOKEN)
+    nowhere = Service("http://127.0.0.1:1", secret_key="k")
+    with locked(history):
+        result = invoke("chat", "--history", str(history), "Hello", service=nowhere)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"gprochat: another chat uses the history {history}")
+    assert load(history) == SPOKEN
+    with locked(history), pytest.raises(Failed), locked(history):
+        pass
+    with locked(history):
+        pass
+    assert files_beside(history) == [history.name]
+
+
+def test_a_lock_is_free_again_after_its_chat_was_killed(service: Service, history: Path) -> None:
+    history.with_name(f".{history.name}.lock").write_bytes(b"")
+    assert invoke("chat", "--history", str(history), "Hi", service=service).exit_code == 0
+    assert files_beside(history) == [history.name]
+
+
+def test_a_lock_on_a_file_that_its_owner_has_removed_is_taken_anew(
+    history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = history.with_name(f".{history.name}.lock")
+    inside: list[bool] = []
+
+    def flock(file: IO[bytes], operation: int) -> None:
+        # The other chat ends between the opening and the locking here.
+        if not inside:
+            beside.unlink()
+        inside.append(beside.exists())
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with locked(history):
+        assert inside == [False, True]

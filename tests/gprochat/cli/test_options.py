@@ -1,6 +1,7 @@
 """The options that commands share: URL, secrets and proxy."""
 
 import click
+import pytest
 
 from gprochat.cli.commands import gprochat
 from gprochat.server import in_thread, serve
@@ -13,10 +14,35 @@ from .running import (
 )
 
 
-def test_a_url_option_overrides_the_environment(service: Service) -> None:
-    variables = {"GPROCHAT_URL": "http://127.0.0.1:1"}
-    result = invoke("chat", "--url", service.url, "Hello", service=service, variables=variables)
-    assert result.stdout == "Hello"
+@pytest.mark.parametrize("command", ["chat", "curl", "check"])
+def test_without_a_url_nothing_is_sent(command: str) -> None:
+    variables = {"GPROCHAT_SECRET_KEY": "key", "GPROCHAT_PASSWORD": "open-sesame"}
+    arguments = () if command == "check" else ("Hello",)
+    result = invoke(command, *arguments, variables=variables)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.endswith(
+        "gprochat: no URL: set GPROCHAT_URL, or pass --url, such as https://chat.example\n"
+    )
+
+
+def test_a_url_option_stands_in_for_the_variable(service: Service) -> None:
+    variables = {"GPROCHAT_SECRET_KEY": service.secret_key or ""}
+    assert invoke("chat", "--url", service.url, "Hello", variables=variables).stdout == "Hello"
+
+
+def test_the_environments_secrets_do_not_go_to_another_url_than_the_environments() -> None:
+    other = Service("http://127.0.0.1:1", secret_key="key")
+    variables = {"GPROCHAT_PASSWORD": "open-sesame"}
+    done = run("curl", "--url", "https://gprochat.com", "Hi", service=other, variables=variables)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "set GPROCHAT_URL and GPROCHAT_SECRET_KEY" in done.stderr
+    options = ("--url", "https://gprochat.com", "--secret-key")
+    with on_terminal("curl", *options, "Hi", service=other, variables=variables) as terminal:
+        terminal.expect("Secret key of https://gprochat.com")
+        terminal.type("another\r")
+        terminal.expect('"pass":null')
+        assert terminal.wait() == 0
+    assert "open-sesame" not in terminal.seen
 
 
 def test_a_proxy_that_cannot_be_used_is_one_line(service: Service) -> None:
@@ -41,16 +67,16 @@ def test_no_option_takes_a_secret_as_its_value() -> None:
 
 
 def test_without_a_key_and_a_terminal_the_variable_is_named() -> None:
-    done = run("chat", "Hello")
+    done = run("chat", "--url", "http://127.0.0.1:1", "Hello")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") <= 2
-    assert "set GPROCHAT_SECRET_KEY; there is no terminal to ask on" in done.stderr
+    assert "set GPROCHAT_URL and GPROCHAT_SECRET_KEY; there is no terminal to ask on" in done.stderr
 
 
 def test_a_password_cannot_be_asked_for_without_a_terminal(service: Service) -> None:
     done = run("chat", "--password", "Hello", service=service)
     assert done.returncode == 2
-    assert "set GPROCHAT_PASSWORD" in done.stderr
+    assert "set GPROCHAT_URL and GPROCHAT_PASSWORD" in done.stderr
 
 
 def test_a_missing_key_is_asked_for_without_echo(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""The commands for people who run or debug a deployment: sign, curl, serve, check."""
+"""The commands for people who run or debug a deployment: sign, curl, serve."""
 
 import json
 import shlex
@@ -6,21 +6,17 @@ import shutil
 import signal
 import socket
 import subprocess
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 from time import time_ns
 
 import httpx
 import pytest
 
-from gprochat.cli.loops import TRANSPORTS
-from gprochat.server import in_thread, serve
 from gprochat_core import Acceptance, Draft, Message, Service, Signer
 from tests.peers.scripted import ScriptedPeer, receive, send
-from tests.peers.wire import answer, chunked
+from tests.peers.wire import chunked
 
-from .running import LIMIT, answer_of, background, invoke, on_terminal, run
+from .running import LIMIT, background, invoke, on_terminal, run
 
 KEY = {"GPROCHAT_SECRET_KEY": "ключ-Ключ"}
 TEXT = "Как дела? 🙂"
@@ -52,7 +48,7 @@ def test_sign_works_with_an_empty_key() -> None:
 
 def test_sign_asks_for_the_key_without_echo() -> None:
     with on_terminal("sign", "--secret-key", "--time", "1700000000000", TEXT) as terminal:
-        terminal.expect("Secret key of")
+        terminal.expect("Secret key:")
         terminal.type("ключ-Ключ\r")
         terminal.expect(SIGNATURE)
         assert terminal.wait() == 0
@@ -218,121 +214,6 @@ def test_serve_with_an_api_needs_a_model() -> None:
     result = invoke("serve", "--reply", "openai", variables=KEY)
     assert result.exit_code == 2
     assert "needs --openai-model" in result.stderr
-
-
-def verdicts(output: str) -> dict[str, str]:
-    """The verdict of a check on each subject: ok, FAIL or -."""
-    return {line[6:18].strip(): line[:5].strip() for line in output.splitlines()}
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_check_of_a_service_that_works_is_all_ok(service: Service, transport: str) -> None:
-    result = invoke("check", "--transport", transport, service=service)
-    assert set(verdicts(result.stdout).values()) == {"ok"}
-    assert list(verdicts(result.stdout)) == [
-        "service",
-        "password",
-        "signature",
-        "first byte",
-        "clock",
-    ]
-    assert result.exit_code == 0
-
-
-def test_check_waits_no_longer_than_for_the_first_byte() -> None:
-    with in_thread(serve(answer_of("first", error=ValueError()))) as server:
-        assert invoke("check", service=server.service).exit_code == 0
-
-
-def test_check_tells_a_wrong_password() -> None:
-    with in_thread(serve(password="sesame")) as server:
-        result = invoke("check", service=server.service)
-    assert result.exit_code == 1
-    assert verdicts(result.stdout) == {
-        "service": "ok",
-        "password": "FAIL",
-        "signature": "-",
-        "first byte": "-",
-        "clock": "ok",
-    }
-
-
-def test_check_tells_a_wrong_key() -> None:
-    with in_thread(serve(password="sesame")) as server:
-        variables = {"GPROCHAT_PASSWORD": "sesame", "GPROCHAT_SECRET_KEY": "another"}
-        result = invoke("check", service=server.service, variables=variables)
-    assert result.exit_code == 1
-    assert verdicts(result.stdout) == {
-        "service": "ok",
-        "password": "ok",
-        "signature": "FAIL",
-        "first byte": "-",
-        "clock": "ok",
-    }
-
-
-def test_check_tells_that_nothing_is_there() -> None:
-    nowhere = Service("http://127.0.0.1:1", secret_key="k")
-    result = invoke("check", "--proxy", "none", service=nowhere)
-    assert result.exit_code == 1
-    assert verdicts(result.stdout) == {
-        "service": "FAIL",
-        "password": "-",
-        "signature": "-",
-        "first byte": "-",
-        "clock": "-",
-    }
-
-
-def test_check_tells_that_something_else_is_there() -> None:
-    page = answer(200, "<html>", "content-type: text/html")
-    with ScriptedPeer([receive, send(page)]) as peer:
-        result = invoke("check", service=Service(peer.url, secret_key="k"))
-    assert verdicts(result.stdout)["service"] == "FAIL"
-    assert result.exit_code == 1
-
-
-def test_check_tells_an_error_of_the_model() -> None:
-    with in_thread(serve(answer_of(error=ValueError("out of order")))) as server:
-        result = invoke("check", service=server.service)
-    assert verdicts(result.stdout)["service"] == "ok"
-    assert verdicts(result.stdout)["first byte"] == "FAIL"
-    assert "out of order" in result.stdout
-    assert result.exit_code == 1
-
-
-def test_check_tells_an_empty_reply() -> None:
-    with in_thread(serve(answer_of())) as server:
-        result = invoke("check", service=server.service)
-    assert verdicts(result.stdout)["signature"] == "ok"
-    assert verdicts(result.stdout)["first byte"] == "FAIL"
-    assert result.exit_code == 1
-
-
-@pytest.mark.parametrize(
-    ("seconds", "verdict", "words"),
-    [
-        (0, "ok", "within a second"),
-        (10, "ok", "s behind"),
-        (-10, "ok", "s ahead of"),
-        (3600, "FAIL", "s behind"),
-        (-3600, "FAIL", "set this machine's clock"),
-    ],
-)
-def test_check_tells_how_far_the_clock_is_off(seconds: int, verdict: str, words: str) -> None:
-    date = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
-    with ScriptedPeer([receive, send(chunked("Hello", fields=(f"date: {date}",)))]) as peer:
-        result = invoke("check", service=Service(peer.url, secret_key="k"))
-    assert verdicts(result.stdout)["clock"] == verdict
-    assert words in result.stdout.splitlines()[-1]
-    assert result.exit_code == (verdict == "FAIL")
-
-
-def test_check_needs_no_time_from_the_service() -> None:
-    with ScriptedPeer([receive, send(chunked("Hello"))]) as peer:
-        result = invoke("check", service=Service(peer.url, secret_key="k"))
-    assert verdicts(result.stdout)["clock"] == "-"
-    assert result.exit_code == 0
 
 
 def test_no_command_shows_a_secret(service: Service, tmp_path: Path) -> None:

@@ -218,12 +218,12 @@ FAILURES: dict[str, tuple[list[Incoming], bool, Phase, Cause]] = {
         Phase.READING,
         Cause.TIMED_OUT,
     ),
-    "closed in the body": ([HEAD + chunk("a"), b""], False, Phase.READING, Cause.MALFORMED),
+    "closed in the body": ([HEAD + chunk("a"), b""], False, Phase.READING, Cause.LOST),
     "closed before the length": (
         [head(200, "content-length: 2") + b"a", b""],
         False,
         Phase.READING,
-        Cause.MALFORMED,
+        Cause.LOST,
     ),
     "no chunk": ([HEAD + chunk("a"), b"nonsense\r\n"], False, Phase.READING, Cause.MALFORMED),
 }
