@@ -34,7 +34,7 @@ from .errors import (
     TransportError,
     UsageError,
 )
-from .messages import Conversation, read_messages
+from .messages import Conversation, Encoding, read_messages
 from .policy import Limits, RetryPolicy, Timeouts
 from .redaction import Redactor
 from .reply import ReplyParser
@@ -184,7 +184,7 @@ class Exchange:
         redactor: Redactor | None = None,
     ) -> None:
         self._draft = Draft(service, read_messages(conversation))
-        self._encoding = service.encoding
+        self._encoding: Encoding = service.encoding
         self._keep_text = keep_text
         self._redactor = redactor or Redactor([service.secret_key or "", service.password or ""])
         self._timeouts = timeouts or Timeouts()
