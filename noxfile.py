@@ -20,6 +20,7 @@ import nox
 
 SUPPORTED = ("3.11", "3.12", "3.13")
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+COVERING = ("tests/core", "tests/transports")
 RESULTS = Path(__file__).parent / ".nox" / "results"
 
 FEWER = ("--one-case", "--hypothesis-profile=quick")
@@ -67,9 +68,9 @@ def install(session: nox.Session) -> None:
     stamp.write_text(digest.hexdigest())
 
 
-def pytest_arguments(session: nox.Session, version: str) -> list[str]:
+def pytest_arguments(session: nox.Session, name: str) -> list[str]:
     """Two workers, and a file of results for the closing count."""
-    result = RESULTS / f"{version}.xml"
+    result = RESULTS / f"{name}.xml"
     result.unlink(missing_ok=True)
     return ["-q", "-n", "2", "--dist", "worksteal", f"--junit-xml={result}", *session.posargs]
 
@@ -106,15 +107,24 @@ for version in SUPPORTED:
         nox.session(python=found, name=f"tests-{version}")(tests_on(version))
 
 
-@nox.session(python=False, name=f"tests-{OWN}", tags=["here"])
-def tests_under_coverage(session: nox.Session) -> None:
-    """All tests on nox's own interpreter, and the coverage that they must reach."""
+@nox.session(python=False, tags=["here"])
+def coverage(session: nox.Session) -> None:
+    """The tests of core and transports, and the coverage that they must reach by themselves."""
     coverage = (sys.executable, "-m", "coverage")
     session.run(*coverage, "erase", silent=True)
-    session.run(*coverage, "run", "-m", "pytest", *pytest_arguments(session, OWN))
+    arguments = pytest_arguments(session, f"{OWN}, core and transports")
+    session.run(*coverage, "run", "-m", "pytest", *arguments, *COVERING)
     session.run(*coverage, "combine", "--quiet")
     for package, percent in {"gprochat_core": 100, "gprochat_transports": 95}.items():
         session.run(*coverage, "report", f"--include=*/{package}/*", f"--fail-under={percent}")
+
+
+@nox.session(python=False, name=f"tests-{OWN}", tags=["here"])
+def other_tests(session: nox.Session) -> None:
+    """All other tests on nox's own interpreter, without what measuring coverage costs."""
+    ignored = [f"--ignore={folder}" for folder in COVERING]
+    arguments = pytest_arguments(session, f"{OWN}, all others")
+    session.run(sys.executable, "-m", "pytest", *arguments, *ignored)
 
 
 def main() -> int:

@@ -424,7 +424,7 @@ class Exchange:
                 )
             case "stalled":
                 return self._timed_out("idle" if self._body_begun else "first_byte")
-            case "cut off":
+            case "cut off":  # pragma: no branch (mypy sees that no verdict is left)
                 # This verdict is given only after a head has come.
                 parser = cast("ReplyParser", self._parser)
                 if error.cause is Cause.MALFORMED and words:
