@@ -21,6 +21,7 @@ ROWS = [
 def test_a_call_comes_to_what_the_table_says(
     fault: Fault, adapter: Adapter, pytestconfig: pytest.Config
 ) -> None:
-    if pytestconfig.getoption("--one-case"):
+    # A plain client that the caller passes differs from httpx2's column in little.
+    if pytestconfig.getoption("--one-case") or adapter.name == "given-httpx@asyncio":
         fault = replace(fault, cases=fault.cases[:1])
     play(fault, adapter)
