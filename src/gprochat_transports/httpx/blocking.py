@@ -5,14 +5,14 @@ is left until the calling thread's deadline.
 """
 
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from math import inf
 from ssl import SSLContext
 from threading import Event as ThreadingEvent
 from threading import Lock, local
 from time import monotonic, sleep
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from gprochat_core import Cause
 
@@ -22,6 +22,9 @@ from ..watchdog import Wait, Watchdog
 from .connection import is_readable
 
 __all__ = ["BlockingNetwork"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CAUSES: Final[Causes] = {
     TimeoutError: Cause.TIMED_OUT,
@@ -113,16 +116,13 @@ class BlockingStream:
         self._closed = False
 
     async def receive(self) -> bytes:
-        with self._using():
-            return self._socket.recv(READ_SIZE)
+        return self._do(self._socket.recv, READ_SIZE)
 
-    async def send(self, data: bytes) -> None:
-        with self._using():
-            self._socket.sendall(data)
+    async def send(self, data: bytes, /) -> None:
+        self._do(self._socket.sendall, data)
 
     async def start_tls(self, context: SSLContext, host: str) -> "BlockingStream":
-        with self._using():
-            tls = context.wrap_socket(self._socket, server_hostname=host)
+        tls = self._do(context.wrap_socket, self._socket, server_hostname=host)
         return BlockingStream(tls, self._deadline)
 
     def is_readable(self) -> bool:
@@ -138,15 +138,15 @@ class BlockingStream:
             self._socket.close()
             self._in_use.release()
 
-    @contextmanager
-    def _using(self) -> Generator[None, None, None]:
+    def _do(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._in_use:
             try:
                 if not self._closed:
                     self._socket.settimeout(self._deadline.left())
-                    yield
+                    result = operation(*args, **kwargs)
+                    if not self._closed:
+                        return result
             finally:
                 if self._closed:
                     self._socket.close()
-            if self._closed:
-                raise ConnectionError("the connection was closed here")
+        raise ConnectionError("the connection was closed here")
