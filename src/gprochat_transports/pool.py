@@ -1,9 +1,8 @@
 """The connections of one client: slots, reuse, and how long an idle connection is kept.
 
-A call takes a slot first, so there are never more connections than slots; calls wait for a slot
-in turn. With the slot comes the idle connection that was used last: the server is the least likely
-to have closed it. The pool opens no connection; it says when to open one. It works on any event
-loop and between threads, with the events that it is given.
+A call first takes a slot, waiting for one in turn, so there are never more connections than slots.
+With the slot comes the idle connection that was used last, which the server is the least likely to
+have closed. The pool works on any event loop and between threads, with the events it is given.
 """
 
 from collections import deque
@@ -117,12 +116,8 @@ class Pool(Generic[C]):
             raise
 
     async def release(self, connection: C, *, reusable: bool = False) -> None:
-        """Give a slot back with its connection, which is kept for another call or closed.
-
-        Args:
-            connection: what `acquire` returned.
-            reusable: whether another request may follow on it.
-        """
+        """Give a slot back with the connection that `acquire` returned: it is kept for another
+        call if another request may follow on it, else closed."""
         with self._lock:
             self._in_use.discard(connection)
             kept = reusable and self._keep_alive > 0 and not self._closed
@@ -162,8 +157,8 @@ class Pool(Generic[C]):
 
     def _limit(self) -> None:
         if self._watchdog is not None and self._idle and self.deadline == inf:
-            oldest = self._idle[0].idle_since
-            self._watchdog.limit(self, oldest + self._keep_alive - monotonic())
+            left = self._idle[0].idle_since + self._keep_alive - monotonic()
+            self._watchdog.limit(self, left)
 
 
 async def close_all(connections: Iterable[PooledConnection]) -> None:
