@@ -3,7 +3,7 @@
 import asyncio
 from math import inf
 from time import monotonic
-from typing import Final, cast
+from typing import cast
 from weakref import WeakSet
 
 import aiohttp
@@ -13,13 +13,10 @@ from aiohttp.http import StreamWriter
 
 from gprochat_core import Cause, Phase, SendLimits, TransportError
 
-from ..http11.network import Causes
+from ..http11.network import WRITE_SIZE, Causes
 from ..watchdog import Watchdog
 
 __all__ = ["RequestBody"]
-
-WRITE_SIZE: Final = 64 * 1024
-"""Bytes that are sent within one time limit; a long request may take longer, part by part."""
 
 
 class RequestBody(aiohttp.Payload):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from math import inf
 from ssl import SSLContext
 from time import monotonic
-from typing import Final, TypeAlias
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import h11
@@ -12,12 +12,9 @@ import h11
 from gprochat_core import Cause, Phase, Request, SendLimits, TransportError
 
 from ..watchdog import Watchdog
-from .network import Causes, Stream
+from .network import WRITE_SIZE, Causes, Stream
 
 __all__ = ["Connection", "Headers"]
-
-WRITE_SIZE: Final = 64 * 1024
-"""Bytes that are sent within one time limit; a long request may take longer, part by part."""
 
 Headers: TypeAlias = Iterable[tuple[str, str]]
 

@@ -10,11 +10,14 @@ from gprochat_core import Cause
 from ..pool import Event
 from ..watchdog import Watchdog
 
-__all__ = ["READ_SIZE", "Causes", "Network", "Stream"]
+__all__ = ["READ_SIZE", "WRITE_SIZE", "Causes", "Network", "Stream"]
 
 READ_SIZE: Final = 120 * 1024
 """Bytes to read at once: the most for which the allocator does not call mmap (glibc's threshold is
 128 KiB), which would cost more than the read."""
+
+WRITE_SIZE: Final = 64 * 1024
+"""Bytes that are sent within one time limit; a long request may take longer, part by part."""
 
 Causes: TypeAlias = Mapping[type[Exception], Cause]
 """Exceptions, and what each of them says of a connection."""

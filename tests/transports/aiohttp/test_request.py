@@ -12,7 +12,8 @@ from aiohttp.client_proto import ResponseHandler
 
 from gprochat_core import Cause, Phase, SendLimits, TransportError
 from gprochat_transports.aiohttp.connection import CAUSES
-from gprochat_transports.aiohttp.request import WRITE_SIZE, RequestBody
+from gprochat_transports.aiohttp.request import RequestBody
+from gprochat_transports.http11.network import WRITE_SIZE
 from gprochat_transports.sync import run
 from tests.transports.http11.fake import FakeWatchdog
 

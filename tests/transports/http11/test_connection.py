@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gprochat_core import Cause, Phase, SendLimits, TransportError
-from gprochat_transports.http11.connection import WRITE_SIZE, Connection
+from gprochat_transports.http11.connection import Connection
+from gprochat_transports.http11.network import WRITE_SIZE
 from gprochat_transports.sync import run
 from tests.peers.wire import answer, chunk, chunked, head
 from tests.transports.http11.fake import (
