@@ -90,7 +90,7 @@ def types(session: nox.Session) -> None:
 
 
 def tests_on(version: str) -> Callable[[nox.Session], None]:
-    """Return the session that runs the tests on an interpreter other than nox's own."""
+    """Return the session that runs the tests on an interpreter that nox does not run on."""
 
     def tests(session: nox.Session) -> None:
         if session.python is False:

@@ -36,7 +36,7 @@ def seconds(code: str) -> float:
 
 
 def standard_library() -> str:
-    """Return the code that imports every module that the core brings, but for the core's own."""
+    """Return the code that imports each module of the standard library that the core imports."""
     modules = [name for name in output(NEW_MODULES).split() if not name.startswith("gprochat")]
     return f"import {', '.join(modules)}"
 

@@ -54,7 +54,7 @@ def host_of(url: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is one of this machine's own."""
+    """Tell whether a host name or address stands for this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

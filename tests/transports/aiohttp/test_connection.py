@@ -1,4 +1,4 @@
-"""Connections of aiohttp's own, and what its exceptions mean."""
+"""The connections that the adapter makes with aiohttp, and what aiohttp's exceptions mean."""
 
 import asyncio
 from collections.abc import Callable
