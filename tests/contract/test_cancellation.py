@@ -2,6 +2,8 @@
 
 import threading
 
+import pytest
+
 from gprochat_core import Limits, RetryPolicy
 from tests.contract.conftest import Cancel, Happens, MakeClient
 from tests.peers.scripted import (
@@ -102,6 +104,7 @@ async def test_while_connecting(make_client: MakeClient, cancel: Cancel) -> None
             await cancel(begun, body)
 
 
+@pytest.mark.not_on("given-httpx@asyncio", "the client that was passed limits its connections")
 async def test_while_waiting_for_a_free_connection(make_client: MakeClient, cancel: Cancel) -> None:
     begun = threading.Event()
     with ScriptedPeer([receive, send(CHUNKED + chunk("a")), until_client_closes], OK) as peer:

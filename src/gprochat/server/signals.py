@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from types import FrameType
+from contextlib import suppress
 
 __all__ = ["stop_signal"]
 
@@ -16,17 +16,22 @@ async def stop_signal() -> signal.Signals:
     loop = asyncio.get_running_loop()
     received: asyncio.Future[signal.Signals] = loop.create_future()
 
-    def set_result(number: int) -> None:
+    def receive(number: int) -> None:
         if not received.done():
             received.set_result(signal.Signals(number))
 
-    def receive(number: int, _frame: FrameType | None) -> None:
-        # The thread-safe call wakes a loop that waits for I/O, uvloop's too.
-        loop.call_soon_threadsafe(set_result, number)
-
-    earlier = {each: signal.signal(each, receive) for each in (signal.SIGINT, signal.SIGTERM)}
+    earlier = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    for each in earlier:
+        try:
+            # Unlike signal.signal, this wakes the loop also where the signal arrives just before
+            # the loop begins to wait for I/O.
+            loop.add_signal_handler(each, receive, each)
+        except NotImplementedError:  # Windows, whose loop every signal wakes
+            signal.signal(each, lambda number, _: loop.call_soon_threadsafe(receive, number))
     try:
         return await received
     finally:
         for each, handler in earlier.items():
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(each)
             signal.signal(each, handler)

@@ -146,6 +146,9 @@ class BlockingStream:
                     result = operation(*args, **kwargs)
                     if not self._closed:
                         return result
+            except OSError:
+                if not self._closed:
+                    raise
             finally:
                 if self._closed:
                     self._socket.close()

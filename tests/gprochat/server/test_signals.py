@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import sys
+import threading
+from time import sleep
 
 import pytest
 
@@ -30,6 +32,43 @@ class TestAStopSignal:
         await in_time(waiting)
         assert waiting.result() is number
         assert signal.getsignal(number) == before
+
+    async def test_it_wakes_a_loop_that_no_system_call_of_its_own_tells(self) -> None:
+        """The signal interrupts another thread, so the loop goes on waiting for I/O."""
+
+        def interrupt() -> None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            sleep(0.05)  # Until the loop waits; the test passes all the same if it does not yet.
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            waiting = asyncio.ensure_future(stop_signal())
+            await asyncio.sleep(0)
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            # Without a limit of time, whose timer would wake the loop.
+            await waiting
+            thread.join()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+    async def test_it_is_waited_for_where_loops_take_no_signal_handlers(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As on Windows."""
+
+        def refuse(*_: object) -> None:
+            raise NotImplementedError
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "add_signal_handler", refuse)
+        monkeypatch.setattr(loop, "remove_signal_handler", refuse)
+        waiting = asyncio.ensure_future(stop_signal())
+        await asyncio.sleep(0)
+        signal.raise_signal(signal.SIGINT)
+        await in_time(waiting)
+        assert waiting.result() is signal.SIGINT
 
     async def test_what_signals_mean_is_restored_after_a_cancellation(self) -> None:
         before = signal.getsignal(signal.SIGTERM)
