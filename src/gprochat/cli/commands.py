@@ -16,6 +16,7 @@ from gprochat_transports.environment import Proxy
 
 from .chat import Chat
 from .check import check
+from .completion import completion
 from .conversation import converse
 from .failures import CLOSED_PIPE, INTERRUPTED, Failed
 from .history import check_writable, load, locked
@@ -90,7 +91,7 @@ def gprochat() -> None:
 @gprochat.command(
     epilog=example(
         "gprochat chat 'Tell me a joke.'",
-        "git diff | gprochat chat --system 'Review this patch.'",
+        "git diff | gprochat chat 'Review this patch:'",
         "gprochat chat --history joke.json 'Explain it.'",
         "gprochat chat --local",
     )
@@ -109,6 +110,7 @@ def gprochat() -> None:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON objects, one per line: text, end, error."
 )
+@click.option("--newline", is_flag=True, help="End the output with a line break in a pipe too.")
 @click.option("--local", is_flag=True, help="Chat with a built-in service that echoes.")
 @encoding_option
 def chat(
@@ -121,27 +123,25 @@ def chat(
     system: str | None,
     history: Path | None,
     as_json: bool,
+    newline: bool,
     local: bool,
     encoding: Encoding,
 ) -> None:
     """Ask PROMPT and print the reply as it arrives.
 
-    Without PROMPT, the question is read from standard input; if that is a terminal, a conversation
-    begins. Ctrl-C ends a reply, and the history keeps what has arrived of it.
+    If standard input is not a terminal, what it holds is asked too, after PROMPT and a blank line.
+    Without PROMPT, on a terminal, a conversation begins. Ctrl-C ends a reply, and the history keeps
+    what has arrived of it. On a terminal a reply ends with a line break; a pipe or a file gets the
+    reply's characters and no others, unless --newline is given.
     """
     if local and (url or ask_password or ask_secret_key):
         raise click.UsageError("--local has its own URL and secrets; leave those options out")
-    if prompt is None and is_terminal(sys.stdin):
-        if as_json or not is_terminal(sys.stdout):
-            raise click.UsageError("nothing to ask: give a PROMPT, or pipe it in")
-    elif prompt is None:
-        # The line break that ends a piped line is not part of the question.
-        prompt = read_stdin().removesuffix("\n").removesuffix("\r")
-        if not prompt:
-            raise click.UsageError("nothing to ask: standard input is empty")
+    question = read_question(prompt)
+    if question is None and (as_json or not is_terminal(sys.stdout)):
+        raise click.UsageError("nothing to ask: give a PROMPT, or pipe it in")
     loop = choose(transport)
     messages = []
-    output = JSONOutput() if as_json else TextOutput()
+    output = JSONOutput() if as_json else TextOutput(newline=newline)
     with ExitStack() as stack:
         if history is not None:
             check_writable(history)
@@ -164,10 +164,29 @@ def chat(
         except GPROChatError as error:
             output.fail(error)
             raise
-        if prompt is None:
+        if question is None:
             converse(talk)
         else:
-            talk.ask(prompt)
+            talk.ask(question)
+
+
+def read_question(prompt: str | None) -> str | None:
+    """Return PROMPT and what is piped in, a blank line between; None to begin a conversation.
+
+    Raises:
+        click.UsageError: both are blank.
+    """
+    parts = [] if prompt is None else [prompt]
+    if not is_terminal(sys.stdin):
+        # The line break that ends a piped line is not part of the question.
+        parts.append(read_stdin().removesuffix("\n").removesuffix("\r"))
+    elif prompt is None:
+        return None
+    question = "\n\n".join(part for part in parts if part.strip())
+    if not question:
+        where = "standard input" if prompt is None else "the prompt"
+        raise click.UsageError(f"nothing to ask: {where} is empty")
+    return question
 
 
 @contextmanager
@@ -179,5 +198,5 @@ def local_service(encoding: Encoding) -> Generator[Service, None, None]:
         yield replace(served.service, encoding=encoding)
 
 
-for command in (sign, serve, check, curl):
+for command in (sign, serve, check, curl, completion):
     gprochat.add_command(command)

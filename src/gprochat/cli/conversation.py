@@ -71,6 +71,8 @@ def obey(chat: Chat, line: str) -> None:
     """
     command, _, argument = line.partition(" ")
     argument = argument.strip()
+    if command in ("/help", "/quit", "/reset") and argument:
+        raise Failed(f"{command} takes no argument; to ask a question, type a space before it")
     if command in ("/save", "/load"):
         if not argument:
             raise Failed(f"{command} needs the name of a file")

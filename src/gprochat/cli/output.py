@@ -78,11 +78,16 @@ class Output:
 
 
 class TextOutput(Output):
-    """Shows the reply as text."""
+    """Shows the reply as text.
 
-    def __init__(self) -> None:
+    Args:
+        newline: whether to end the last line in a pipe too, as on a terminal.
+    """
+
+    def __init__(self, *, newline: bool = False) -> None:
         super().__init__()
         self._terminal = is_terminal(sys.stdout)
+        self._newline = newline or self._terminal
         set_encoding(None, "replace")
 
     def show(self, text: str) -> None:
@@ -90,14 +95,18 @@ class TextOutput(Output):
         echo(printable(text) if self._terminal else text)
 
     def end(self) -> None:
-        """End the last line on a terminal."""
-        if self._terminal and self.text and not self.text.endswith("\n"):
+        """End the last line, on a terminal or if asked to."""
+        if self._newline and self.text and not self.text.endswith("\n"):
             echo("\n")
 
     def fail(self, error: BaseException) -> None:
         """End a reply that failed; the caller prints the error itself."""
         super().fail(error)
-        self.end()
+        if self._terminal and isinstance(error, KeyboardInterrupt):
+            # The terminal shows ^C where the cursor was.
+            echo("\n")
+        else:
+            self.end()
 
 
 class JSONOutput(Output):

@@ -1,6 +1,7 @@
 """The commands for people who run or debug a deployment: sign, serve, curl."""
 
 import asyncio
+import logging
 import os
 import secrets
 import shlex
@@ -155,6 +156,7 @@ def read_freshness(_context: click.Context, _option: click.Parameter, text: str)
     help="A host name under which a proxy or a page reaches the service, besides this machine's. "
     "Can be repeated.",
 )
+@click.option("--log", is_flag=True, help="Print a line for each request on standard error.")
 def serve(
     host: str,
     port: int,
@@ -163,12 +165,18 @@ def serve(
     openai_model: str | None,
     freshness_ms: int | None,
     allowed_hosts: tuple[str, ...],
+    log: bool,
 ) -> None:
     """Run a service until Ctrl-C or SIGTERM.
 
-    The first line of the output is its URL. Its secret key is $GPROCHAT_SECRET_KEY; if that is not
-    set, a new key, printed on standard error. Its site password is $GPROCHAT_PASSWORD, if set.
+    The output is one or two lines for the shell of a client: the first exports the service's URL.
+    Its secret key is $GPROCHAT_SECRET_KEY. If that is not set, the command makes a new key, and
+    the second line exports it. The site password is $GPROCHAT_PASSWORD, if set.
     """
+    if log:
+        access_logger = logging.getLogger("gprochat.server.access")
+        access_logger.addHandler(logging.StreamHandler())
+        access_logger.setLevel(logging.INFO)
     if reply == "openai" and openai_model is None:
         raise click.UsageError("--reply openai needs --openai-model")
     model = openai_model if reply == "openai" else None
@@ -185,11 +193,9 @@ async def run_server(
 ) -> None:
     from .. import server
 
-    secret_key = os.environ.get("GPROCHAT_SECRET_KEY")
+    given_key = os.environ.get("GPROCHAT_SECRET_KEY")
     password = os.environ.get("GPROCHAT_PASSWORD") or None
-    if secret_key is None:
-        secret_key = secrets.token_urlsafe(32)
-        click.echo(f"export GPROCHAT_SECRET_KEY={secret_key}", err=True)
+    secret_key = secrets.token_urlsafe(32) if given_key is None else given_key
     # From here on a signal stops the service properly, even before it listens.
     stopped = asyncio.create_task(server.stop_signal())
     await asyncio.sleep(0)
@@ -209,5 +215,7 @@ async def run_server(
             allowed_hosts=allowed_hosts,
         ) as served,
     ):
-        click.echo(served.url)
+        click.echo(f"export GPROCHAT_URL={shlex.quote(served.url)}")
+        if given_key is None:
+            click.echo(f"export GPROCHAT_SECRET_KEY={shlex.quote(secret_key)}")
         await stopped

@@ -38,7 +38,12 @@ MAX_HEADERS: Final = 64
 
 WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
+ACCESS_LOG_FORMAT: Final = '%t %a "%r" %s %b bytes %Tf s'
+
 logger = logging.getLogger("gprochat.server")
+
+access_logger = logging.getLogger("gprochat.server.access")
+"""aiohttp logs here each request at INFO: when, from where, what, the status, bytes, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,8 @@ async def serve(
     application.router.add_post("/api/auth", deployment.authenticate)
     runner = web.AppRunner(
         application,
-        access_log=None,
+        access_log=access_logger,
+        access_log_format=ACCESS_LOG_FORMAT,
         auto_decompress=False,
         handler_cancellation=True,
         # aiohttp closes a connection that has not sent a whole head in this time.

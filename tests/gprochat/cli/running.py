@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
+import pyte
 from click.testing import CliRunner, Result
 
 from gprochat.cli.commands import gprochat
@@ -33,7 +34,9 @@ __all__ = [
     "on_terminal",
     "run",
     "run_where_installed",
+    "screen_of",
     "stalling_answer",
+    "url_of",
 ]
 
 LIMIT: Final = 30.0
@@ -118,6 +121,14 @@ def background(
                 process.send_signal(signal.SIGKILL)
 
 
+def url_of(process: subprocess.Popen[str]) -> str:
+    """The URL that `gprochat serve` exports in the first line of its output."""
+    assert process.stdout is not None
+    name, _, url = process.stdout.readline().strip().partition("=")
+    assert name == "export GPROCHAT_URL"
+    return url
+
+
 class Terminal:
     """The user's side of a terminal that a command runs on."""
 
@@ -192,6 +203,13 @@ def on_terminal(
                     process.send_signal(signal.SIGKILL)
     finally:
         os.close(ours)
+
+
+def screen_of(terminal: Terminal, columns: int = 80, lines: int = 24) -> pyte.Screen:
+    """The screen of a terminal of this size after everything that the command has shown."""
+    screen = pyte.Screen(columns, lines)
+    pyte.Stream(screen).feed(terminal.seen)
+    return screen
 
 
 def answer_of(*pieces: str, error: Exception | None = None) -> Answer:

@@ -26,7 +26,7 @@ def test_every_help_shows_an_example(command: tuple[str, ...], option: str) -> N
 
 
 def test_the_help_lists_the_commands_with_a_whole_sentence_each() -> None:
-    names = {"chat", "check", "curl", "serve", "sign"}
+    names = {"chat", "check", "completion", "curl", "serve", "sign"}
     assert set(gprochat.commands) == names
     assert "..." not in invoke("--help").stdout.partition("Commands:")[2]
 
@@ -52,8 +52,21 @@ def test_a_piped_prompt_is_asked_without_its_last_line_break(
     assert result.stdout == "one\ntwo"
 
 
-def test_an_argument_leaves_standard_input_alone(service: Service) -> None:
-    assert invoke("chat", "argument", service=service, stdin="piped").stdout == "argument"
+def test_a_prompt_and_what_is_piped_in_are_both_asked(service: Service) -> None:
+    result = invoke("chat", "Review:", service=service, stdin="- a\n+ b\n")
+    assert result.stdout == "Review:\n\n- a\n+ b"
+
+
+@pytest.mark.parametrize("stdin", ["", "\n"])
+def test_an_empty_pipe_adds_nothing_to_the_prompt(service: Service, stdin: str) -> None:
+    assert invoke("chat", "Hello", service=service, stdin=stdin).stdout == "Hello"
+
+
+@pytest.mark.parametrize("prompt", ["", " ", "\n"])
+def test_an_empty_prompt_is_wrong_usage(service: Service, prompt: str) -> None:
+    result = invoke("chat", prompt, service=service)
+    assert result.exit_code == 2
+    assert "the prompt is empty" in result.stderr
 
 
 def test_an_empty_pipe_is_wrong_usage(service: Service) -> None:

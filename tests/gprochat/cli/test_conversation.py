@@ -111,6 +111,8 @@ def test_a_conversation_is_saved_and_loaded(stalling: Service, tmp_path: Path) -
         ("/load missing.json", "No such file"),
         ("/save missing/history.json", "No such file"),
         ("/dance", "there is no command /dance"),
+        ("/quit now", "/quit takes no argument"),
+        ("/reset all", "/reset takes no argument"),
     ],
 )
 def test_after_a_wrong_command_the_conversation_goes_on(

@@ -1,6 +1,7 @@
 """A reply on a terminal, in a pipe, and as JSON lines."""
 
 import json
+import threading
 import unicodedata
 
 import pytest
@@ -10,13 +11,16 @@ from hypothesis import strategies as st
 from gprochat.cli.output import JSONOutput, TextOutput, one_line, printable
 from gprochat.server import in_thread, serve
 from gprochat_core import Service, TruncatedReply
+from tests.peers.scripted import ScriptedPeer, receive, set_event, until_client_closes
 
 from .running import (
+    LIMIT,
     answer_of,
     invoke,
     lines_of,
     on_terminal,
     run,
+    screen_of,
 )
 
 RUSSIAN = "Как дела? 🙂"
@@ -77,6 +81,30 @@ def test_a_reply_goes_into_a_pipe_unchanged() -> None:
     with in_thread(serve(answer_of(colourful))) as server:
         result = invoke("chat", "Hello", service=server.service)
     assert result.stdout_bytes.decode() == colourful
+
+
+@pytest.mark.parametrize("reply", ["Hello", "Hello\n"])
+def test_a_reply_ends_with_one_line_break_in_a_pipe_if_asked_to(reply: str) -> None:
+    with in_thread(serve(answer_of(reply))) as server:
+        result = invoke("chat", "--newline", "Hi", service=server.service)
+    assert result.stdout == "Hello\n"
+
+
+def test_a_reply_ends_with_one_line_break_on_a_terminal(service: Service) -> None:
+    with on_terminal("chat", "Hello", service=service) as terminal:
+        assert terminal.wait() == 0
+    assert terminal.seen == "Hello\r\n"
+
+
+def test_ctrl_c_before_the_first_word_leaves_a_clean_line() -> None:
+    asked = threading.Event()
+    with ScriptedPeer([receive, set_event(asked), until_client_closes]) as peer:
+        service = Service(peer.url, secret_key="k")
+        with on_terminal("chat", "Hello", service=service) as terminal:
+            assert asked.wait(LIMIT)
+            terminal.type("\x03")
+            assert terminal.wait() == 130
+    assert screen_of(terminal).cursor.x == 0
 
 
 def test_text_that_the_locale_cannot_encode_is_no_failure(service: Service) -> None:

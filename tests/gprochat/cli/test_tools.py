@@ -16,7 +16,7 @@ from gprochat_core import Acceptance, Draft, Message, Service, Signer
 from tests.peers.scripted import ScriptedPeer, receive, send
 from tests.peers.wire import chunked
 
-from .running import LIMIT, background, invoke, on_terminal, run
+from .running import LIMIT, background, invoke, on_terminal, run, url_of
 
 KEY = {"GPROCHAT_SECRET_KEY": "ключ-Ключ"}
 TEXT = "Как дела? 🙂"
@@ -101,8 +101,7 @@ def test_curl_warns_of_the_password_it_shows(service: Service) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_prints_its_url_and_stops_at_a_signal(number: signal.Signals) -> None:
     with background("serve", variables=KEY) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
+        url = url_of(process)
         asked = invoke("chat", "--url", url, "Hello", variables=KEY)
         process.send_signal(number)
         assert process.communicate(timeout=LIMIT) == ("", "")
@@ -110,13 +109,13 @@ def test_serve_prints_its_url_and_stops_at_a_signal(number: signal.Signals) -> N
     assert process.returncode == 0
 
 
-def test_serve_shows_a_fresh_key_once_as_a_line_for_the_shell() -> None:
+def test_serve_prints_its_url_and_a_fresh_key_as_lines_for_the_shell() -> None:
     with background("serve") as process:
+        url = url_of(process)
         assert process.stdout is not None
-        assert process.stderr is not None
-        name, _, key = process.stderr.readline().strip().partition("=")
-        url = process.stdout.readline().strip()
-        asked = invoke("chat", "--url", url, "Hi", variables={"GPROCHAT_SECRET_KEY": key})
+        name, _, key = process.stdout.readline().strip().partition("=")
+        variables = {"GPROCHAT_URL": url, "GPROCHAT_SECRET_KEY": key}
+        asked = invoke("chat", "Hi", variables=variables)
         process.send_signal(signal.SIGTERM)
         rest = process.communicate(timeout=LIMIT)
     assert name == "export GPROCHAT_SECRET_KEY"
@@ -125,10 +124,21 @@ def test_serve_shows_a_fresh_key_once_as_a_line_for_the_shell() -> None:
     assert rest == ("", "")
 
 
+def test_serve_logs_a_line_for_each_request_if_asked_to() -> None:
+    with background("serve", "--log", variables=KEY) as process:
+        url = url_of(process)
+        invoke("chat", "--url", url, "Hi", variables=KEY)
+        invoke("chat", "--url", url, "Hi", variables={"GPROCHAT_SECRET_KEY": "another"})
+        process.send_signal(signal.SIGTERM)
+        _, logged = process.communicate(timeout=LIMIT)
+    accepted, refused = logged.splitlines()
+    assert '127.0.0.1 "POST /api/generate HTTP/1.1" 200 ' in accepted
+    assert '127.0.0.1 "POST /api/generate HTTP/1.1" 401 ' in refused
+
+
 def test_serve_takes_the_environments_password() -> None:
     with background("serve", variables={**KEY, "GPROCHAT_PASSWORD": "sesame"}) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
+        url = url_of(process)
         refused = invoke("chat", "--url", url, "Hi", variables=KEY)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=LIMIT)
@@ -148,8 +158,7 @@ def test_serve_takes_the_environments_password() -> None:
 )
 def test_serve_takes_how_old_a_request_may_be(options: list[str], age: int, accepted: bool) -> None:
     with background("serve", *options, variables=KEY) as process:
-        assert process.stdout is not None
-        service = Service(process.stdout.readline().strip(), secret_key=KEY["GPROCHAT_SECRET_KEY"])
+        service = Service(url_of(process), secret_key=KEY["GPROCHAT_SECRET_KEY"])
         request = Draft(service, [Message("user", "Hi")]).sign(time_ns() // 1_000_000 - age * 1000)
         response = httpx.post(request.url, content=request.body, trust_env=False)
         process.send_signal(signal.SIGTERM)
@@ -167,8 +176,7 @@ def test_serve_refuses_another_freshness(freshness: str) -> None:
 def test_serve_takes_host_names_to_allow() -> None:
     options = ["--allow-host", "chat.example", "--allow-host", "chat.test"]
     with background("serve", *options, variables=KEY) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
+        url = url_of(process)
         statuses = [
             httpx.get(url, headers={"host": name}, trust_env=False).status_code
             for name in ("chat.example", "chat.test", "evil.example")
@@ -198,8 +206,7 @@ def test_serve_answers_with_an_openai_compatible_api() -> None:
         options = ["--reply", "openai", "--openai-url", f"{api.url}/v1", "--openai-model", "m"]
         variables = {**KEY, "OPENAI_API_KEY": "other", "GPROCHAT_OPENAI_KEY": "api-key"}
         with background("serve", *options, variables=variables) as process:
-            assert process.stdout is not None
-            url = process.stdout.readline().strip()
+            url = url_of(process)
             asked = invoke("chat", "--url", url, "Hi", variables=KEY)
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=LIMIT)
