@@ -7,7 +7,7 @@ the clients for a transport of your own, and the settings that the environment m
 
 from .client import Client, Reply, Response, Transport
 from .environment import FROM_ENVIRONMENT, service_from_environment
-from .options import ClientOptions, Settings
+from .options import ClientOptions, OnRetry, Settings
 from .pool import Pool
 from .sync import SyncClient, SyncReply
 
@@ -15,6 +15,7 @@ __all__ = [
     "FROM_ENVIRONMENT",
     "Client",
     "ClientOptions",
+    "OnRetry",
     "Pool",
     "Reply",
     "Response",

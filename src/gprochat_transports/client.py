@@ -33,6 +33,8 @@ from gprochat_core import (
     UsageError,
 )
 
+from .options import OnRetry
+
 __all__ = ["Client", "Reply", "Response", "Transport"]
 
 # Looking up a member of an enumeration is slow, and these two are needed for each piece of text.
@@ -40,7 +42,8 @@ REPLY: Final = State.REPLY
 DONE: Final = State.DONE
 
 logger = logging.getLogger("gprochat.client")
-"""Logs at DEBUG what is sent and decided, never a text, a key or a password."""
+"""Logs at DEBUG what is sent and decided, and at INFO each retry, never a text, a key or a
+password."""
 
 
 class Response(Protocol):
@@ -259,11 +262,14 @@ class Reply:
         try:
             self._client.redactor.redact_error(error)
             pause = self._exchange.retry(error, monotonic(), random())
+            number = self._exchange.attempts + 1
+            logger.info("attempt %d in %.2f s, after %s", number, pause, type(error).__name__)
+            if self._client.on_retry is not None:
+                self._client.on_retry(number, pause, error)
+            return pause
         finally:
             # The error's traceback holds this frame: without it there is no cycle.
             del error
-        logger.debug("next attempt in %.2f s", pause)
-        return pause
 
     async def _attempt(self) -> Response:
         """Send the request once and receive the head of a reply; raise the error if none comes."""
@@ -301,6 +307,7 @@ class Client:
         transport: sends the requests; the client closes it.
         timeouts: how long to wait; `Timeouts()` by default.
         retry: when to make another attempt; `RetryPolicy()` by default.
+        on_retry: called before each wait for another attempt; see `gprochat_transports.OnRetry`.
         limits: how much to receive; `Limits()` by default. The transport limits connections.
         secrets: secrets, besides the service's key and password, that no error may show, such as
             a proxy's password.
@@ -312,6 +319,7 @@ class Client:
         service: the deployment.
         redactor: removes the secrets from errors.
         clock: the correction of this machine's clock, which all replies share.
+        on_retry: as given.
     """
 
     def __init__(
@@ -321,6 +329,7 @@ class Client:
         *,
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
+        on_retry: OnRetry | None = None,
         limits: Limits | None = None,
         secrets: Iterable[str] = (),
     ) -> None:
@@ -334,6 +343,7 @@ class Client:
         self.service = service
         self.redactor = Redactor([service.secret_key or "", service.password or "", *secrets])
         self.clock = Clock()
+        self.on_retry = on_retry
         self._transport = transport
         self._timeouts = timeouts or Timeouts()
         self._retry = retry or RetryPolicy()

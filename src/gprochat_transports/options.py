@@ -1,14 +1,19 @@
 """The arguments that the clients of all adapters take, written once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ssl import SSLContext
-from typing import TypedDict
+from typing import TypeAlias, TypedDict
 
-from gprochat_core import ConfigurationError, Limits, RetryPolicy, Timeouts
+from gprochat_core import ConfigurationError, GPROChatError, Limits, RetryPolicy, Timeouts
 
 from .environment import FROM_ENVIRONMENT, Proxy
 
-__all__ = ["ClientOptions", "Settings"]
+__all__ = ["ClientOptions", "OnRetry", "Settings"]
+
+OnRetry: TypeAlias = Callable[[int, float, GPROChatError], None]
+"""What a client calls before it waits for another attempt: with the number of that attempt, which
+is 2 or more, the delay in seconds, and the error of the attempt before, without secrets."""
 
 
 class ClientOptions(TypedDict, total=False):
@@ -17,6 +22,8 @@ class ClientOptions(TypedDict, total=False):
     Attributes:
         timeouts: how long to wait; `Timeouts()` by default.
         retry: which failed attempts are made again, and when; `RetryPolicy()` by default.
+        on_retry: called before each wait for another attempt; see `OnRetry`. It must not block.
+            What it raises ends the call.
         limits: how much to accept, and how many connections to keep; `Limits()` by default.
         proxy: the URL of an HTTP or SOCKS5 proxy, or None for no proxy; by default as the
             environment says.
@@ -25,6 +32,7 @@ class ClientOptions(TypedDict, total=False):
 
     timeouts: Timeouts | None
     retry: RetryPolicy | None
+    on_retry: OnRetry | None
     limits: Limits | None
     proxy: Proxy
     ssl_context: SSLContext | None
@@ -35,6 +43,7 @@ class Numbers(TypedDict):
 
     timeouts: Timeouts | None
     retry: RetryPolicy | None
+    on_retry: OnRetry | None
     limits: Limits | None
 
 
@@ -44,13 +53,19 @@ class Settings:
 
     timeouts: Timeouts | None = None
     retry: RetryPolicy | None = None
+    on_retry: OnRetry | None = None
     limits: Limits | None = None
     proxy: Proxy = FROM_ENVIRONMENT
     ssl_context: SSLContext | None = None
 
     def numbers(self) -> Numbers:
         """Return the options that a `gprochat_transports.Client` takes itself."""
-        return {"timeouts": self.timeouts, "retry": self.retry, "limits": self.limits}
+        return {
+            "timeouts": self.timeouts,
+            "retry": self.retry,
+            "on_retry": self.on_retry,
+            "limits": self.limits,
+        }
 
     def refuse_for(self, given: str) -> None:
         """Refuse the options that a session or client of the caller's brings itself.

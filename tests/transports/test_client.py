@@ -19,6 +19,7 @@ from gprochat_core import (
     InvalidMessages,
     NotTheService,
     Phase,
+    RateLimited,
     ReplyTimeout,
     RetryPolicy,
     Service,
@@ -167,6 +168,38 @@ async def test_a_service_is_given_the_time_that_it_asks_for() -> None:
     transport = FakeTransport([Answer(429, ((b"retry-after", b"7"),)), FINE])
     assert await Client(SERVICE, transport).complete("Hello") == "fine"
     assert ("sleep", 7.0) in transport.events
+
+
+async def test_each_retry_is_reported_before_its_pause_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    transport = FakeTransport([BUSY, Answer(429, ((b"retry-after", b"7"),)), FINE])
+
+    def report(attempt: int, delay: float, error: GPROChatError) -> None:
+        transport.events.append(("report", attempt, delay, type(error)))
+
+    caplog.set_level(logging.INFO, "gprochat")
+    client = Client(SERVICE, transport, retry=RetryPolicy(base_delay=0.5), on_retry=report)
+    assert await client.complete("Hello") == "fine"
+    assert [event for event in transport.events if event[0] in ("report", "sleep")] == [
+        *[("report", 2, 0.5, ServiceFailed), ("sleep", 0.5)],
+        *[("report", 3, 7.0, RateLimited), ("sleep", 7.0)],
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "attempt 2 in 0.50 s, after ServiceFailed",
+        "attempt 3 in 7.00 s, after RateLimited",
+    ]
+
+
+async def test_what_is_raised_where_a_retry_is_reported_ends_the_call() -> None:
+    def report(attempt: int, delay: float, error: GPROChatError) -> None:
+        raise OwnError
+
+    transport = FakeTransport([Answer(pieces=(b"Internal server error",)), FINE])
+    with pytest.raises(OwnError):
+        await Client(SERVICE, transport, on_retry=report).complete("Hello")
+    assert transport.open_responses == 0
+    assert len(transport.requests) == 1
 
 
 async def test_the_last_attempts_error_is_raised_without_a_pause() -> None:
