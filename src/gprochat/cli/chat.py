@@ -1,15 +1,16 @@
 """A chat with a service: sends each question, shows the reply as it arrives, and remembers both."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from gprochat_core import GPROChatError, Message, Service
-from gprochat_transports.environment import Proxy
 
 from .failures import complain
 from .history import save
-from .loops import Loop
 from .output import Output
+from .session import Retry, Session
+from .waiting import WaitingLine
 
 __all__ = ["Chat"]
 
@@ -18,38 +19,36 @@ class Chat:
     """A conversation with a service.
 
     Args:
-        service: the service to ask.
-        loop: the adapter to use, and its event loop.
-        proxy: a proxy, as the clients take it.
+        session: asks the service.
         output: where the replies are shown.
+        waiting: says what the chat waits for.
         messages: the earlier messages of the conversation.
         system: instructions for the model; they replace the system messages in `messages`.
         history: the file to write the conversation to.
 
     Attributes:
-        service: the service, as given.
+        service: the service that the session asks.
         messages: the conversation so far, oldest message first.
     """
 
     def __init__(
         self,
-        service: Service,
-        loop: Loop,
-        proxy: Proxy,
+        session: Session,
         output: Output,
+        waiting: WaitingLine,
         *,
         messages: Sequence[Message] = (),
         system: str | None = None,
         history: Path | None = None,
     ) -> None:
-        self.service = service
+        self.service: Service = session.service
         self.messages = list(messages)
         if system is not None:
             self.messages = [Message("system", system)]
             self.messages += [message for message in messages if message.role != "system"]
-        self._loop = loop
-        self._proxy = proxy
+        self._session = session
         self._output = output
+        self._waiting = waiting
         self._history = history
 
     def ask(self, prompt: str) -> None:
@@ -60,14 +59,21 @@ class Chat:
             KeyboardInterrupt: Ctrl-C ended the reply.
             Failed: the history cannot be written.
         """
-        output = self._output
+        output, waiting = self._output, self._waiting
         output.begin()
+        waiting.begin()
         asked = self.messages
         try:
             asked = [*asked, Message("user", prompt)]
-            self._loop.run(lambda: self._stream(asked))
+            with closing(self._session.stream(asked)) as reports:
+                for report in reports:
+                    self._show(report)
+            waiting.clear()
             output.end()
         except (GPROChatError, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) and not output.text:
+                waiting.interrupt()
+            waiting.clear()
             output.fail(error)
             raise
         finally:
@@ -82,10 +88,11 @@ class Chat:
         """Forget the conversation, except the system messages."""
         self.messages = [message for message in self.messages if message.role == "system"]
 
-    async def _stream(self, asked: Sequence[Message]) -> None:
-        async with (
-            self._loop.make_client(self.service, proxy=self._proxy) as client,
-            client.stream(asked) as reply,
-        ):
-            async for text in reply:
-                self._output.write(text)
+    def _show(self, report: str | Retry | None) -> None:
+        if isinstance(report, str):
+            self._waiting.clear()
+            self._output.write(report)
+        elif report is not None:
+            self._waiting.retry(report)
+        elif not self._output.text:
+            self._waiting.tick()

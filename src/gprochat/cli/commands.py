@@ -30,7 +30,9 @@ from .options import (
     transport_option,
 )
 from .output import JSONOutput, TextOutput, abandon, is_terminal
+from .session import connect
 from .tools import curl, read_stdin, serve, sign
+from .waiting import WaitingLine
 
 __all__ = ["gprochat"]
 
@@ -110,6 +112,7 @@ def gprochat() -> None:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON objects, one per line: text, end, error."
 )
+@click.option("--plain", is_flag=True, help="Nothing that moves, as a screen reader needs it.")
 @click.option("--newline", is_flag=True, help="End the output with a line break in a pipe too.")
 @click.option("--local", is_flag=True, help="Chat with a built-in service that echoes.")
 @encoding_option
@@ -123,6 +126,7 @@ def chat(
     system: str | None,
     history: Path | None,
     as_json: bool,
+    plain: bool,
     newline: bool,
     local: bool,
     encoding: Encoding,
@@ -158,9 +162,9 @@ def chat(
                     ask_secret_key=ask_secret_key,
                     encoding=encoding,
                 )
-            talk = Chat(
-                service, loop, proxy, output, messages=messages, system=system, history=history
-            )
+            session = stack.enter_context(connect(loop, service, proxy))
+            waiting = WaitingLine(plain=plain)
+            talk = Chat(session, output, waiting, messages=messages, system=system, history=history)
         except GPROChatError as error:
             output.fail(error)
             raise

@@ -1,21 +1,38 @@
-"""Which adapter a command uses, and the event loop that the adapter runs on."""
+"""Which adapter a command uses, and the event loop that the adapter runs on.
+
+The event loop runs in a thread of its own for as long as the command needs it. The main thread
+owns the terminal: it waits for what the event loop's thread reports, and so can show that time
+passes, and Ctrl-C reaches it on every event loop in the same way.
+"""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import click
 
 from gprochat_core import RetryPolicy, Service, Timeouts
-from gprochat_transports import Client
+from gprochat_transports import Client, OnRetry
 from gprochat_transports.environment import Proxy
 
 from ..client import first_installed
 
-__all__ = ["TRANSPORTS", "Loop", "choose"]
+__all__ = ["TICK", "TRANSPORTS", "Loop", "Start", "choose", "reports"]
 
 T = TypeVar("T")
+
+TICK: Final = 0.1
+"""Seconds after which the main thread is told that nothing was reported."""
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+Start: TypeAlias = Callable[[Work], Callable[[], object]]
+"""Starts a coroutine function on an event loop of another thread; returns what cancels it."""
 
 
 class MakeClient(Protocol):
@@ -27,42 +44,151 @@ class MakeClient(Protocol):
         *,
         proxy: Proxy = ...,
         retry: RetryPolicy | None = ...,
+        on_retry: OnRetry | None = ...,
         timeouts: Timeouts | None = ...,
     ) -> Client:
         """Make a client."""
         ...
 
 
-class Run(Protocol):
-    """Runs a coroutine function to its end on an event loop of its own."""
+@contextmanager
+def in_thread(run: Callable[[], None]) -> Generator[None, None, None]:
+    # A daemon: a second Ctrl-C while the thread ends must be able to end the process.
+    thread = Thread(target=run, name="gprochat-client", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
-    def __call__(self, function: Callable[[], Coroutine[Any, Any, T]], /) -> T:
-        """Run the function; Ctrl-C cancels it and raises KeyboardInterrupt."""
-        ...
+
+@contextmanager
+def asyncio_thread() -> Generator[Start, None, None]:
+    ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def main() -> None:
+        leave = asyncio.Event()
+        ready.set_result((asyncio.get_running_loop(), leave))
+        await leave.wait()
+
+    with in_thread(lambda: asyncio.run(main())):
+        loop, leave = ready.result()
+        try:
+            yield lambda work: asyncio.run_coroutine_threadsafe(work(), loop).cancel
+        finally:
+            loop.call_soon_threadsafe(leave.set)
 
 
-def run_asyncio(function: Callable[[], Coroutine[Any, Any, T]], /) -> T:
-    return asyncio.run(function())
-
-
-def run_trio(function: Callable[[], Coroutine[Any, Any, T]], /) -> T:
+@contextmanager
+def trio_thread() -> Generator[Start, None, None]:
     import trio
 
-    try:
-        # As on asyncio, Ctrl-C then interrupts only code that waits.
-        return trio.run(function, restrict_keyboard_interrupt_to_checkpoints=True)
-    except BaseExceptionGroup as group:
-        # trio connects in a nursery, and a nursery raises a group of exceptions.
-        if group.subgroup(KeyboardInterrupt) is None:
-            raise
-        raise KeyboardInterrupt from None
+    ready: Future[tuple[trio.lowlevel.TrioToken, trio.Nursery]] = Future()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            ready.set_result((trio.lowlevel.current_trio_token(), nursery))
+            await trio.sleep_forever()
+
+    with in_thread(lambda: trio.run(main)):
+        token, nursery = ready.result()
+
+        def start(work: Work) -> Callable[[], object]:
+            scope = trio.CancelScope()
+
+            async def cancellable() -> None:
+                with scope:
+                    await work()
+
+            token.run_sync_soon(nursery.start_soon, cancellable)
+            return lambda: token.run_sync_soon(scope.cancel)
+
+        try:
+            yield start
+        finally:
+            token.run_sync_soon(nursery.cancel_scope.cancel)
 
 
-TRANSPORTS: Final[dict[str, Run]] = {
-    "aiohttp": run_asyncio,
-    "httpx": run_asyncio,
-    "trio": run_trio,
+TRANSPORTS: Final[dict[str, Callable[[], AbstractContextManager[Start]]]] = {
+    "aiohttp": asyncio_thread,
+    "httpx": asyncio_thread,
+    "trio": trio_thread,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last report: the work has ended.
+
+    Attributes:
+        error: what it raised; None if it returned, or was cancelled.
+    """
+
+    error: Exception | None
+
+
+class Reports(Generic[T]):
+    """What work reports to the main thread, in order."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[T | Ended] = SimpleQueue()
+
+    def put(self, report: T | Ended) -> None:
+        """Report something, from any thread."""
+        self._queue.put(report)
+
+    def get(self) -> T | Ended | None:
+        """Return the next report, or None after `TICK` seconds without one."""
+        try:
+            # Never without a limit: on Windows, Ctrl-C would not end the wait.
+            return self._queue.get(timeout=TICK)
+        except Empty:
+            return None
+
+
+def reports(
+    start: Start, work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]
+) -> Generator[T | None, None, None]:
+    """Run work on an event loop of another thread, and yield what it reports, until it ends.
+
+    The work is cancelled if the generator is left earlier, by Ctrl-C too. It has ended when the
+    generator has.
+
+    Args:
+        start: starts a coroutine function on the event loop.
+        work: a coroutine function that is given a function to report with.
+
+    Yields:
+        a report, or None whenever `TICK` seconds have passed without one.
+
+    Raises:
+        Exception: what the work raised.
+    """
+    queue: Reports[T] = Reports()
+
+    async def report() -> None:
+        error: Exception | None = None
+        try:
+            await work(queue.put)
+        except Exception as raised:
+            error = raised
+        finally:
+            queue.put(Ended(error))
+            # The error's traceback holds this frame: without it there is no cycle.
+            del error
+
+    cancel = start(report)
+    last: T | Ended | None = None
+    try:
+        while not isinstance(last := queue.get(), Ended):
+            yield last
+        if last.error is not None:
+            raise last.error
+    finally:
+        if not isinstance(last, Ended):
+            cancel()
+            while not isinstance(last, Ended):
+                last = queue.get()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +197,28 @@ class Loop:
 
     Attributes:
         make_client: the adapter's `Client`.
-        run: runs a coroutine function on the adapter's event loop.
+        thread: runs the adapter's event loop in a thread until its block is left.
     """
 
     make_client: MakeClient
-    run: Run
+    thread: Callable[[], AbstractContextManager[Start]]
+
+    def run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine function to its end on an event loop of its own, and return its result.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C cancelled it.
+        """
+
+        results: list[T] = []
+
+        async def work(_report: Callable[[None], None]) -> None:
+            results.append(await function())
+
+        with self.thread() as start, closing(reports(start, work)) as heard:
+            for _ in heard:
+                pass
+        return results[0]
 
 
 def choose(name: str | None) -> Loop:

@@ -15,7 +15,16 @@ import click
 
 from gprochat_core import IncompleteReply
 
-__all__ = ["JSONOutput", "Output", "TextOutput", "abandon", "is_terminal", "one_line", "printable"]
+__all__ = [
+    "JSONOutput",
+    "Output",
+    "TextOutput",
+    "abandon",
+    "can_move_cursor",
+    "is_terminal",
+    "one_line",
+    "printable",
+]
 
 CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -102,8 +111,8 @@ class TextOutput(Output):
     def fail(self, error: BaseException) -> None:
         """End a reply that failed; the caller prints the error itself."""
         super().fail(error)
-        if self._terminal and isinstance(error, KeyboardInterrupt):
-            # The terminal shows ^C where the cursor was.
+        if self._terminal and self.text and isinstance(error, KeyboardInterrupt):
+            # The terminal shows ^C after the text.
             echo("\n")
         else:
             self.end()
@@ -140,6 +149,11 @@ class JSONOutput(Output):
 def is_terminal(stream: TextIO | None) -> bool:
     """Return whether a stream is a terminal; Python sets a closed standard stream to None."""
     return stream is not None and stream.isatty()
+
+
+def can_move_cursor() -> bool:
+    """Return whether the terminal says that it can move its cursor."""
+    return os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 def echo(text: str) -> None:

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from time import monotonic
@@ -174,10 +175,15 @@ class Terminal:
 
 @contextmanager
 def on_terminal(
-    *arguments: str, service: Service | None = None, variables: Mapping[str, str] | None = None
+    *arguments: str,
+    service: Service | None = None,
+    variables: Mapping[str, str] | None = None,
+    columns: int = 80,
+    lines: int = 24,
 ) -> Generator[Terminal, None, None]:
-    """Start a command on a terminal of its own; leaving the block kills it."""
+    """Start a command on a terminal of its own and of this size; leaving the block kills it."""
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (lines, columns))
     try:
         process = subprocess.Popen(
             [sys.executable, "-c", IN_FRONT_OF_TERMINAL, *COMMAND[1:], *arguments],

@@ -1,12 +1,15 @@
-"""Which adapter a command uses, and how Ctrl-C ends what runs on its event loop."""
+"""Which adapter a command uses, and what the main thread hears of its event loop."""
 
 import signal
+from collections.abc import Callable
+from itertools import islice
 
+import anyio
+import anyio.lowlevel
 import pytest
-import trio
 
 from gprochat.cli import loops
-from gprochat.cli.loops import TRANSPORTS
+from gprochat.cli.loops import TRANSPORTS, reports
 
 from .running import run_where_installed
 
@@ -18,20 +21,66 @@ def test_the_first_transport_that_is_installed_is_the_default() -> None:
     assert "check URL, network and proxy" in done.stderr
 
 
-def test_ctrl_c_in_a_nursery_of_trio_is_still_ctrl_c() -> None:
-    async def connect() -> None:
-        async with trio.open_nursery():
-            signal.raise_signal(signal.SIGINT)
-            await trio.sleep_forever()
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_what_a_function_returns_or_raises_comes_back(transport: str) -> None:
+    async def returns() -> int:
+        await anyio.lowlevel.checkpoint()
+        return 7
+
+    async def raises() -> None:
+        await anyio.lowlevel.checkpoint()
+        raise LookupError("not here")
+
+    loop = loops.choose(transport)
+    assert loop.run(returns) == 7
+    with pytest.raises(LookupError, match="not here"):
+        loop.run(raises)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_reports_come_in_order_and_silence_is_reported(transport: str) -> None:
+    async def work(report: Callable[[int], None]) -> None:
+        report(1)
+        report(2)
+        await anyio.sleep(2.5 * loops.TICK)
+        report(3)
+
+    with TRANSPORTS[transport]() as start:
+        heard = list(reports(start, work))
+    assert heard[:2] == [1, 2]
+    assert heard[-1] == 3
+    assert None in heard
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_work_that_is_not_read_to_its_end_is_cancelled_and_has_ended(transport: str) -> None:
+    ended: list[str] = []
+
+    async def work(report: Callable[[str], None]) -> None:
+        report("begun")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append("ended")
+
+    with TRANSPORTS[transport]() as start:
+        heard = reports(start, work)
+        assert list(islice(heard, 1)) == ["begun"]
+        heard.close()
+        assert ended == ["ended"]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_ctrl_c_cancels_what_runs(transport: str) -> None:
+    ended: list[str] = []
+
+    async def wait() -> None:
+        signal.raise_signal(signal.SIGINT)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append("ended")
 
     with pytest.raises(KeyboardInterrupt):
-        TRANSPORTS["trio"](connect)
-
-
-def test_other_failures_in_a_nursery_of_trio_stay_what_they_are() -> None:
-    async def connect() -> None:
-        async with trio.open_nursery():
-            raise LookupError
-
-    with pytest.raises(ExceptionGroup):
-        TRANSPORTS["trio"](connect)
+        loops.choose(transport).run(wait)
+    assert ended == ["ended"]
