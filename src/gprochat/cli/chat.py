@@ -94,5 +94,7 @@ class Chat:
             self._output.write(report)
         elif report is not None:
             self._waiting.retry(report)
-        elif not self._output.text:
+        elif self._output.text:
+            self._output.tick()
+        else:
             self._waiting.tick()

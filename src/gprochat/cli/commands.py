@@ -29,7 +29,7 @@ from .options import (
     service_options,
     transport_option,
 )
-from .output import JSONOutput, TextOutput, abandon, is_terminal
+from .output import JSONOutput, Output, TextOutput, abandon, can_move_cursor, is_terminal
 from .session import connect
 from .tools import curl, read_stdin, serve, sign
 from .waiting import WaitingLine
@@ -112,7 +112,7 @@ def gprochat() -> None:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON objects, one per line: text, end, error."
 )
-@click.option("--plain", is_flag=True, help="Nothing that moves, as a screen reader needs it.")
+@click.option("--plain", is_flag=True, help="Bare text, and nothing that moves.")
 @click.option("--newline", is_flag=True, help="End the output with a line break in a pipe too.")
 @click.option("--local", is_flag=True, help="Chat with a built-in service that echoes.")
 @encoding_option
@@ -145,7 +145,7 @@ def chat(
         raise click.UsageError("nothing to ask: give a PROMPT, or pipe it in")
     loop = choose(transport)
     messages = []
-    output = JSONOutput() if as_json else TextOutput(newline=newline)
+    output = choose_output(as_json=as_json, plain=plain, newline=newline)
     with ExitStack() as stack:
         if history is not None:
             check_writable(history)
@@ -172,6 +172,16 @@ def chat(
             converse(talk)
         else:
             talk.ask(question)
+
+
+def choose_output(*, as_json: bool, plain: bool, newline: bool) -> Output:
+    if as_json:
+        return JSONOutput()
+    if plain or not is_terminal(sys.stdout) or not can_move_cursor():
+        return TextOutput(newline=newline)
+    from .markdown import MarkdownOutput
+
+    return MarkdownOutput()
 
 
 def read_question(prompt: str | None) -> str | None:

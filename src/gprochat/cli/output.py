@@ -21,6 +21,7 @@ __all__ = [
     "TextOutput",
     "abandon",
     "can_move_cursor",
+    "echo",
     "is_terminal",
     "one_line",
     "printable",
@@ -74,6 +75,9 @@ class Output:
     def show(self, text: str) -> None:
         """Show a piece of the reply."""
         raise NotImplementedError
+
+    def tick(self) -> None:
+        """Show what has been held back; called while no text arrives."""
 
     def end(self) -> None:
         """End a reply that is complete."""
@@ -157,6 +161,7 @@ def can_move_cursor() -> bool:
 
 
 def echo(text: str) -> None:
+    """Print text as it is on standard output, at once."""
     # color=True: otherwise click removes escape sequences for colours from the text.
     click.echo(text, nl=False, color=True)
 

@@ -7,15 +7,19 @@ A service says to a client what a deployment of the family says (docs/protocol.m
 "Errors"); the text of its replies comes from an `Answer`.
 """
 
+from typing import TYPE_CHECKING
+
 from gprochat_transports.extras import needs
 
 with needs("server"):
     from .answers import Answer, echo
     from .bodies import MAX_REQUEST_BYTES
-    from .bridge import UpstreamError, openai
     from .lifecycle import Server, serve
 from .signals import stop_signal
 from .threads import in_thread
+
+if TYPE_CHECKING:
+    from .bridge import UpstreamError, openai
 
 __all__ = [
     "MAX_REQUEST_BYTES",
@@ -28,3 +32,14 @@ __all__ = [
     "serve",
     "stop_signal",
 ]
+
+# Hidden from type checkers, which otherwise would accept any name.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in ("UpstreamError", "openai"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # Imported only when needed: httpx imports rich where that is installed.
+        with needs("server"):
+            from . import bridge
+        return getattr(bridge, name)

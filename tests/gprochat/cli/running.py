@@ -30,6 +30,7 @@ __all__ = [
     "answer_of",
     "background",
     "environment",
+    "imported_by",
     "invoke",
     "lines_of",
     "on_terminal",
@@ -58,7 +59,8 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 def environment(service: Service | None = None) -> dict[str, str]:
     """This process's environment, with the settings of a service and no others."""
-    ours = ("GPROCHAT_", "OPENAI_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+    ours = ("GPROCHAT_", "OPENAI_", *proxies, "COLUMNS", "LINES", "NO_COLOR")
     variables = {
         key: value for key, value in os.environ.items() if not key.upper().startswith(ours)
     }
@@ -248,6 +250,24 @@ def run_where_installed(
         f"import sys; sys.argv[1:] = {arguments!r}; from gprochat.cli import main; main()",
         environment={**environment(), **settings},
     )
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """The top-level modules that a command imports whose output is a pipe."""
+    code = (
+        "import sys; from gprochat.cli.commands import gprochat;"
+        f"gprochat({arguments!r}, standalone_mode=False);"
+        "print('\\n', *(name for name in sys.modules if '.' not in name))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=LIMIT,
+    )
+    return set(done.stdout.split())
 
 
 def lines_of(output: str) -> list[dict[str, str]]:

@@ -44,7 +44,7 @@ def test_ctrl_c_ends_an_answer_keeps_it_and_returns_to_the_prompt(
     options = ["--transport", transport, "--history", str(history)]
     with on_terminal("chat", *options, service=stalling) as terminal:
         terminal.enter("wait")
-        terminal.expect("1 heard: ")
+        terminal.expect("1 heard:")
         terminal.type(CTRL_C)
         terminal.enter("go on")
         terminal.expect("3 heard: go on")

@@ -68,7 +68,7 @@ def test_a_reply_cannot_control_the_terminal() -> None:
     hostile = answer_of("\x1b]0;owned\x07", "\x1b[2J\x9b31m", "fine\r\nnext")
     with (
         in_thread(serve(hostile)) as server,
-        on_terminal("chat", "Hello", service=server.service) as terminal,
+        on_terminal("chat", "--plain", "Hello", service=server.service) as terminal,
     ):
         terminal.expect("fine\r\nnext")
         assert terminal.wait() == 0
@@ -91,7 +91,7 @@ def test_a_reply_ends_with_one_line_break_in_a_pipe_if_asked_to(reply: str) -> N
 
 
 def test_a_reply_ends_with_one_line_break_on_a_terminal(service: Service) -> None:
-    with on_terminal("chat", "Hello", service=service) as terminal:
+    with on_terminal("chat", "--plain", "Hello", service=service) as terminal:
         assert terminal.wait() == 0
     assert terminal.seen == "Hello\r\n"
 

@@ -1,0 +1,138 @@
+"""Shows a reply on a terminal as rendered Markdown, while it arrives.
+
+A block that is complete is rendered once and stays as it is. Only the block that is still growing
+is drawn again, at most so often that drawing takes a fifth of the time, and of this block only what
+fits on the screen. So the cost of a reply grows with its length and not with the square of it.
+"""
+
+import io
+import re
+import shutil
+from collections.abc import Iterable
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from .blocks import Block, Blocks
+from .output import Output, echo, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["MarkdownOutput"]
+
+INTERVAL: Final = 1 / 15
+"""Seconds between two drawings."""
+
+CLEAR_BELOW: Final = "\r\x1b[J"
+
+STYLE: Final = re.compile("\x1b\\[[0-9;]*m")
+
+
+class MarkdownOutput(Output):
+    """Shows the reply as rendered Markdown on a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._console: Console | None = None
+        self._restart()
+
+    def begin(self) -> None:
+        """Begin a new reply."""
+        super().begin()
+        self._restart()
+
+    def _restart(self) -> None:
+        self._blocks = Blocks()
+        self._finished: list[Block] = []
+        self._shown: Block | None = None
+        self._drawn: list[str] = []
+        self._next = 0.0
+        self._changed = False
+
+    def show(self, text: str) -> None:
+        """Take a piece of the reply."""
+        self._finished += self._blocks.feed(printable(text))
+        self._changed = True
+        self.tick()
+
+    def tick(self) -> None:
+        """Draw what has arrived, if it is time to."""
+        begun = monotonic()
+        if self._changed and begun >= self._next:
+            self._draw()
+            ended = monotonic()
+            self._next = ended + max(INTERVAL, 4 * (ended - begun))
+
+    def end(self) -> None:
+        """Draw the rest of the reply."""
+        self._finished += self._blocks.end()
+        self._draw()
+
+    def fail(self, error: BaseException) -> None:
+        """Draw what arrived of a reply that failed; the caller prints the error itself."""
+        super().fail(error)
+        self.end()
+
+    def _draw(self) -> None:
+        self._changed = False
+        finished, self._finished = self._finished, []
+        stays = [line for block in finished for line in self._render(block, last=block)]
+        size = shutil.get_terminal_size()
+        rows = max(size.lines - 1, 1)
+        growing = self._blocks.unfinished(rows, rows * size.columns)
+        moves = [] if growing is None else self._render(growing, last=self._shown)[-rows:]
+        echo(redraw(self._drawn, [*stays, *moves]))
+        self._drawn = moves
+
+    def _render(self, block: Block, *, last: Block | None) -> list[str]:
+        """Return the lines of a block, after a blank line if one belongs between it and the last.
+
+        Args:
+            block: the block.
+            last: the block that is shown last from now on.
+        """
+        before, self._shown = self._shown, last
+        blank = before is not None and not (before.is_item and block.is_item)
+        return [*[""] * blank, *self._render_text(block.text)]
+
+    def _render_text(self, text: str) -> list[str]:
+        # rich takes as long to import as the first word of a quick service takes to come.
+        from rich.markdown import Markdown
+
+        console = self._find_console()
+        # One column stays free: in the last one, some terminals begin a new line.
+        console.width = max(shutil.get_terminal_size().columns - 1, 1)
+        with console.capture() as captured:
+            console.print(Markdown(text, code_theme="ansi_dark", hyperlinks=False))
+        lines = [line.rstrip(" ") for line in captured.get().split("\n")]
+        # rich puts blank lines around some blocks and not around others.
+        while lines and is_blank(lines[-1]):
+            del lines[-1]
+        while lines and is_blank(lines[0]):
+            del lines[0]
+        return lines
+
+    def _find_console(self) -> "Console":
+        if self._console is None:
+            from rich.console import Console
+
+            # rich reads from the environment which colours the terminal has, and NO_COLOR.
+            self._console = Console(
+                file=io.StringIO(), force_terminal=True, legacy_windows=False, highlight=False
+            )
+        return self._console
+
+
+def is_blank(line: str) -> bool:
+    return not STYLE.sub("", line).strip()
+
+
+def redraw(old: list[str], new: Iterable[str]) -> str:
+    """Return what makes a terminal show new lines in place of the old ones above its cursor."""
+    lines = list(new)
+    same = 0
+    while same < min(len(old), len(lines)) and old[same] == lines[same]:
+        same += 1
+    up = len(old) - same
+    move = (f"\x1b[{up}A" if up else "") + CLEAR_BELOW if up or same < len(lines) else ""
+    return move + "".join(f"{line}\n" for line in lines[same:])

@@ -1,0 +1,229 @@
+"""Markdown is rendered on a terminal while it arrives."""
+
+import re
+from time import process_time
+
+import pyte
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gprochat.cli import markdown
+from gprochat.cli.markdown import MarkdownOutput, redraw
+from gprochat.server import in_thread, serve
+from gprochat_core import TruncatedReply
+
+from .running import answer_of, imported_by, invoke, on_terminal, screen_of
+
+SCREEN = 10 * 40
+"""Characters of the recorder's screen."""
+
+TALK = """\
+# Title
+
+A paragraph with **bold** words that is long enough to be wrapped.
+
+1. one
+1. two
+
+```python
+def f():
+    return "s"
+```
+"""
+
+
+class Recorder:
+    """What a `MarkdownOutput` shows, and how much of the reply it renders."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, columns: int = 40, lines: int = 10) -> None:
+        self.shown: list[str] = []
+        self.rendered = 0
+        self.now = 0.0
+        render = MarkdownOutput._render_text
+
+        def counted(output: MarkdownOutput, text: str) -> list[str]:
+            self.rendered += len(text)
+            return render(output, text)
+
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("LINES", str(lines))
+        monkeypatch.setattr(markdown, "echo", self.shown.append)
+        monkeypatch.setattr(markdown, "monotonic", lambda: self.now)
+        monkeypatch.setattr(MarkdownOutput, "_render_text", counted)
+        self.screen = pyte.HistoryScreen(columns, lines, history=100_000)
+        self.screen.set_mode(pyte.modes.LNM)
+
+    def lines(self) -> list[str]:
+        """Every line of the terminal from its first one, also those that have scrolled away."""
+        pyte.Stream(self.screen).feed("".join(self.shown))
+        self.shown.clear()
+        above = [
+            "".join(line[column].data for column in range(self.screen.columns))
+            for line in self.screen.history.top
+        ]
+        return (
+            "\n".join(line.rstrip() for line in [*above, *self.screen.display]).strip().split("\n")
+        )
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    return Recorder(monkeypatch)
+
+
+def test_a_reply_is_rendered_on_a_terminal() -> None:
+    with (
+        in_thread(serve(answer_of(*re.findall(r"\S+\s*", TALK)))) as server,
+        on_terminal("chat", "Hi", service=server.service, columns=40) as terminal,
+    ):
+        assert terminal.wait() == 0
+    screen = screen_of(terminal, 40)
+    lines = [line.rstrip() for line in screen.display]
+    assert [line for line in lines if line] == [
+        "                 Title",
+        "A paragraph with bold words that is",
+        "long enough to be wrapped.",
+        " 1 one",
+        " 2 two",
+        " def f():",
+        '     return "s"',
+    ]
+    row = lines.index("A paragraph with bold words that is")
+    assert [screen.buffer[row][column].bold for column in (16, 17, 20, 21)] == [0, 1, 1, 0]
+    code = lines.index(" def f():")
+    assert screen.buffer[code][1].fg != "default"
+
+
+def test_no_color_is_obeyed() -> None:
+    with (
+        in_thread(serve(answer_of(TALK))) as server,
+        on_terminal("chat", "Hi", service=server.service, variables={"NO_COLOR": "1"}) as terminal,
+    ):
+        assert terminal.wait() == 0
+    assert "def" in terminal.seen
+    colours = re.findall("\x1b\\[[0-9;]*m", terminal.seen)
+    assert not [each for each in colours if re.search(r"[\[;](3|4|9|10)\d", each)]
+
+
+@pytest.mark.parametrize(
+    ("options", "variables"), [(["--plain"], {}), ([], {"TERM": "dumb"})], ids=["option", "dumb"]
+)
+def test_plain_output_is_the_bare_text(options: list[str], variables: dict[str, str]) -> None:
+    with (
+        in_thread(serve(answer_of(TALK))) as server,
+        on_terminal(
+            "chat", *options, "Hi", service=server.service, variables=variables
+        ) as terminal,
+    ):
+        assert terminal.wait() == 0
+    assert terminal.seen == TALK.replace("\n", "\r\n")
+
+
+def test_a_pipe_gets_the_bare_text() -> None:
+    with in_thread(serve(answer_of(TALK))) as server:
+        assert invoke("chat", "Hi", service=server.service).stdout == TALK
+
+
+@given(st.lists(st.integers(1, 30), max_size=10), st.integers(4, 30))
+def test_however_a_reply_arrives_the_screen_ends_the_same(cuts: list[int], height: int) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        whole, parts = Recorder(monkeypatch, lines=height), TALK
+        output = MarkdownOutput()
+        output.write(TALK)
+        output.end()
+        expected = whole.lines()
+        monkeypatch.undo()
+        recorder = Recorder(monkeypatch, lines=height)
+        output = MarkdownOutput()
+        for size in cuts:
+            recorder.now += 1.0
+            output.write(parts[:size])
+            parts = parts[size:]
+        output.write(parts)
+        output.end()
+        assert recorder.lines() == expected
+
+
+def test_a_block_taller_than_the_screen_is_whole_when_it_ends(recorder: Recorder) -> None:
+    output = MarkdownOutput()
+    for number in range(50):
+        recorder.now += 1.0
+        output.write(f"line{number}  \n")
+        assert recorder.lines()[-1] == f"line{number}"
+    output.end()
+    assert recorder.lines()[-50:] == [f"line{number}" for number in range(50)]
+
+
+def test_text_is_held_back_for_a_moment_and_then_shown(recorder: Recorder) -> None:
+    output = MarkdownOutput()
+    output.write("one")
+    output.write(" two")
+    assert recorder.lines() == ["one"]
+    recorder.now += 2 * markdown.INTERVAL
+    output.tick()
+    assert recorder.lines() == ["one two"]
+
+
+def test_text_that_only_the_error_holds_is_shown(recorder: Recorder) -> None:
+    output = MarkdownOutput()
+    output.write("half")
+    output.fail(TruncatedReply("cut off", text="half a word"))
+    assert recorder.lines() == ["half a word"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x1b]0;owned\x07\x1b[2J\x9b31m",
+        "&#27;[2J",
+        "```\n\x1b[2J\n```",
+        "[a](\x1b[2J)",
+        "[a](http://x/\x1b[2J)",
+        "```\x1b[2J\nx\n```",
+        "`\x1b[2J`",
+    ],
+)
+def test_a_reply_cannot_control_the_terminal(recorder: Recorder, text: str) -> None:
+    output = MarkdownOutput()
+    output.write(text)
+    output.end()
+    shown = "".join(recorder.shown)
+    assert not set(markdown.STYLE.sub("", shown.replace("\r\x1b[J", ""))) & {*"\x1b\x07\x9b\r"}
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=6), st.lists(st.sampled_from("abc"), max_size=6))
+def test_new_lines_take_the_place_of_old_ones(old: list[str], new: list[str]) -> None:
+    screen = pyte.Screen(10, 10)
+    screen.set_mode(pyte.modes.LNM)
+    stream = pyte.Stream(screen)
+    stream.feed("above\n" + redraw([], old) + redraw(old, new))
+    assert [line.rstrip() for line in screen.display if line.strip()] == ["above", *new]
+    assert screen.cursor.y == 1 + len(new)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["A word and another, and so on and on. ", "One line of it.\n\n", "- an item\n", "x = f(1)\n"],
+    ids=["one paragraph", "paragraphs", "a list", "code"],
+)
+def test_the_cost_of_a_reply_grows_with_its_length(recorder: Recorder, unit: str) -> None:
+    # 200 pieces a second.
+    reply = ("```python\n" if "=" in unit else "") + unit * (100_000 // len(unit))
+    output = MarkdownOutput()
+    begun = process_time()
+    for start in range(0, len(reply), 20):
+        recorder.now += 1 / 200
+        output.write(reply[start : start + 20])
+    output.end()
+    spent = process_time() - begun
+    drawings = recorder.now / markdown.INTERVAL
+    assert recorder.rendered < len(reply) + 1.1 * drawings * (SCREEN + len("```python\n"))
+    assert spent < recorder.now
+    print(f"{spent:.2f} s of {recorder.now:.0f} s")
+
+
+def test_nothing_of_rich_is_imported_for_a_pipe() -> None:
+    assert "rich" not in imported_by("chat", "--local", "Hi")
