@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gprochat_core import GPROChatError, Message, Service
 
-from .failures import complain
+from .failures import Failed, complain
 from .history import save
 from .output import Output
 from .session import Retry, Session
@@ -43,9 +43,9 @@ class Chat:
     ) -> None:
         self.service: Service = session.service
         self.messages = list(messages)
+        self._unanswered: str | None = None
         if system is not None:
-            self.messages = [Message("system", system)]
-            self.messages += [message for message in messages if message.role != "system"]
+            self.instruct(system)
         self._session = session
         self._output = output
         self._waiting = waiting
@@ -63,6 +63,7 @@ class Chat:
         output.begin()
         waiting.begin()
         asked = self.messages
+        self._unanswered = prompt
         try:
             asked = [*asked, Message("user", prompt)]
             with closing(self._session.stream(asked)) as reports:
@@ -78,15 +79,54 @@ class Chat:
             raise
         finally:
             if output.text:
+                self._unanswered = None
                 self.messages = [*asked, Message("assistant", output.text)]
                 if self._history is not None:
                     save(self._history, self.messages)
         if not output.text:
             complain("the reply is empty: the model said nothing; ask in other words")
 
+    def retry(self) -> None:
+        """Ask the last question again; the new reply takes the place of the old one.
+
+        Raises:
+            Failed: nothing has been asked yet.
+            GPROChatError, KeyboardInterrupt: as `ask`.
+        """
+        if self._unanswered is not None:
+            self.ask(self._unanswered)
+            return
+        roles = [message.role for message in self.messages]
+        if "user" not in roles:
+            raise Failed("nothing has been asked yet")
+        last = len(roles) - 1 - roles[::-1].index("user")
+        before, question = self.messages[:last], self.messages[last].text
+        answered, self.messages = self.messages, before
+        try:
+            self.ask(question)
+        finally:
+            if self.messages is before:
+                # The old reply is better than none.
+                self.messages = answered
+                self._unanswered = None
+
     def reset(self) -> None:
         """Forget the conversation, except the system messages."""
-        self.messages = [message for message in self.messages if message.role == "system"]
+        self.replace([message for message in self.messages if message.role == "system"])
+
+    def replace(self, messages: Sequence[Message]) -> None:
+        """Go on with another conversation."""
+        self.messages = list(messages)
+        self._unanswered = None
+
+    def instruct(self, system: str) -> None:
+        """Set the instructions for the model, in place of all system messages.
+
+        Raises:
+            InvalidMessages: the text cannot be sent.
+        """
+        rest = [message for message in self.messages if message.role != "system"]
+        self.messages = [Message("system", system), *rest]
 
     def _show(self, report: str | Retry | None) -> None:
         if isinstance(report, str):

@@ -169,7 +169,7 @@ def chat(
             output.fail(error)
             raise
         if question is None:
-            converse(talk)
+            converse(talk, remember=True)
         else:
             talk.ask(question)
 

@@ -11,6 +11,17 @@ from gprochat_core import Service
 from .running import stalling_answer
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which a command keeps what it remembers."""
+    folder = tmp_path_factory.mktemp("home")
+    for name in ("DATA", "CONFIG"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(folder / name.lower()))
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+    return folder
+
+
 @pytest.fixture
 def service() -> Iterator[Service]:
     """A service that echoes."""

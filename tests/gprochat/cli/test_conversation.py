@@ -1,8 +1,6 @@
 """The conversation on a terminal: turns, Ctrl-C, and the commands such as /save."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ from gprochat.cli.loops import TRANSPORTS
 from gprochat_core import Service
 from tests.installations import run_with
 
-from .running import LIMIT, PROMPT, environment, on_terminal
+from .running import PROMPT, imported_by, on_terminal
 
 CTRL_C = "\x03"
 CTRL_D = "\x04"
@@ -106,8 +104,8 @@ def test_a_conversation_is_saved_and_loaded(stalling: Service, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("command", "complaint"),
     [
-        ("/save", "/save needs the name of a file"),
-        ("/load ", "/load needs the name of a file"),
+        ("/save", "/save needs FILE"),
+        ("/load ", "/load needs FILE"),
         ("/load missing.json", "No such file"),
         ("/save missing/history.json", "No such file"),
         ("/dance", "there is no command /dance"),
@@ -176,19 +174,10 @@ def test_a_conversation_with_the_embedded_service() -> None:
 
 
 def test_the_line_editor_is_not_imported_without_a_conversation() -> None:
-    code = (
-        "import sys; from gprochat.cli.commands import gprochat;"
-        "gprochat(['chat', '--local', 'Hi'], standalone_mode=False);"
-        "sys.exit('prompt_toolkit' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, timeout=LIMIT
-    )
-    assert (done.stdout, done.returncode) == (b"Hi", 0)
+    assert "prompt_toolkit" not in imported_by("chat", "--local", "Hi")
 
 
 def test_without_the_line_editor_the_error_names_the_extra() -> None:
-    code = "from gprochat.cli.conversation import line_editor; line_editor()"
-    run = run_with(["click"], code)
+    run = run_with(["click"], "import gprochat.cli.editor")
     assert run.returncode == 1
     assert "pip install 'gprochat[cli]'" in run.stderr.splitlines()[-1]

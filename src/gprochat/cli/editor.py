@@ -1,0 +1,103 @@
+"""The line editor of a conversation: several lines, what was typed before, and completion."""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from gprochat_transports.extras import needs
+
+from .folders import data_folder, private_file
+from .slash import COMMANDS, FILE_COMMANDS
+
+with needs("cli"):
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+    from prompt_toolkit.document import Document
+    from prompt_toolkit.enums import DEFAULT_BUFFER
+    from prompt_toolkit.filters import has_focus
+    from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+__all__ = ["BLOCK", "line_editor", "typed_before", "unwrap"]
+
+BLOCK: Final = '"""'
+"""A line that begins or ends a text of several lines."""
+
+
+class SlashCompleter(Completer):
+    """Completes the commands of a conversation, and the files that some of them take."""
+
+    def __init__(self) -> None:
+        self._files = PathCompleter(expanduser=True)
+
+    def get_completions(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> Iterable[Completion]:
+        """Yield what may stand where the cursor is."""
+        text = document.text_before_cursor
+        command, blank, argument = text.partition(" ")
+        if blank and command in FILE_COMMANDS:
+            yield from self._files.get_completions(Document(argument), complete_event)
+        elif text.startswith("/") and not blank:
+            for name, described in COMMANDS.items():
+                if name.startswith(text):
+                    yield Completion(
+                        f"{name} " if described.argument else name,
+                        start_position=-len(text),
+                        display_meta=described.help,
+                    )
+
+
+def line_editor(*, remember: bool) -> Callable[[], str]:
+    """Return a function that reads what the user types; it may have several lines.
+
+    Args:
+        remember: whether to keep what is typed for later conversations, in a private file.
+    """
+    bindings = KeyBindings()
+
+    @bindings.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    # Not in the search of Ctrl-R, where Enter takes what was found.
+    @bindings.add("enter", filter=has_focus(DEFAULT_BUFFER))
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if in_block(buffer.text):
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    session: PromptSession[str] = PromptSession(
+        "> ",
+        key_bindings=bindings,
+        completer=SlashCompleter(),
+        complete_while_typing=False,
+        history=typed_before() if remember else InMemoryHistory(),
+    )
+    return session.prompt
+
+
+def typed_before() -> History:
+    """Return what was typed in earlier conversations, from a private file that grows with it."""
+    with suppress(OSError):
+        path: Path = private_file(data_folder() / "typed")
+        return FileHistory(path)
+    # A folder that cannot be written is no reason not to chat.
+    return InMemoryHistory()
+
+
+def in_block(text: str) -> bool:
+    """Return whether a text begins with a line of `BLOCK` that no other one has ended yet."""
+    first, *rest = text.split("\n")
+    return first.strip() == BLOCK and (not rest or rest[-1].strip() != BLOCK)
+
+
+def unwrap(text: str) -> str | None:
+    """Return what stands between two lines of `BLOCK`; None if the text is no such block."""
+    first, *middle = text.split("\n")
+    if first.strip() != BLOCK or not middle or middle.pop().strip() != BLOCK:
+        return None
+    return "\n".join(middle)
