@@ -46,13 +46,15 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture
-def environment(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What a reader has set who followed the README: the service, and nothing in its way."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     for name in [name for name in os.environ if name.startswith(("GPROCHAT_", "PYTEST_"))]:
         monkeypatch.delenv(name)
+    for name in ("DATA", "CONFIG"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / ".home"))
     monkeypatch.setenv("GPROCHAT_URL", service.url)
     monkeypatch.setenv("GPROCHAT_SECRET_KEY", service.secret_key or "")
 

@@ -2,17 +2,28 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
+from typing import Protocol
 
 from gprochat_core import GPROChatError, Message, Service
 
 from .failures import Failed, complain
-from .history import save
 from .output import Output
 from .session import Retry, Session
 from .waiting import WaitingLine
 
-__all__ = ["Chat"]
+__all__ = ["Chat", "Record"]
+
+
+class Record(Protocol):
+    """Where a chat keeps its conversation."""
+
+    def save(self, messages: Sequence[Message], /) -> None:
+        """Keep the conversation as it is now."""
+        ...
+
+    def restart(self) -> None:
+        """Begin another conversation."""
+        ...
 
 
 class Chat:
@@ -24,7 +35,7 @@ class Chat:
         waiting: says what the chat waits for.
         messages: the earlier messages of the conversation.
         system: instructions for the model; they replace the system messages in `messages`.
-        history: the file to write the conversation to.
+        record: where the conversation is kept; None for nowhere.
 
     Attributes:
         service: the service that the session asks.
@@ -39,7 +50,7 @@ class Chat:
         *,
         messages: Sequence[Message] = (),
         system: str | None = None,
-        history: Path | None = None,
+        record: Record | None = None,
     ) -> None:
         self.service: Service = session.service
         self.messages = list(messages)
@@ -49,7 +60,7 @@ class Chat:
         self._session = session
         self._output = output
         self._waiting = waiting
-        self._history = history
+        self._record = record
 
     def ask(self, prompt: str) -> None:
         """Ask, show the reply, and remember what arrived of the reply, also after a failure.
@@ -81,8 +92,8 @@ class Chat:
             if output.text:
                 self._unanswered = None
                 self.messages = [*asked, Message("assistant", output.text)]
-                if self._history is not None:
-                    save(self._history, self.messages)
+                if self._record is not None:
+                    self._record.save(self.messages)
         if not output.text:
             complain("the reply is empty: the model said nothing; ask in other words")
 
@@ -116,6 +127,8 @@ class Chat:
 
     def replace(self, messages: Sequence[Message]) -> None:
         """Go on with another conversation."""
+        if self._record is not None:
+            self._record.restart()
         self.messages = list(messages)
         self._unanswered = None
 

@@ -19,7 +19,6 @@ from .check import check
 from .completion import completion
 from .conversation import converse
 from .failures import CLOSED_PIPE, INTERRUPTED, Failed
-from .history import check_writable, load, locked
 from .loops import choose
 from .options import (
     encoding_option,
@@ -29,7 +28,9 @@ from .options import (
     service_options,
     transport_option,
 )
-from .output import JSONOutput, Output, TextOutput, abandon, can_move_cursor, is_terminal
+from .output import abandon, choose_output, is_terminal
+from .recall import history as history_commands
+from .record import LOCAL, history_file, kept_conversation
 from .session import connect
 from .tools import curl, read_stdin, serve, sign
 from .waiting import WaitingLine
@@ -94,7 +95,7 @@ def gprochat() -> None:
     epilog=example(
         "gprochat chat 'Tell me a joke.'",
         "git diff | gprochat chat 'Review this patch:'",
-        "gprochat chat --history joke.json 'Explain it.'",
+        "gprochat chat --continue 'Explain it.'",
         "gprochat chat --local",
     )
 )
@@ -108,6 +109,19 @@ def gprochat() -> None:
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="Continue the conversation in this JSON file, and add to it.",
+)
+@click.option(
+    "-c",
+    "--continue",
+    "go_on",
+    is_flag=True,
+    help="Continue the last conversation with the service.",
+)
+@click.option(
+    "--save/--no-save",
+    "keep",
+    default=True,
+    help="Whether to keep the conversation. Default: keep.",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON objects, one per line: text, end, error."
@@ -125,6 +139,8 @@ def chat(
     proxy: Proxy,
     system: str | None,
     history: Path | None,
+    go_on: bool,
+    keep: bool,
     as_json: bool,
     plain: bool,
     newline: bool,
@@ -137,20 +153,20 @@ def chat(
     Without PROMPT, on a terminal, a conversation begins. Ctrl-C ends a reply, and the history keeps
     what has arrived of it. On a terminal a reply ends with a line break; a pipe or a file gets the
     reply's characters and no others, unless --newline is given.
+
+    A conversation is kept in a private file, unless --no-save or --history is given. `gprochat
+    history` lists them.
     """
+    if history is not None and (go_on or not keep):
+        raise click.UsageError("--history FILE names the conversation; leave the other option out")
     if local and (url or ask_password or ask_secret_key):
         raise click.UsageError("--local has its own URL and secrets; leave those options out")
     question = read_question(prompt)
     if question is None and (as_json or not is_terminal(sys.stdout)):
         raise click.UsageError("nothing to ask: give a PROMPT, or pipe it in")
     loop = choose(transport)
-    messages = []
     output = choose_output(as_json=as_json, plain=plain, newline=newline)
     with ExitStack() as stack:
-        if history is not None:
-            check_writable(history)
-            stack.enter_context(locked(history))
-            messages = load(history) if history.exists() else []
         try:
             if local:
                 proxy = None
@@ -162,26 +178,23 @@ def chat(
                     ask_secret_key=ask_secret_key,
                     encoding=encoding,
                 )
+            name = LOCAL if local else service.url
+            recorded = (
+                kept_conversation(name, go_on=go_on, keep=keep)
+                if history is None
+                else history_file(history)
+            )
+            record, messages = stack.enter_context(recorded)
             session = stack.enter_context(connect(loop, service, proxy))
             waiting = WaitingLine(plain=plain)
-            talk = Chat(session, output, waiting, messages=messages, system=system, history=history)
+            talk = Chat(session, output, waiting, messages=messages, system=system, record=record)
         except GPROChatError as error:
             output.fail(error)
             raise
         if question is None:
-            converse(talk, remember=True)
+            converse(talk, remember=keep)
         else:
             talk.ask(question)
-
-
-def choose_output(*, as_json: bool, plain: bool, newline: bool) -> Output:
-    if as_json:
-        return JSONOutput()
-    if plain or not is_terminal(sys.stdout) or not can_move_cursor():
-        return TextOutput(newline=newline)
-    from .markdown import MarkdownOutput
-
-    return MarkdownOutput()
 
 
 def read_question(prompt: str | None) -> str | None:
@@ -212,5 +225,5 @@ def local_service(encoding: Encoding) -> Generator[Service, None, None]:
         yield replace(served.service, encoding=encoding)
 
 
-for command in (sign, serve, check, curl, completion):
+for command in (history_commands, sign, serve, check, curl, completion):
     gprochat.add_command(command)

@@ -10,16 +10,15 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkstemp
-from typing import Final, cast
+from typing import cast
 
 from gprochat_core import InvalidMessages, Message
 from gprochat_core.messages import read_messages
 
 from .failures import Failed, WrongUsage
+from .folders import PRIVATE
 
-__all__ = ["check_writable", "load", "locked", "save"]
-
-PRIVATE: Final = 0o600
+__all__ = ["HistoryFile", "check_writable", "dump", "load", "locked", "save"]
 
 
 def load(path: Path) -> list[Message]:
@@ -94,8 +93,7 @@ def save(path: Path, messages: Sequence[Message]) -> None:
     Raises:
         Failed: the file cannot be written; it is unchanged.
     """
-    items = [{"role": message.role, "content": message.text} for message in messages]
-    data = json.dumps(items, ensure_ascii=False, indent=2).encode() + b"\n"
+    data = dump(messages)
     check_kind(path)
     try:
         # With the path resolved, the file behind a link is replaced and not the link.
@@ -104,6 +102,30 @@ def save(path: Path, messages: Sequence[Message]) -> None:
         raise Failed(
             f"cannot write the history {path}: {error.strerror}; the file is unchanged"
         ) from None
+
+
+def dump(messages: Sequence[Message]) -> bytes:
+    """Return a conversation as a history file has it."""
+    items = [{"role": message.role, "content": message.text} for message in messages]
+    return json.dumps(items, ensure_ascii=False, indent=2).encode() + b"\n"
+
+
+class HistoryFile:
+    """Writes the conversation of a chat to a file.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def save(self, messages: Sequence[Message]) -> None:
+        """Write the conversation as it is now; raises as `save`."""
+        save(self._path, messages)
+
+    def restart(self) -> None:
+        """Begin another conversation, which takes the place of the old one in the file."""
 
 
 def check_kind(path: Path) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "TextOutput",
     "abandon",
     "can_move_cursor",
+    "choose_output",
     "echo",
     "is_terminal",
     "one_line",
@@ -158,6 +159,23 @@ def is_terminal(stream: TextIO | None) -> bool:
 def can_move_cursor() -> bool:
     """Return whether the terminal says that it can move its cursor."""
     return os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def choose_output(*, as_json: bool = False, plain: bool, newline: bool = False) -> Output:
+    """Return the output that options and standard output ask for.
+
+    Args:
+        as_json: whether to print JSON objects.
+        plain: whether to print the bare text on a terminal too.
+        newline: whether to end the last line in a pipe too.
+    """
+    if as_json:
+        return JSONOutput()
+    if plain or not is_terminal(sys.stdout) or not can_move_cursor():
+        return TextOutput(newline=newline)
+    from .markdown import MarkdownOutput
+
+    return MarkdownOutput()
 
 
 def echo(text: str) -> None:

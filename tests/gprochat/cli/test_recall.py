@@ -1,0 +1,118 @@
+"""`gprochat history`: list, show, search, export, remove."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gprochat.cli.kept import Keeper, conversations
+from gprochat_core import Message
+
+from .running import invoke, on_terminal, screen_of
+
+SERVICE = "https://chat.example"
+
+TALK = [Message("user", "What is a\nsocket?"), Message("assistant", "An **end** of it.")]
+
+
+@pytest.fixture
+def name() -> str:
+    """The name of a conversation that was kept."""
+    keeper = Keeper(SERVICE)
+    keeper.save(TALK)
+    keeper.restart()
+    (conversation,) = conversations()
+    return conversation.name
+
+
+@pytest.mark.parametrize("command", [("history",), ("history", "list")])
+def test_the_list_has_a_line_for_each_conversation(name: str, command: tuple[str, ...]) -> None:
+    Keeper(SERVICE).save([Message("user", "Later\x1b"), Message("assistant", "x")])
+    later, earlier = invoke(*command).stdout.splitlines()
+    assert earlier == f"{name}  What is a socket?"
+    assert later.endswith("  Later␛")
+
+
+def test_without_conversations_the_list_is_empty() -> None:
+    assert invoke("history").stdout == ""
+
+
+def test_a_line_of_the_list_fits_a_narrow_terminal(name: str) -> None:
+    with on_terminal("history", columns=30) as terminal:
+        assert terminal.wait() == 0
+    assert terminal.seen == f"{name}  What is\r\n"
+
+
+def test_a_search_says_where_a_text_is_in_any_case(name: str) -> None:
+    assert invoke("history", "search", "SOCK").stdout == f"{name}  socket?\n"
+    assert invoke("history", "search", "plug").stdout == ""
+
+
+@pytest.mark.parametrize("chosen", [[], ["last"], ["2"]])
+def test_a_conversation_is_shown(name: str, chosen: list[str]) -> None:
+    shown = invoke("history", "show", *chosen).stdout
+    assert shown == "## Question\n\nWhat is a\nsocket?\n\n## Reply\n\nAn **end** of it.\n"
+
+
+def test_a_conversation_is_rendered_on_a_terminal(name: str) -> None:
+    with on_terminal("history", "show", name) as terminal:
+        assert terminal.wait() == 0
+    assert "An end of it." in "\n".join(screen_of(terminal).display)
+
+
+def test_a_conversation_is_exported_as_a_history_file(name: str, tmp_path: Path) -> None:
+    exported = invoke("history", "export", name).stdout
+    assert json.loads(exported)[0] == {"role": "user", "content": "What is a\nsocket?"}
+    file = tmp_path / "talk.json"
+    file.write_text(exported, encoding="utf-8")
+    asked = invoke("chat", "--local", "--history", str(file), "Hi")
+    assert (asked.exit_code, len(json.loads(file.read_text(encoding="utf-8")))) == (0, 4)
+
+
+def test_a_conversation_is_exported_as_markdown(name: str) -> None:
+    exported = invoke("history", "export", "--format", "markdown", name).stdout
+    assert exported == invoke("history", "show", name).stdout
+
+
+def test_conversations_are_removed_by_name(name: str) -> None:
+    Keeper(SERVICE).save([Message("user", "Later")])
+    assert invoke("history", "remove", name).exit_code == 0
+    assert [each.title for each in conversations()] == ["Later"]
+
+
+def test_all_conversations_are_removed_after_a_question(name: str) -> None:
+    assert invoke("history", "remove", "--all", stdin="n\n").exit_code == 130
+    assert len(list(conversations())) == 1
+    assert invoke("history", "remove", "--all", stdin="y\n").exit_code == 0
+    assert list(conversations()) == []
+
+
+def test_a_conversation_that_a_chat_uses_is_not_removed() -> None:
+    keeper = Keeper(SERVICE)
+    keeper.save(TALK)
+    result = invoke("history", "remove", "last")
+    assert result.exit_code == 1
+    assert "a chat uses the conversation" in result.stderr
+    keeper.save([*TALK, Message("user", "still here")])
+    assert len(next(conversations()).messages) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("show", "nonsense"), "there is no conversation nonsense"),
+        (("remove",), "give a NAME, or --all"),
+        (("remove", "--all", "last"), "give a NAME, or --all"),
+    ],
+)
+def test_a_wrong_name_is_wrong_usage(name: str, arguments: tuple[str, ...], words: str) -> None:
+    result = invoke("history", *arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_a_name_that_fits_two_conversations_is_wrong_usage(name: str) -> None:
+    Keeper(SERVICE).save(TALK)
+    result = invoke("history", "show", "2")
+    assert result.exit_code == 2
+    assert "2 conversations have names that begin with 2" in result.stderr
