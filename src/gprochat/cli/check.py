@@ -7,7 +7,7 @@ of some other server is a 200 too. So where a second question can tell more, it 
 * after an error that a wrong encoding explains, the same question in the other encoding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from secrets import token_urlsafe
@@ -46,7 +46,7 @@ from .options import (
 )
 from .output import one_line
 
-__all__ = ["check"]
+__all__ = ["Finding", "check", "examine", "print_findings"]
 
 FIRST_LIMIT: Final = 60.0
 """Seconds that the first question may take; a service has been seen to need 33 to begin."""
@@ -70,10 +70,11 @@ def check(
     context: click.Context,
     transport: str | None,
     url: str | None,
+    name: str | None,
     ask_password: bool,
     ask_secret_key: bool,
     proxy: Proxy,
-    encoding: Encoding,
+    encoding: Encoding | None,
 ) -> None:
     """Check whether a service works, and if not, what is wrong.
 
@@ -83,13 +84,10 @@ def check(
     """
     loop = choose(transport)
     service = find_service(
-        url, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
+        url, name, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
     )
     findings = loop.run(lambda: examine(service, loop, proxy))
-    for what, ok, words in findings:
-        verdict = {True: "ok", False: "FAIL", None: "-"}[ok]
-        click.echo(f"{verdict:5} {what:11} {one_line(words)}")
-    if any(ok is False for _, ok, _ in findings):
+    if not print_findings(findings):
         context.exit(FAILURE)
 
 
@@ -152,6 +150,14 @@ class Finding(NamedTuple):
     what: str
     ok: bool | None
     words: str
+
+
+def print_findings(findings: Sequence[Finding]) -> bool:
+    """Print a line for each finding; return whether none failed."""
+    for what, ok, words in findings:
+        verdict = {True: "ok", False: "FAIL", None: "-"}[ok]
+        click.echo(f"{verdict:5} {what:11} {one_line(words)}")
+    return all(ok is not False for _, ok, _ in findings)
 
 
 async def examine(service: Service, loop: Loop, proxy: Proxy) -> list[Finding]:

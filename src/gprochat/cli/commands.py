@@ -19,6 +19,7 @@ from .check import check
 from .completion import completion
 from .conversation import converse
 from .failures import CLOSED_PIPE, INTERRUPTED, Failed
+from .login import login, logout
 from .loops import choose
 from .options import (
     encoding_option,
@@ -134,6 +135,7 @@ def chat(
     prompt: str | None,
     transport: str | None,
     url: str | None,
+    name: str | None,
     ask_password: bool,
     ask_secret_key: bool,
     proxy: Proxy,
@@ -145,7 +147,7 @@ def chat(
     plain: bool,
     newline: bool,
     local: bool,
-    encoding: Encoding,
+    encoding: Encoding | None,
 ) -> None:
     """Ask PROMPT and print the reply as it arrives.
 
@@ -159,7 +161,7 @@ def chat(
     """
     if history is not None and (go_on or not keep):
         raise click.UsageError("--history FILE names the conversation; leave the other option out")
-    if local and (url or ask_password or ask_secret_key):
+    if local and (url or name or ask_password or ask_secret_key):
         raise click.UsageError("--local has its own URL and secrets; leave those options out")
     question = read_question(prompt)
     if question is None and (as_json or not is_terminal(sys.stdout)):
@@ -174,13 +176,14 @@ def chat(
             else:
                 service = find_service(
                     url,
+                    name,
                     ask_password=ask_password,
                     ask_secret_key=ask_secret_key,
                     encoding=encoding,
                 )
-            name = LOCAL if local else service.url
+            talked_to = LOCAL if local else service.url
             recorded = (
-                kept_conversation(name, go_on=go_on, keep=keep)
+                kept_conversation(talked_to, go_on=go_on, keep=keep)
                 if history is None
                 else history_file(history)
             )
@@ -217,13 +220,13 @@ def read_question(prompt: str | None) -> str | None:
 
 
 @contextmanager
-def local_service(encoding: Encoding) -> Generator[Service, None, None]:
+def local_service(encoding: Encoding | None) -> Generator[Service, None, None]:
     """Run an embedded service in a thread."""
     from .. import server
 
     with server.in_thread(server.serve(grace=0.0)) as served:
-        yield replace(served.service, encoding=encoding)
+        yield replace(served.service, encoding=encoding or "native")
 
 
-for command in (history_commands, sign, serve, check, curl, completion):
+for command in (history_commands, login, logout, sign, serve, check, curl, completion):
     gprochat.add_command(command)

@@ -40,9 +40,7 @@ transport_option: Final = click.option(
 encoding_option: Final = click.option(
     "--encoding",
     type=click.Choice(list(ENCODINGS)),
-    default="native",
-    show_default=True,
-    help="How conversations are written in requests.",
+    help="How conversations are written in requests. Default: native, or as kept by login.",
 )
 
 secret_key_option: Final = click.option(
@@ -68,7 +66,7 @@ proxy_option: Final = click.option(
 
 
 def service_options(command: Command) -> Command:
-    """Add the options that choose the service: `url`, `ask_password`, `ask_secret_key`."""
+    """Add the options that choose the service: `url`, `name`, `ask_password`, `ask_secret_key`."""
     for option in (
         secret_key_option,
         click.option(
@@ -77,6 +75,12 @@ def service_options(command: Command) -> Command:
             is_flag=True,
             help="Ask for the site password, instead of $GPROCHAT_PASSWORD.",
         ),
+        click.option(
+            "--service",
+            "name",
+            metavar="NAME",
+            help="A service that `gprochat login` has kept. Default: the last one it kept.",
+        ),
         click.option("--url", help="The deployment's URL, instead of $GPROCHAT_URL."),
     ):
         command = option(command)
@@ -84,17 +88,39 @@ def service_options(command: Command) -> Command:
 
 
 def find_service(
-    url: str | None, *, ask_password: bool, ask_secret_key: bool, encoding: Encoding = "native"
+    url: str | None,
+    name: str | None,
+    *,
+    ask_password: bool,
+    ask_secret_key: bool,
+    encoding: Encoding | None = None,
 ) -> Service:
-    """Return the service that options and environment describe, with its secret key.
+    """Return the service that options, environment and `gprochat login` describe, with its key.
+
+    The environment's variables win over the service that is the default of `gprochat login`. A
+    service that `name` names has its own URL; the variables' secrets win if they are for that URL.
 
     Raises:
         ConfigurationError: an option or a variable cannot be used.
         WrongUsage: there is no URL, or no secret key and no terminal to ask on.
     """
-    if not (url or os.environ.get("GPROCHAT_URL")):
-        raise WrongUsage("no URL: set GPROCHAT_URL, or pass --url, such as https://chat.example")
-    service = replace(service_from_environment(url=url), encoding=encoding)
+    if name is not None and url is not None:
+        raise WrongUsage("--service has a URL of its own; leave --url out")
+    kept = None
+    if name is not None or not (url or os.environ.get("GPROCHAT_URL")):
+        # Imported here, because most commands need no service that was kept.
+        from .services import Services
+
+        kept = Services.load().find(name)
+        if kept is None:
+            raise WrongUsage(
+                "no URL: run `gprochat login`, set GPROCHAT_URL, or pass --url, such as "
+                "https://chat.example"
+            )
+        url = kept.url
+    service = service_from_environment(url=url, default=kept)
+    if encoding is not None:
+        service = replace(service, encoding=encoding)
     if ask_password:
         password = ask_secret(f"Password for {service.url}", "GPROCHAT_URL and GPROCHAT_PASSWORD")
         service = replace(service, password=password or None)

@@ -84,14 +84,19 @@ def sign(text: str, time_ms: int | None, ask_secret_key: bool) -> None:
 @service_options
 @encoding_option
 def curl(
-    prompt: str, url: str | None, ask_password: bool, ask_secret_key: bool, encoding: Encoding
+    prompt: str,
+    url: str | None,
+    name: str | None,
+    ask_password: bool,
+    ask_secret_key: bool,
+    encoding: Encoding | None,
 ) -> None:
     """Print a signed curl command that asks PROMPT.
 
     It is signed with the current time. It contains the site password, but not the secret key.
     """
     service = find_service(
-        url, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
+        url, name, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
     )
     request = Draft(service, read_messages(prompt)).sign(now_ms())
     lines = [["curl", "--silent", "--show-error", "--no-buffer", "--include", request.url]]

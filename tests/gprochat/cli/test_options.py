@@ -21,7 +21,8 @@ def test_without_a_url_nothing_is_sent(command: str) -> None:
     result = invoke(command, *arguments, variables=variables)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.endswith(
-        "gprochat: no URL: set GPROCHAT_URL, or pass --url, such as https://chat.example\n"
+        "gprochat: no URL: run `gprochat login`, set GPROCHAT_URL, or pass --url, such as "
+        "https://chat.example\n"
     )
 
 

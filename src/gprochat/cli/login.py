@@ -1,0 +1,72 @@
+"""`gprochat login`: keep a service and its secrets under a name."""
+
+from dataclasses import replace
+
+import click
+
+from gprochat_core import Service
+from gprochat_core.messages import Encoding
+from gprochat_transports.environment import Proxy
+
+from .check import examine, print_findings
+from .failures import FAILURE, complain
+from .loops import choose
+from .options import ask_secret, encoding_option, example, proxy_option, transport_option
+from .services import Services
+
+__all__ = ["login", "logout"]
+
+
+@click.command(epilog=example("gprochat login", "gprochat login work", "gprochat login --list"))
+@click.argument("name", default="default")
+@click.option("--url", metavar="URL", help="The deployment's URL; else the command asks for it.")
+@click.option("--list", "list_only", is_flag=True, help="List the services that are kept.")
+@transport_option
+@proxy_option
+@encoding_option
+@click.pass_context
+def login(
+    context: click.Context,
+    name: str,
+    url: str | None,
+    list_only: bool,
+    transport: str | None,
+    proxy: Proxy,
+    encoding: Encoding | None,
+) -> None:
+    """Keep a service and its secrets under a name.
+
+    Without NAME, the name is "default". The command asks for the URL, the secret key and the site password, checks them against the
+    service, and keeps them if nothing is wrong: the secrets in the platform's keyring where one
+    works, else in a file that only its owner can read. The service is the default one from then
+    on; --service NAME of other commands chooses another. The environment's variables win.
+    """
+    services = Services.load()
+    if list_only:
+        for each, entry in services.entries.items():
+            mark = "*" if each == services.default else " "
+            click.echo(f"{mark} {each}  {entry['url']}")
+        return
+    loop = choose(transport)
+    if url is None:
+        url = str(click.prompt("URL, such as https://chat.example", err=True))
+    # Refused before a secret is asked for, if the URL cannot be used.
+    known = Service(url, encoding=encoding or "native")
+    key = ask_secret(f"Secret key of {known.url}", "GPROCHAT_URL and GPROCHAT_SECRET_KEY")
+    password = ask_secret(
+        f"Password for {known.url}, empty for none", "GPROCHAT_URL and GPROCHAT_PASSWORD"
+    )
+    service = replace(known, secret_key=key, password=password or None)
+    findings = loop.run(lambda: examine(service, loop, proxy))
+    if not print_findings(findings):
+        complain("the service is not kept, because the check failed")
+        context.exit(FAILURE)
+    where = services.keep(name, service)
+    click.echo(f"kept {service.url} as {name}, its secrets in {where}")
+
+
+@click.command(epilog=example("gprochat logout work"))
+@click.argument("name", default="default")
+def logout(name: str) -> None:
+    """Forget a service that login has kept."""
+    Services.load().forget(name)
