@@ -36,10 +36,11 @@ def login(
 ) -> None:
     """Keep a service and its secrets under a name.
 
-    Without NAME, the name is "default". The command asks for the URL, the secret key and the site password, checks them against the
-    service, and keeps them if nothing is wrong: the secrets in the platform's keyring where one
-    works, else in a file that only its owner can read. The service is the default one from then
-    on; --service NAME of other commands chooses another. The environment's variables win.
+    Without NAME, the name is "default". The command asks for the URL, the secret key and the site
+    password, checks them against the service, and keeps them if nothing is wrong: the secrets in
+    the platform's keyring where one works, else in a file that only its owner can read. The service
+    is the default one from then on; --service NAME of other commands chooses another. The
+    environment's variables win.
     """
     services = Services.load()
     if list_only:
