@@ -4,9 +4,9 @@ import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -15,32 +15,53 @@ from gprochat_core.messages import Encoding
 from gprochat_transports.environment import Proxy
 
 from .chat import Chat
-from .check import check
-from .completion import completion
 from .conversation import converse
 from .failures import CLOSED_PIPE, INTERRUPTED, Failed
-from .login import login, logout
 from .loops import choose
 from .options import (
     encoding_option,
     example,
     find_service,
     proxy_option,
+    read_stdin,
     service_options,
     transport_option,
 )
 from .output import abandon, choose_output, is_terminal
-from .recall import history as history_commands
 from .record import LOCAL, history_file, kept_conversation
 from .session import connect
-from .tools import curl, read_stdin, serve, sign
 from .waiting import WaitingLine
 
 __all__ = ["gprochat"]
 
 
+OTHERS: Final = {
+    "check": "check",
+    "completion": "completion",
+    "curl": "tools",
+    "history": "recall",
+    "login": "login",
+    "logout": "login",
+    "serve": "tools",
+    "sign": "tools",
+}
+"""The modules of the commands besides `chat`, which are imported only when they run."""
+
+
 class Commands(click.Group):
     """Runs a command, and turns every expected exception into an exit code and one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted([*self.commands, *OTHERS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name."""
+        if cmd_name in OTHERS:
+            module = import_module(f".{OTHERS[cmd_name]}", __package__)
+            command: click.Command = getattr(module, cmd_name)
+            return command
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that the arguments name."""
@@ -61,6 +82,9 @@ class Commands(click.Group):
 def show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if not value:
         return
+    # Imported here, because it takes long.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         click.echo(f"gprochat {version('gprochat')}")
     except PackageNotFoundError:
@@ -226,7 +250,3 @@ def local_service(encoding: Encoding | None) -> Generator[Service, None, None]:
 
     with server.in_thread(server.serve(grace=0.0)) as served:
         yield replace(served.service, encoding=encoding or "native")
-
-
-for command in (history_commands, login, logout, sign, serve, check, curl, completion):
-    gprochat.add_command(command)

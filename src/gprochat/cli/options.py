@@ -5,11 +5,12 @@ comes from the environment, or the command asks for it without echo.
 """
 
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from getpass import GetPassWarning
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TextIO, TypeVar
 
 import click
 
@@ -26,6 +27,7 @@ __all__ = [
     "example",
     "find_service",
     "proxy_option",
+    "read_stdin",
     "secret_key_option",
     "service_options",
     "transport_option",
@@ -146,6 +148,21 @@ def ask_secret(what: str, variables: str) -> str:
     except GetPassWarning:
         raise WrongUsage(f"{what}: set {variables}; there is no terminal to ask on") from None
     return answer
+
+
+def read_stdin() -> str:
+    """Return all of standard input; "" if it is closed.
+
+    Raises:
+        WrongUsage: standard input is not UTF-8.
+    """
+    stream: TextIO | None = sys.stdin
+    if stream is None:
+        return ""
+    try:
+        return stream.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise WrongUsage("standard input is not UTF-8 text") from None
 
 
 def example(*lines: str) -> str:

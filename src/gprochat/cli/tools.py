@@ -5,10 +5,9 @@ import logging
 import os
 import secrets
 import shlex
-import sys
 from contextlib import AbstractAsyncContextManager, nullcontext
 from time import time_ns
-from typing import Final, TextIO
+from typing import Final
 
 import click
 
@@ -17,36 +16,22 @@ from gprochat_core.acceptance import FRESHNESS_MS
 from gprochat_core.messages import Encoding, read_messages
 from gprochat_core.request import Draft
 
-from .failures import WrongUsage, complain
+from .failures import complain
 from .options import (
     ask_secret,
     encoding_option,
     example,
     find_service,
+    read_stdin,
     secret_key_option,
     service_options,
 )
 
-__all__ = ["curl", "read_stdin", "serve", "sign"]
+__all__ = ["curl", "serve", "sign"]
 
 
 MAX_FRESHNESS: Final = 1e9
 """Seconds; more than anybody means."""
-
-
-def read_stdin() -> str:
-    """Return all of standard input; "" if it is closed.
-
-    Raises:
-        WrongUsage: standard input is not UTF-8.
-    """
-    stream: TextIO | None = sys.stdin
-    if stream is None:
-        return ""
-    try:
-        return stream.buffer.read().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise WrongUsage("standard input is not UTF-8 text") from None
 
 
 def now_ms() -> int:

@@ -1,10 +1,11 @@
 """The command `gprochat`, its help and version, and what `gprochat chat` takes as a question."""
 
+from importlib import metadata
 from importlib.metadata import PackageNotFoundError
 
+import click
 import pytest
 
-from gprochat.cli import commands
 from gprochat.cli.commands import gprochat
 from gprochat.cli.loops import TRANSPORTS
 from gprochat_core import Service
@@ -14,7 +15,9 @@ from .running import (
     on_terminal,
 )
 
-COMMANDS = [(), *((name,) for name in gprochat.commands)]
+NAMES = gprochat.list_commands(click.Context(gprochat))
+
+COMMANDS = [(), *((name,) for name in NAMES)]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "".join(command) or "gprochat")
@@ -28,12 +31,12 @@ def test_every_help_shows_an_example(command: tuple[str, ...], option: str) -> N
 def test_the_help_lists_the_commands_with_a_whole_sentence_each() -> None:
     names = {"chat", "check", "completion", "curl", "history", "serve", "sign"}
     names |= {"login", "logout"}
-    assert set(gprochat.commands) == names
+    assert set(NAMES) == names
     assert "..." not in invoke("--help").stdout.partition("Commands:")[2]
 
 
 def test_the_version_is_the_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "version", lambda name: f"of-{name}")
+    monkeypatch.setattr(metadata, "version", lambda name: f"of-{name}")
     assert invoke("--version").stdout == "gprochat of-gprochat\n"
 
 
@@ -41,7 +44,7 @@ def test_a_checkout_that_is_not_installed_has_no_version(monkeypatch: pytest.Mon
     def version(name: str) -> str:
         raise PackageNotFoundError
 
-    monkeypatch.setattr(commands, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     assert invoke("--version").stdout == "gprochat, not installed\n"
 
 

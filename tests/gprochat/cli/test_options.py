@@ -60,7 +60,10 @@ def test_no_proxy_is_used_if_none_is_asked_for(service: Service) -> None:
 
 
 def test_no_option_takes_a_secret_as_its_value() -> None:
-    for command in gprochat.commands.values():
+    context = click.Context(gprochat)
+    for name in gprochat.list_commands(context):
+        command = gprochat.get_command(context, name)
+        assert command is not None
         for option in command.params:
             if {"--password", "--secret-key"} & {*option.opts}:
                 assert isinstance(option, click.Option)
