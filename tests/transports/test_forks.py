@@ -1,4 +1,4 @@
-"""A child process lets go of its parent's connections; see `httpx/test_blocking.py` for real ones."""
+"""A child process lets go of what its parent made; `httpx/test_blocking.py` forks for real."""
 
 import gc
 from weakref import WeakSet
