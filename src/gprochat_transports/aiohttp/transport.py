@@ -84,7 +84,8 @@ class AiohttpTransport:
             headers += self._proxy_headers.items()
         return await session.request(
             request.method,
-            request.url,
+            # Else yarl would write what is percent-encoded in another way than the user did.
+            URL(request.url, encoded=True),
             headers=headers,
             data=body,
             allow_redirects=False,

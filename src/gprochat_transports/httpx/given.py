@@ -42,9 +42,9 @@ class GivenTransport:
             elif begun is Phase.AWAITING_HEAD:
                 scope.deadline = deadline(limits.reply(monotonic()))
 
-        built = call.build(self._client, request, trace)
         try:
             with call.reporting(), anyio.fail_after(None) as scope:
+                built = call.build(self._client, request, trace)
                 response = await self._client.send(built, stream=True, follow_redirects=False)
         finally:
             if call.connected is not None:
@@ -91,9 +91,9 @@ class BlockingGivenTransport:
 
     async def send(self, request: Request, limits: SendLimits) -> "BlockingGivenResponse":
         call = Call(self._causes, limits)
-        built = call.build(self._client, request, call.note)
         try:
             with call.reporting():
+                built = call.build(self._client, request, call.note)
                 response = self._client.send(built, stream=True, follow_redirects=False)
         finally:
             if call.connected is not None:
