@@ -1,7 +1,7 @@
 """The seam between HTTP and a network: connect, receive, send, wait."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from ssl import SSLContext
 from typing import Final, Protocol, TypeAlias
 
@@ -66,7 +66,7 @@ class Network(Protocol):
         """Connect over TCP, through a SOCKS5 proxy if there is one."""
         ...
 
-    def time_limit(self, seconds: float | None) -> AbstractContextManager[object]:
+    def time_limit(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
         """Return a context whose block may take so many seconds; None for no limit."""
         ...
 

@@ -69,7 +69,7 @@ class Http11Transport:
 
         self._pool.watch(self._network.watchdog)
         try:
-            with self._network.time_limit(timeout):
+            async with self._network.time_limit(timeout):
                 return await self._pool.acquire(connect)
         except self._exceptions as error:
             raise TransportError.wrap(error, self._causes, phase) from error

@@ -5,8 +5,8 @@ is left until the calling thread's deadline.
 """
 
 import socket
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from math import inf
 from ssl import SSLContext
 from threading import Event as ThreadingEvent
@@ -78,8 +78,8 @@ class BlockingNetwork:
             connected = Proxy.from_url(socks_proxy).connect(host, port, timeout=timeout)
         return BlockingStream(connected, self.watchdog)
 
-    @contextmanager
-    def time_limit(self, seconds: float | None) -> Generator[None, None, None]:
+    @asynccontextmanager
+    async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
         self.watchdog.limit(None, seconds)
         yield
 

@@ -1,6 +1,7 @@
 """Connections of the adapter's own on asyncio and trio: anyio's streams, which httpx uses too."""
 
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from math import inf
 from selectors import EVENT_READ, DefaultSelector
 from socket import socket
@@ -54,8 +55,10 @@ class AnyioNetwork:
         proxy = Proxy.from_url(socks_proxy)
         return AnyioStream(await proxy.connect(host, port, timeout=inf))
 
-    def time_limit(self, seconds: float | None) -> AbstractContextManager[object]:
-        return anyio.fail_after(seconds)
+    @asynccontextmanager
+    async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
+        with anyio.fail_after(seconds):
+            yield
 
 
 class AnyioStream:

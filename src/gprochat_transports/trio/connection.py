@@ -6,7 +6,8 @@ waiting for the answer comes next here. So the stream here waits first, and then
 """
 
 import socket
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from math import inf
 from ssl import SSLContext
 from typing import Final
@@ -52,8 +53,10 @@ class TrioNetwork:
         tcp = TcpStream(connected)
         return TrioStream(tcp, tcp)
 
-    def time_limit(self, seconds: float | None) -> AbstractContextManager[object]:
-        return trio.fail_after(inf if seconds is None else seconds)
+    @asynccontextmanager
+    async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
+        with trio.fail_after(inf if seconds is None else seconds):
+            yield
 
 
 class TcpStream(trio.abc.Stream):
