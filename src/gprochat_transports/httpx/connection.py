@@ -1,4 +1,4 @@
-"""Connections of the adapter's own on asyncio and trio: anyio's streams, which httpx uses too."""
+"""Connections on asyncio and trio over the streams of anyio, which httpx uses too."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -15,19 +15,16 @@ from anyio.streams.tls import TLSStream
 
 from gprochat_core import Cause
 
-from ..http11.network import READ_SIZE, Causes
+from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes
 from ..watchdog import Watchdog, make_watchdog
 
 __all__ = ["AnyioNetwork", "is_readable"]
 
 CAUSES: Final[Causes] = {
-    TimeoutError: Cause.TIMED_OUT,
+    **SOCKET_CAUSES,
     anyio.EndOfStream: Cause.LOST,
     anyio.BrokenResourceError: Cause.LOST,
     anyio.ClosedResourceError: Cause.LOST,
-    OSError: Cause.LOST,
-    # A host name that IDNA cannot express.
-    UnicodeError: Cause.LOST,
 }
 
 
@@ -89,7 +86,7 @@ class AnyioStream:
 
 
 def is_readable(sock: socket) -> bool:
-    """Tell whether a socket has something to read, or its end."""
+    """Tell whether a socket has bytes to read, or its peer has closed."""
     with DefaultSelector() as selector:
         selector.register(sock, EVENT_READ)
         return bool(selector.select(0))
