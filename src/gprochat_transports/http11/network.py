@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from ssl import SSLContext
+from ssl import SSLContext, SSLError, SSLObject, SSLWantReadError
 from typing import Final, Protocol, TypeAlias
 
 from gprochat_core import Cause
@@ -10,7 +10,15 @@ from gprochat_core import Cause
 from ..pool import Event
 from ..watchdog import Watchdog
 
-__all__ = ["READ_SIZE", "SOCKET_CAUSES", "WRITE_SIZE", "Causes", "Network", "Stream"]
+__all__ = [
+    "READ_SIZE",
+    "SOCKET_CAUSES",
+    "WRITE_SIZE",
+    "Causes",
+    "Network",
+    "Stream",
+    "has_unread",
+]
 
 READ_SIZE: Final = 120 * 1024
 """Bytes to read at once: the most for which the allocator does not call mmap (glibc's threshold is
@@ -113,3 +121,17 @@ class Network(Protocol):
     async def sleep(self, seconds: float, /) -> None:
         """Pause for so many seconds."""
         ...
+
+
+def has_unread(tls: SSLObject) -> bool:
+    """Tell whether TLS records that left the socket hold something unread: bytes, or the end.
+
+    `SSLObject.pending` does not count a record that has not been decrypted.
+    """
+    try:
+        tls.read(1)
+    except SSLWantReadError:
+        return False
+    except SSLError:
+        pass
+    return True

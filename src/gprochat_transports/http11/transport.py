@@ -10,6 +10,7 @@ import h11
 from gprochat_core import Cause, Limits, Phase, Request, SendLimits, TransportError
 
 from ..environment import basic_authorization, split_proxy
+from ..forks import forget_in_child
 from ..options import Settings
 from ..pool import Pool
 from .connection import Connection
@@ -28,13 +29,13 @@ class Http11Transport:
     """
 
     def __init__(self, network: Network, settings: Settings, proxy: str | None) -> None:
-        limits = settings.limits or Limits()
+        self._limits = settings.limits or Limits()
         self._network = network
         self._causes: Causes = {**network.causes, h11.RemoteProtocolError: Cause.MALFORMED}
         self._exceptions = tuple(self._causes)
-        self._max_head_bytes = limits.max_head_bytes
         self._ssl_context = settings.ssl_context
-        self._pool: Pool[Connection] = Pool(limits, network.make_event)
+        self.forget()
+        forget_in_child(self)
         self._socks_proxy = proxy if proxy and proxy.startswith("socks5:") else None
         self._http_proxy = proxy if proxy and not self._socks_proxy else None
 
@@ -58,6 +59,10 @@ class Http11Transport:
             await self._pool.aclose()
         finally:
             await self._network.watchdog.aclose()
+
+    def forget(self) -> None:
+        """Begin with no connections; those of before belong to the parent process."""
+        self._pool: Pool[Connection] = Pool(self._limits, self._network.make_event)
 
     async def _acquire(self, url: str, timeout: float | None) -> Connection:
         phase = Phase.WAITING
@@ -92,7 +97,8 @@ class Http11Transport:
                 raise
             # python-socks raises other exceptions on each event loop.
             raise ConnectionError(f"proxy: {error}") from error
-        connection = Connection(stream, network.watchdog, self._causes, self._max_head_bytes)
+        max_head = self._limits.max_head_bytes
+        connection = Connection(stream, network.watchdog, self._causes, max_head)
         try:
             if self._http_proxy:
                 headers = basic_authorization(user, password)

@@ -14,6 +14,7 @@ from threading import Lock, local
 from time import monotonic, sleep
 from typing import ParamSpec, TypeVar
 
+from ..forks import forget_in_child
 from ..http11.network import READ_SIZE, SOCKET_CAUSES
 from ..pool import Pool
 from ..watchdog import Wait, Watchdog
@@ -107,6 +108,12 @@ class BlockingStream:
         self._deadline = deadline
         self._in_use = Lock()
         self._closed = False
+        forget_in_child(self)
+
+    def forget(self) -> None:
+        """Close this process's copy of the socket; the parent process still uses its own."""
+        self._closed = True
+        self._socket.close()
 
     async def receive(self) -> bytes:
         return self._do(self._socket.recv, READ_SIZE)

@@ -11,11 +11,11 @@ from typing import Final
 import anyio
 import anyio.abc
 import anyio.lowlevel
-from anyio.streams.tls import TLSStream
+from anyio.streams.tls import TLSAttribute, TLSStream
 
 from gprochat_core import Cause
 
-from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes
+from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, has_unread
 from ..watchdog import Watchdog, make_watchdog
 
 __all__ = ["AnyioNetwork", "is_readable"]
@@ -78,7 +78,10 @@ class AnyioStream:
         return AnyioStream(tls)
 
     def is_readable(self) -> bool:
-        return is_readable(self._stream.extra(anyio.abc.SocketAttribute.raw_socket))
+        if is_readable(self._stream.extra(anyio.abc.SocketAttribute.raw_socket)):
+            return True
+        tls = self._stream.extra(TLSAttribute.ssl_object, None)
+        return tls is not None and has_unread(tls)
 
     async def aclose(self) -> None:
         with anyio.CancelScope(shield=True):

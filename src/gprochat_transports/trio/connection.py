@@ -17,7 +17,7 @@ import trio
 
 from gprochat_core import Cause
 
-from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes
+from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, has_unread
 from ..watchdog import TrioWatchdog
 
 __all__ = ["TrioNetwork"]
@@ -50,7 +50,7 @@ class TrioNetwork:
             # `time_limit` limits the time; python-socks would take 60 seconds for None.
             connected = await Proxy.from_url(socks_proxy).connect(host, port, timeout=inf)
         tcp = TcpStream(connected)
-        return TrioStream(tcp, tcp)
+        return TrioStream(tcp)
 
     @asynccontextmanager
     async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
@@ -102,11 +102,11 @@ class TcpStream(trio.abc.Stream):
 class TrioStream:
     """The `Stream` on trio: TCP, or TLS over it."""
 
-    def __init__(self, tcp: TcpStream, carrier: trio.abc.Stream) -> None:
+    def __init__(self, tcp: TcpStream, tls: "trio.SSLStream[TcpStream] | None" = None) -> None:
         self._tcp = tcp
-        self._carrier = carrier
-        self.send = carrier.send_all
-        self.is_readable = tcp.is_readable
+        self._tls = tls
+        self._carrier = tls or tcp
+        self.send = self._carrier.send_all
 
     async def receive(self) -> bytes:
         return bytes(await self._carrier.receive_some(READ_SIZE))
@@ -115,6 +115,12 @@ class TrioStream:
         tls = trio.SSLStream(self._tcp, context, server_hostname=host, https_compatible=True)
         await tls.do_handshake()
         return TrioStream(self._tcp, tls)
+
+    def is_readable(self) -> bool:
+        if self._tcp.is_readable():
+            return True
+        # trio names the object that decrypts only by way of its methods.
+        return self._tls is not None and has_unread(self._tls.pending.__self__)
 
     async def aclose(self) -> None:
         self._tcp.close()

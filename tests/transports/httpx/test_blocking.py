@@ -1,5 +1,6 @@
 """Connections without an event loop, between threads."""
 
+import json
 import os
 import socket
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from gprochat_core import (
     Service,
     Timeouts,
     TransportError,
+    TruncatedReply,
 )
 from gprochat_transports.http11.transport import Http11Transport
 from gprochat_transports.httpx import SyncClient
@@ -29,6 +31,7 @@ from gprochat_transports.pool import Pool
 from gprochat_transports.sync import run
 from tests.faults.certificates import CERTIFICATES, client_context
 from tests.peers.scripted import (
+    Connection,
     Script,
     ScriptedPeer,
     deaf_port,
@@ -38,7 +41,7 @@ from tests.peers.scripted import (
     until_client_closes,
     wait_for,
 )
-from tests.peers.wire import chunk, chunked, head
+from tests.peers.wire import LAST_CHUNK, chunk, chunked, head
 from tests.transports.http11.fake import REQUEST
 from tests.transports.test_pool import FakeConnection
 
@@ -370,3 +373,84 @@ def test_a_time_limit_that_ran_out_while_waiting_is_reported_with_its_phase() ->
             run(transport.send(request, SendLimits(SHORT, SLACK)))
         assert (caught.value.cause, caught.value.phase) == (Cause.TIMED_OUT, Phase.WAITING)
         run(transport.aclose())
+
+
+def echo(connection: Connection) -> None:
+    """Reply with the prompt."""
+    connection.receive()
+    messages = json.loads(connection.requests[-1].body)["messages"]
+    connection.send(chunked(messages[-1]["parts"][0]["text"]))
+
+
+def fork(in_child: Callable[[], object]) -> int:
+    """Run a function in a child process, which then exits with 0 if the function returned true."""
+    child = os.fork()
+    if child:
+        return child
+    passed = False
+    try:
+        passed = bool(in_child())
+    finally:
+        os._exit(not passed)
+
+
+def exit_status(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+# From 3.12 on, Python warns of a fork while the peer's threads run.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+class TestAFork:
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_each_process_gets_its_own_answers_over_connections_of_its_own(
+        self, scheme: str
+    ) -> None:
+        tls = scheme == "https"
+        server = CERTIFICATES["good"]() if tls else None
+        with ScriptedPeer([repeat(echo)], ssl_context=server) as peer:
+            service = Service(peer.url, secret_key="key")
+            context = client_context() if tls else None
+            client = SyncClient(service, proxy=None, ssl_context=context)
+
+            def call(process: str) -> bool:
+                prompts = [f"{process} {number}" for number in range(30)]
+                return [client.complete(prompt) for prompt in prompts] == prompts
+
+            def call_and_close() -> bool:
+                called = call("child")
+                client.close()
+                return called
+
+            assert call("parent")
+            child = fork(call_and_close)
+            assert call("parent")
+            assert exit_status(child) == 0
+            assert call("parent")
+            client.close()
+        assert len(peer.connections) == 2
+
+    def test_a_child_cannot_read_and_does_not_disturb_the_parents_reply(self) -> None:
+        child_is_done = Event()
+        begin = head(200, "transfer-encoding: chunked") + chunk("a")
+        script: Script = [
+            receive,
+            send(begin),
+            wait_for(child_is_done),
+            send(chunk("b") + LAST_CHUNK),
+        ]
+        with ScriptedPeer(script) as peer:
+            client = SyncClient(Service(peer.url, secret_key="key"), proxy=None)
+            with client, client.stream("Hello") as reply:
+                assert next(reply) == "a"
+
+                def read() -> bool:
+                    with pytest.raises(TruncatedReply):
+                        next(reply)
+                    reply.close()
+                    client.close()
+                    return True
+
+                assert exit_status(fork(read)) == 0
+                child_is_done.set()
+                assert list(reply) == ["b"]
