@@ -20,12 +20,12 @@ __all__ = ["Http11Response", "Http11Transport"]
 
 
 class Http11Transport:
-    """A `Transport` over the connections of a pool.
+    """A `Transport` over the connections of a pool; each call raises `TransportError` alone.
 
     Args:
-        network: the event loop's.
-        settings: the client's limits and TLS.
-        proxy: the URL of a proxy, as `find_proxy` gives it; None for none.
+        network: connects, on the event loop that the client runs on.
+        settings: the client's; its `limits` and `ssl_context` are used.
+        proxy: the URL of an HTTP or SOCKS5 proxy, as `find_proxy` returns it; None for no proxy.
     """
 
     def __init__(self, network: Network, settings: Settings, proxy: str | None) -> None:
@@ -74,7 +74,7 @@ class Http11Transport:
 
         self._pool.watch(self._network.watchdog)
         try:
-            with self._network.time_limit(timeout):
+            async with self._network.time_limit(timeout):
                 return await self._pool.acquire(connect)
         except self._exceptions as error:
             raise TransportError.wrap(error, self._causes, phase) from error
@@ -95,7 +95,7 @@ class Http11Transport:
         except Exception as error:
             if self._socks_proxy is None:
                 raise
-            # What python-socks raises differs from loop to loop.
+            # python-socks raises other exceptions on each event loop.
             raise ConnectionError(f"proxy: {error}") from error
         max_head = self._limits.max_head_bytes
         connection = Connection(stream, network.watchdog, self._causes, max_head)
@@ -119,11 +119,7 @@ class Http11Response:
     """A `Response` on a connection of the pool."""
 
     def __init__(
-        self,
-        connection: Connection,
-        pool: Pool[Connection],
-        head: h11.Response,
-        sent_at: float,
+        self, connection: Connection, pool: Pool[Connection], head: h11.Response, sent_at: float
     ) -> None:
         self._connection = connection
         self._pool = pool

@@ -95,20 +95,20 @@ def test_closing_from_another_thread_ends_a_read_at_once(tls: bool, limit: float
     begun, failures = Event(), list[BaseException]()
 
     def read() -> None:
-        with network.time_limit(limit):
-            begun.set()
-            with pytest.raises(ConnectionError, match="closed here") as caught:
-                run(stream.receive())
+        network.watchdog.limit(None, limit)
+        begun.set()
+        with pytest.raises(ConnectionError, match="closed here") as caught:
+            run(stream.receive())
         failures.append(caught.value)
 
     with ScriptedPeer(
         [until_client_closes], ssl_context=CERTIFICATES["good"]() if tls else None
     ) as peer:
         network = BlockingNetwork()
-        with network.time_limit(SLACK):
-            stream = run(network.connect("127.0.0.1", peer.port, None))
-            if tls:
-                stream = run(stream.start_tls(client_context(), "127.0.0.1"))
+        network.watchdog.limit(None, SLACK)
+        stream = run(network.connect("127.0.0.1", peer.port, None))
+        if tls:
+            stream = run(stream.start_tls(client_context(), "127.0.0.1"))
         thread = start(read)
         begun.wait()
         # Time for the read itself to begin; without, the test passes all the same.
@@ -177,12 +177,12 @@ def test_each_operation_gets_what_is_left_of_the_threads_time() -> None:
     stream = BlockingStream(ours, network.watchdog)
     with theirs:
         begun = monotonic()
-        with network.time_limit(SHORT):
-            theirs.send(b"a")
-            assert run(stream.receive()) == b"a"
-            for _ in range(2):
-                with pytest.raises(TimeoutError):
-                    run(stream.receive())
+        network.watchdog.limit(None, SHORT)
+        theirs.send(b"a")
+        assert run(stream.receive()) == b"a"
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                run(stream.receive())
         assert SHORT * 0.9 <= monotonic() - begun < SHORT + SLACK
     run(stream.aclose())
 
@@ -190,9 +190,9 @@ def test_each_operation_gets_what_is_left_of_the_threads_time() -> None:
 def test_a_time_limit_is_the_threads_own() -> None:
     network = BlockingNetwork()
     left: list[float | None] = []
-    with network.time_limit(SHORT):
-        join(start(lambda: left.append(network.watchdog.left())))
-        left.append(network.watchdog.left())
+    network.watchdog.limit(None, SHORT)
+    join(start(lambda: left.append(network.watchdog.left())))
+    left.append(network.watchdog.left())
     assert left[0] is None
     assert left[1] is not None
 
@@ -216,11 +216,11 @@ def test_idle_connections_do_not_change_a_calls_time_limit() -> None:
     pool: Pool[FakeConnection] = Pool(Limits(keep_alive=100), network.make_event)
     pool.watch(network.watchdog)
     idle = run(pool.acquire(connect))
-    with network.time_limit(SHORT):
-        run(pool.release(idle, reusable=True))
-        # The pool looks at its idle connection, which is of no use, and connects.
-        idle.silent = False
-        run(pool.acquire(connect))
+    network.watchdog.limit(None, SHORT)
+    run(pool.release(idle, reusable=True))
+    # The pool looks at its idle connection, which is of no use, and connects.
+    idle.silent = False
+    run(pool.acquire(connect))
     assert left[1] is not None
     assert left[1] <= SHORT
 

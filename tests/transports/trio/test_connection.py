@@ -167,7 +167,7 @@ def test_an_event_wakes_the_task_that_waits() -> None:
 
 def test_without_a_time_limit_a_block_takes_as_long_as_it_takes() -> None:
     async def main() -> None:
-        with TrioNetwork().time_limit(None):
+        async with TrioNetwork().time_limit(None):
             assert trio.current_effective_deadline() == float("inf")
 
     trio.run(main)
