@@ -1,4 +1,4 @@
-"""A child process lets go of what its parent made; `httpx/test_blocking.py` forks for real."""
+"""A child process lets go of its parent's connections. Real ones: `httpx/test_blocking.py`."""
 
 import gc
 from weakref import WeakSet
