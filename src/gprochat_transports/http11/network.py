@@ -30,7 +30,7 @@ class Stream(Protocol):
         """Wait for bytes, `READ_SIZE` at most; b"" when the peer has closed."""
         ...
 
-    async def send(self, data: bytes, /) -> None:
+    async def send(self, data: bytes | memoryview, /) -> None:
         """Send all the bytes."""
         ...
 
