@@ -363,10 +363,12 @@ class Client:
         self._closed = True
         # The stack closes all of them even if closing one fails or is cancelled.
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._transport.aclose)
             # A copy, because another thread may enter a reply meanwhile.
             for reply in tuple(self._replies):
                 stack.push_async_callback(reply.aclose)
+            # Runs first: else the slot of a reply that ends here would go to a waiting call, which
+            # would still send its request.
+            stack.push_async_callback(self._transport.aclose)
 
     def check_open(self) -> None:
         """Raise UsageError if the client has been closed."""

@@ -2,9 +2,10 @@
 
 import threading
 
+import anyio
 import pytest
 
-from gprochat_core import GPROChatError, IncompleteReply, UsageError
+from gprochat_core import ConnectError, GPROChatError, IncompleteReply, Limits, UsageError
 from tests.contract.conftest import Happens, MakeClient
 from tests.peers.scripted import (
     Script,
@@ -129,6 +130,27 @@ async def test_closing_the_client_ends_a_reply_that_streams(
             with pytest.raises((IncompleteReply, UsageError)):
                 _ = [text async for text in reply]
             assert reply.text.startswith(begin)
+
+
+@pytest.mark.not_on("given-httpx@asyncio", "the client that was passed limits its connections")
+@pytest.mark.not_on("httpx2@asyncio", "a client that is passed is not closed")
+@pytest.mark.not_on("httpx@blocking", "threads wait there; tests/transports/httpx has this test")
+async def test_a_call_that_waits_for_a_connection_sends_nothing_once_the_client_is_closed(
+    make_client: MakeClient,
+) -> None:
+    async def wait() -> None:
+        with pytest.raises((ConnectError, UsageError)):
+            await client.complete("Hello")
+
+    with ScriptedPeer(ENDLESS) as peer:
+        client = make_client(peer.url, limits=Limits(max_connections=1))
+        async with client, client.stream("Hello") as reply, anyio.create_task_group() as tasks:
+            await anext(reply)
+            for _ in range(3):
+                tasks.start_soon(wait)
+            await anyio.sleep(0.05)
+            await client.aclose()
+    assert len(peer.requests) == 1
 
 
 async def test_a_client_closed_twice_is_closed(make_client: MakeClient) -> None:
