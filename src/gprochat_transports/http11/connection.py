@@ -48,11 +48,8 @@ class Connection:
         watchdog.waits.add(self)
 
     async def open_tunnel(self, authority: str, proxy: str) -> None:
-        """Have the HTTP proxy connect to a host and port (RFC 9110, 9.3.6).
-
-        Args:
-            authority: the host and port.
-            proxy: the proxy's URL, with the credentials that it asks for.
+        """Have the HTTP proxy, whose URL has its credentials, connect to a host and port
+        (RFC 9110, 9.3.6).
 
         Raises:
             ConnectionError: the proxy refused.
@@ -60,9 +57,13 @@ class Connection:
         await self._stream.send(
             self._encode("CONNECT", authority, [("host", authority), *basic_authorization(proxy)])
         )
-        refusal = refusal_of(await self._receive_head())
-        if refusal:
-            raise ConnectionError(refusal)
+        head = await self._receive_head()
+        if not 200 <= head.status_code <= 299:
+            reason = bytes(head.reason).decode("latin-1")
+            refusal = ConnectionError(f"the proxy answered {head.status_code} {reason}")
+            # The headers may echo the password, and a traceback may show variables.
+            del head
+            raise refusal
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=self._max_head)
 
     async def start_tls(self, context: SSLContext, host: str) -> None:
@@ -75,8 +76,12 @@ class Connection:
         Raises:
             TransportError: something failed.
         """
-        # A traceback may be shown with its local variables, and a memoryview shows no bytes.
-        data = memoryview(self._encode_request(request))
+        parts = urlsplit(request.url)
+        target = parts.path if self.forward_headers is None else request.url
+        headers = [("host", parts.netloc), *request.headers, *(self.forward_headers or ())]
+        # A traceback may show variables; a memoryview shows no bytes.
+        data = memoryview(self._encode(request.method, target, headers, request.body))
+        del headers
         self.phase = Phase.SENDING
         try:
             for start in range(0, len(data), WRITE_SIZE):
@@ -145,12 +150,6 @@ class Connection:
             return TransportError(Cause.LOST, self.phase, reused=self.reused, detail=str(error))
         return TransportError.wrap(error, self._causes, self.phase, reused=self.reused)
 
-    def _encode_request(self, request: Request) -> bytes:
-        parts = urlsplit(request.url)
-        target = parts.path if self.forward_headers is None else request.url
-        headers = [("host", parts.netloc), *request.headers, *(self.forward_headers or ())]
-        return self._encode(request.method, target, headers, request.body)
-
     def _encode(self, method: str, target: str, headers: Headers, body: bytes = b"") -> bytes:
         length = [("content-length", str(len(body)))] if body else []
         http = self._http
@@ -176,12 +175,4 @@ class Connection:
             if not data and http.their_state is h11.SEND_RESPONSE:
                 raise ConnectionError("closed without an answer")
             http.receive_data(data)
-            # A traceback may be shown with its local variables, and these may echo a secret.
-            del data
-
-
-def refusal_of(head: h11.Response) -> str:
-    """Return why a proxy opens no tunnel, "" if it opens one."""
-    if 200 <= head.status_code <= 299:
-        return ""
-    return f"the proxy answered {head.status_code} {bytes(head.reason).decode('latin-1')}"
+            del data  # It may echo a secret, and a traceback may show variables.
