@@ -217,16 +217,18 @@ class Reply:
             while exchange.state is REPLY:
                 try:
                     try:
-                        data = await response.read(exchange.read_limit(monotonic()))
+                        # Not kept in a variable, which a traceback may show: it may echo a secret.
+                        text = exchange.receive(
+                            await response.read(exchange.read_limit(monotonic()))
+                        )
                     except TransportError as error:
                         raise exchange.fail(error, monotonic()) from error.__cause__
-                    text = exchange.receive(data)
                 except GPROChatError as error:
                     logger.debug("reply ended: %s", type(error).__name__)
                     # Only a reply that failed before its first word gets another attempt.
                     pause = self._pause_after(error)
                 else:
-                    if not data:
+                    if exchange.state is not REPLY:
                         logger.debug("reply complete")
                         await self._release()
                     if text:
@@ -331,6 +333,9 @@ class Client:
         limits: Limits | None = None,
         secrets: Iterable[str] = (),
     ) -> None:
+        self.redactor = Redactor([service.secret_key or "", service.password or "", *secrets])
+        # A traceback may be shown with its local variables.
+        del secrets
         _ = service.signer
         if service.exposes_password:
             warnings.warn(
@@ -339,7 +344,6 @@ class Client:
                 stacklevel=3,
             )
         self.service = service
-        self.redactor = Redactor([service.secret_key or "", service.password or "", *secrets])
         self.clock = Clock()
         self._transport = transport
         self._timeouts = timeouts or Timeouts()

@@ -1,6 +1,6 @@
 """The arguments that the clients of all adapters take, written once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import TypedDict
 
@@ -45,7 +45,7 @@ class Settings:
     timeouts: Timeouts | None = None
     retry: RetryPolicy | None = None
     limits: Limits | None = None
-    proxy: Proxy = FROM_ENVIRONMENT
+    proxy: Proxy = field(default=FROM_ENVIRONMENT, repr=False)
     ssl_context: SSLContext | None = None
 
     def numbers(self) -> Numbers:

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from gprochat_core import GPROCHAT, ConfigurationError, Service
 from gprochat_transports import FROM_ENVIRONMENT, service_from_environment
-from gprochat_transports.environment import find_proxy, proxy_secrets, split_proxy
+from gprochat_transports.environment import (
+    basic_authorization,
+    credentials_of,
+    find_proxy,
+    proxy_secrets,
+    without_credentials,
+)
 from tests.core.leaks import told_by
 
 SERVICE = "https://chat.example"
@@ -280,8 +286,20 @@ def test_a_proxy_whose_library_is_missing_is_refused_with_what_to_install() -> N
 class TestAProxysUserAndPassword:
     def test_they_are_split_from_the_url_and_decoded(self) -> None:
         url = "http://us%40er:w%3Ard@proxy.example:3128"
-        assert split_proxy(url) == ("http://proxy.example:3128", "us@er", "w:rd")
-        assert split_proxy("socks5://[::1]:1080") == ("socks5://[::1]:1080", "", "")
+        assert without_credentials(url) == "http://proxy.example:3128"
+        assert credentials_of(url) == ("us@er", "w:rd")
+        assert without_credentials("socks5://[::1]:1080") == "socks5://[::1]:1080"
+        assert credentials_of("socks5://[::1]:1080") == ("", "")
+
+    def test_the_repr_of_a_proxys_url_shows_neither(self) -> None:
+        found = find_proxy(SERVICE, "http://us%40er:w%3Ard@proxy.example:3128")
+        assert repr(found) == "<proxy http://proxy.example:3128>"
+
+    def test_they_are_sent_in_a_header(self) -> None:
+        assert basic_authorization("http://user:word@proxy.example:3128") == [
+            ("Proxy-Authorization", "Basic dXNlcjp3b3Jk")
+        ]
+        assert basic_authorization("http://proxy.example:3128") == []
 
     def test_the_password_and_the_header_that_carries_it_are_secrets(self) -> None:
         assert proxy_secrets("http://user:word@proxy.example:3128") == ["word", "dXNlcjp3b3Jk"]

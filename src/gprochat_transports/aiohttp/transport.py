@@ -11,7 +11,7 @@ from yarl import URL
 
 from gprochat_core import Cause, Limits, Request, SendLimits, TransportError
 
-from ..environment import basic_authorization, split_proxy
+from ..environment import basic_authorization, without_credentials
 from ..options import Settings
 from ..watchdog import AsyncioWatchdog
 from .connection import CAUSES, EXCEPTIONS, make_connector
@@ -41,9 +41,8 @@ class AiohttpTransport:
         self._proxy_headers: dict[str, str] = {}
         if proxy and not self._socks_proxy:
             # aiohttp quotes the proxy's URL in its exceptions, so the password is not part of it.
-            url, user, password = split_proxy(proxy)
-            self._http_proxy = URL(url)
-            self._proxy_headers = dict(basic_authorization(user, password))
+            self._http_proxy = URL(without_credentials(proxy))
+            self._proxy_headers = dict(basic_authorization(proxy))
 
     async def send(self, request: Request, limits: SendLimits) -> AiohttpResponse:
         session = self._session or self._open_session()
@@ -78,15 +77,13 @@ class AiohttpTransport:
         body: RequestBody,
         connect: float | None,
     ) -> aiohttp.ClientResponse:
-        headers = [*request.headers]
-        if request.url.startswith("http:"):
-            # The proxy reads this request itself; with TLS it reads only the CONNECT request.
-            headers += self._proxy_headers.items()
+        # With plain http the proxy reads this request itself; with TLS only the CONNECT request.
+        forwarded = request.url.startswith("http:")
         return await session.request(
             request.method,
             # Else yarl would write what is percent-encoded in another way than the user did.
             URL(request.url, encoded=True),
-            headers=headers,
+            headers=[*request.headers, *(self._proxy_headers.items() if forwarded else ())],
             data=body,
             allow_redirects=False,
             raise_for_status=False,

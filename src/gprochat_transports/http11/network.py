@@ -51,7 +51,7 @@ class Stream(Protocol):
         has closed."""
         ...
 
-    async def send(self, data: bytes, /) -> None:
+    async def send(self, data: bytes | memoryview, /) -> None:
         """Send all the bytes, waiting for a peer that reads slowly."""
         ...
 

@@ -9,7 +9,7 @@ import h11
 
 from gprochat_core import Cause, Limits, Phase, Request, SendLimits, TransportError
 
-from ..environment import basic_authorization, split_proxy
+from ..environment import basic_authorization, without_credentials
 from ..forks import forget_in_child
 from ..options import Settings
 from ..pool import Pool
@@ -84,8 +84,7 @@ class Http11Transport:
         target = urlsplit(url)
         tls = target.scheme == "https"
         host, port = target.hostname or "", target.port or (443 if tls else 80)
-        proxy, user, password = split_proxy(self._http_proxy or "")
-        peer = urlsplit(proxy)
+        peer = urlsplit(without_credentials(self._http_proxy or ""))
         try:
             stream = await network.connect(
                 peer.hostname or host, peer.port or port, self._socks_proxy
@@ -101,12 +100,11 @@ class Http11Transport:
         connection = Connection(stream, network.watchdog, self._causes, max_head)
         try:
             if self._http_proxy:
-                headers = basic_authorization(user, password)
                 if tls:
                     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-                    await connection.open_tunnel(authority, headers)
+                    await connection.open_tunnel(authority, self._http_proxy)
                 else:
-                    connection.forward_headers = headers
+                    connection.forward_headers = basic_authorization(self._http_proxy)
             if tls:
                 await connection.start_tls(self._ssl_context or system_context(), host)
         except BaseException:

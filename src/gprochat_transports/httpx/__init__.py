@@ -50,6 +50,8 @@ class Client(AnyClient):
         **options: Unpack[ClientOptions],
     ) -> None:
         settings = Settings(**options)
+        # A traceback may be shown with its local variables, and here is the proxy's password.
+        del options
         if client is None:
             proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
             transport: Transport = Http11Transport(AnyioNetwork(), settings, proxy)
@@ -77,6 +79,8 @@ class SyncClient(AnySyncClient):
         **options: Unpack[ClientOptions],
     ) -> None:
         settings = Settings(**options)
+        # A traceback may be shown with its local variables, and here is the proxy's password.
+        del options
         if client is None:
             proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
             transport: Transport = Http11Transport(BlockingNetwork(), settings, proxy)

@@ -118,7 +118,7 @@ class BlockingStream:
     async def receive(self) -> bytes:
         return self._do(self._socket.recv, READ_SIZE)
 
-    async def send(self, data: bytes, /) -> None:
+    async def send(self, data: bytes | memoryview, /) -> None:
         self._do(self._socket.sendall, data)
 
     async def start_tls(self, context: SSLContext, host: str) -> "BlockingStream":

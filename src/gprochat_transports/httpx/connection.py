@@ -63,13 +63,15 @@ class AnyioStream:
 
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self._stream = stream
-        self.send = stream.send
 
     async def receive(self) -> bytes:
         try:
             return await self._stream.receive(READ_SIZE)
         except anyio.EndOfStream:
             return b""
+
+    async def send(self, data: bytes | memoryview, /) -> None:
+        await self._stream.send(bytes(data))
 
     async def start_tls(self, context: SSLContext, host: str) -> "AnyioStream":
         tls = await TLSStream.wrap(

@@ -88,11 +88,11 @@ class FakeStream:
             raise piece
         return piece if isinstance(piece, bytes) else piece()
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         meanwhile = next(self._sending, None)
         if meanwhile is not None:
             meanwhile()
-        self.sent.append(data)
+        self.sent.append(bytes(data))
 
     async def start_tls(self, context: SSLContext, host: str) -> "FakeStream":
         self.tls.append((context, host))
