@@ -2,7 +2,7 @@
 # Another interpreter than the first one found: make PYTHON=/path/to/python demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick quick-tests test test-all lint soak faults fuzz mutants docs bench bench-quick constraints clean
+.PHONY: help demo quick quick-tests test tests-here test-all tests-everywhere lint soak faults fuzz mutants docs bench bench-quick constraints clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -45,11 +45,17 @@ test: .venv/dev.stamp
 	@$(venv) -m pytest $(TESTS)
 else
 test: .venv/dev.stamp
-	@$(venv) noxfile.py --tags here
+	@$(MAKE) --no-print-directory -j 2 lint tests-here
 endif
 
+tests-here: .venv/dev.stamp
+	@$(venv) noxfile.py --tags here
+
 test-all: .venv/dev.stamp
-	@$(venv) noxfile.py
+	@$(MAKE) --no-print-directory -j 2 lint tests-everywhere
+
+tests-everywhere: .venv/dev.stamp
+	@$(venv) noxfile.py --tags tests
 
 lint: .venv/dev.stamp
 	@$(venv) -m nox --tags lint
