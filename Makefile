@@ -16,7 +16,7 @@ install := $(pip) install --constraint constraints.txt
 help:
 	@echo 'make demo         a signed, streamed chat over each transport, against the embedded service'
 	@echo 'make quick        lint, types, and the tests of core and transports; a minute'
-	@echo 'make test         lint, types, all tests, and their coverage; five minutes'
+	@echo 'make test         lint, types, all tests, and their coverage; four minutes'
 	@echo '                  some tests: make test TESTS="tests/core/test_reply.py -k marker"'
 	@echo 'make test-all     the same, then the tests on the other Pythons of 3.11, 3.12, 3.13 found here'
 	@echo 'make lint         lint and types only'
