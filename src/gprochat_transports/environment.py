@@ -6,6 +6,7 @@ An argument that a caller passes always overrides the environment.
 import os
 from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
 from importlib.util import find_spec
@@ -87,7 +88,7 @@ def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> s
 
     The environment's proxy is `HTTPS_PROXY` or `HTTP_PROXY` by the scheme of the service's URL,
     else `ALL_PROXY`; the names may be in upper or lower case. A host that `NO_PROXY` names has no
-    proxy.
+    proxy, nor has an address in a network that it names, such as `10.0.0.0/8`.
 
     Args:
         url: the service's URL.
@@ -109,6 +110,8 @@ def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> s
         unbracketed = parts.netloc.replace("[", "").replace("]", "")
         if not proxy or proxy_bypass(parts.netloc) or proxy_bypass(unbracketed):
             return None
+        if is_in_networks(parts.hostname or "", proxies.get("no", "")):
+            return None
         if "://" not in proxy:
             proxy = f"http://{proxy}"
     if proxy is None:
@@ -120,6 +123,20 @@ def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> s
             f"this kind of proxy needs the library {module}: pip install 'gprochat[socks]'"
         )
     return proxy
+
+
+def is_in_networks(host: str, no_proxy: str) -> bool:
+    """Tell whether a host is an address in one of the networks that `NO_PROXY` names."""
+    if "/" not in no_proxy:
+        return False
+    from ipaddress import ip_address, ip_network
+
+    for name in no_proxy.split(","):
+        # Most names, and most hosts, are neither addresses nor networks.
+        with suppress(ValueError):
+            if ip_address(host) in ip_network(name.strip(), strict=False):
+                return True
+    return False
 
 
 def read_proxy_url(proxy: str) -> str:
@@ -144,6 +161,11 @@ def read_proxy_url(proxy: str) -> str:
         raise refuse("has no host")
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise refuse("has text after the port; percent-encode special characters in a password")
+    credentials = [unquote(parts.username or ""), unquote(parts.password or "")]
+    # RFC 1929 asks for both and has a byte for each length; python-socks writes ASCII only.
+    usable = all(each.isascii() and 1 <= len(each) <= 255 for each in credentials)
+    if scheme == "socks5" and any(credentials) and not usable:
+        raise refuse("needs a user and a password of 1 to 255 ASCII characters, for SOCKS5")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     user, at, _ = parts.netloc.rpartition("@")
     return f"{scheme}://{user}{at}{host}:{port or DEFAULT_PORTS[scheme]}"

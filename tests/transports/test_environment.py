@@ -180,6 +180,16 @@ class TestTheProxyOfTheEnvironment:
             ("::1", "https://[::1]:8000", True),
             ("[::1]", "https://[::1]:8000", True),
             ("::1", "https://[::2]:8000", False),
+            ("10.0.0.0/8", "https://10.1.2.3:8000", True),
+            ("10.0.0.0/8", "https://11.1.2.3", False),
+            ("10.1.2.3/8", "https://10.3.2.1", True),
+            ("chat.example, 10.0.0.0/8 ,192.168.0.0/16", "https://192.168.7.7", True),
+            ("10.0.0.0/8", "https://chat.example", False),
+            ("fd00::/8", "https://[fd12::1]:8000", True),
+            ("fd00::/8", "https://[fe80::1]", False),
+            ("10.0.0.0/8", "https://[::1]", False),
+            ("::/0", "https://10.1.2.3", False),
+            ("10.0.0.0/99,10.0.0.0/", "https://10.1.2.3", False),
         ],
     )
     def test_no_proxy_names_hosts_without(
@@ -210,6 +220,8 @@ class TestAProxysURL:
             ("http://user:pass@proxy.example:1", "http://user:pass@proxy.example:1"),
             ("http://u%40x:p%3A@proxy.example:1", "http://u%40x:p%3A@proxy.example:1"),
             ("socks5h://user:p@ss@proxy.example", "socks5://user:p@ss@proxy.example:1080"),
+            ("http://us%C3%A9r@proxy.example:1", "http://us%C3%A9r@proxy.example:1"),
+            ("http://:word@proxy.example:1", "http://:word@proxy.example:1"),
         ],
     )
     def test_it_is_made_whole(self, given: str, found: str) -> None:
@@ -234,6 +246,12 @@ class TestAProxysURL:
             ("http://user:12#sesame@proxy.example", "after the port"),
             ("http://user:12/sesame@proxy.example", "after the port"),
             ("http://user:12?sesame@proxy.example", "after the port"),
+            ("socks5://user@proxy.example", "a user and a password"),
+            ("socks5://user:@proxy.example", "a user and a password"),
+            ("socks5h://:sesame@proxy.example", "a user and a password"),
+            ("socks5://user:sesamé@proxy.example", "ASCII"),
+            ("socks5://us%C3%A9r:sesame@proxy.example", "ASCII"),
+            (f"socks5://{'u' * 256}:sesame@proxy.example", "255"),
         ],
     )
     def test_what_cannot_be_used_is_refused_without_its_password(self, url: str, why: str) -> None:

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: h11 says what to send and what arrived means, a stream carries it."""
+"""One HTTP/1.1 connection: h11 writes requests and reads responses, a stream carries the bytes."""
 
 from collections.abc import Iterable
 from math import inf
@@ -23,8 +23,8 @@ class Connection:
     """A connection of the pool, and the facts of the call that it serves.
 
     Attributes:
-        forward_headers: what to tell the proxy that forwards each request; None where the peer is
-            the service itself, or a tunnel to it.
+        forward_headers: the headers for an HTTP proxy that forwards each request; None for a
+            connection to the service itself, or for a tunnel to the service.
         phase: how far the call is.
         reused: whether an earlier call was answered on this connection.
         timed_out: whether the watchdog closed it.
@@ -47,7 +47,11 @@ class Connection:
         watchdog.waits.add(self)
 
     async def open_tunnel(self, authority: str, headers: Headers) -> None:
-        """Have the proxy at the other end connect to a host and port (RFC 9110, 9.3.6)."""
+        """Have the HTTP proxy connect to a host and port (RFC 9110, 9.3.6).
+
+        Raises:
+            ConnectionError: the proxy refused.
+        """
         await self._stream.send(self._encode("CONNECT", authority, [("host", authority), *headers]))
         head = await self._receive_head()
         if not 200 <= head.status_code <= 299:

@@ -1,7 +1,7 @@
 """A network without sockets: what arrives is a list, and what is sent is written down."""
 
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
 from ssl import SSLContext
 from typing import Final, TypeAlias
 
@@ -151,8 +151,8 @@ class FakeNetwork:
             raise stream
         return stream if isinstance(stream, FakeStream) else stream()
 
-    @contextmanager
-    def time_limit(self, seconds: float | None) -> Generator[None, None, None]:
+    @asynccontextmanager
+    async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
         self.time_limits.append(seconds)
         yield
 
