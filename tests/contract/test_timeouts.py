@@ -86,7 +86,7 @@ async def test_a_reply_that_stands_still(
     make_client: MakeClient, happens: Happens, begin: bytes
 ) -> None:
     script = [receive, send(begin), until_client_closes]
-    error = await times_out(make_client, happens, script, Timeouts(first_byte=SHORT, idle=SHORT))
+    error = await times_out(make_client, happens, script, Timeouts(first_byte=8, idle=SHORT))
     assert (error.limit, error.text) == ("idle", "Привет")
 
 
@@ -142,7 +142,8 @@ async def test_all_attempts_count_towards_the_total(make_client: MakeClient) -> 
             with pytest.raises((ReplyTimeout, ServiceFailed)) as caught:
                 await client.complete("Hello")
             assert monotonic() - begun < SHORT + SLACK
-    assert isinstance(caught.value, ServiceFailed) or caught.value.limit == "total"
+    if isinstance(caught.value, ReplyTimeout):
+        assert caught.value.limit == "total"
 
 
 async def test_a_service_that_stops_reading(make_client: MakeClient) -> None:
