@@ -33,7 +33,7 @@ RUN: Final = frozenset({"echo", "gprochat", "pytest", "python"})
 COMMANDS: Final = {
     "gprochat": ["-c", "from gprochat.cli import main; main()"],
     # -P: the command pytest does not look for modules in the current folder.
-    "pytest": ["-P", "-m", "pytest", "-p", "no:cacheprovider"],
+    "pytest": ["-P", "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"],
     "python": [],
 }
 """What stands for them, with the arguments that this interpreter takes for it."""
