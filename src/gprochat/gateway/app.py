@@ -56,8 +56,16 @@ SMALL_FRAME: Final = 32 * 1024
 LEFT: Final = 499
 """The status in the log of a request whose caller left before the response began."""
 
+HEALTH: Final = "health"
+"""The name of the only route that needs no key."""
+
 JSON: Final = {"content-type": "application/json"}
-EVENTS: Final = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+EVENTS: Final = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    # nginx holds pieces back unless it is told not to.
+    "x-accel-buffering": "no",
+}
 EXPOSED: Final = "retry-after, x-gprochat-ignored, x-request-id, x-should-retry"
 
 ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+")
@@ -81,6 +89,7 @@ class Record:
         code: the code of the error, if there was one.
         received: how many bytes the request's body has.
         first: when the reply began; None if it did not.
+        streaming: whether the response has begun, so that there can be no other.
     """
 
     ident: str
@@ -91,6 +100,7 @@ class Record:
     code: object = "-"
     received: int = 0
     first: float | None = None
+    streaming: bool = False
 
 
 RECORD: Final = web.RequestKey("gprochat_gateway_record", Record)
@@ -228,7 +238,7 @@ class Gateway:
         application.router.add_get("/v1/models", self.models)
         # A model's name may have a slash.
         application.router.add_get("/v1/models/{id:.+}", self.model)
-        application.router.add_get("/health", self.health)
+        application.router.add_get("/health", self.health, name=HEALTH)
         application.cleanup_ctx.append(self._opened)
         application.on_response_prepare.append(self._complete_headers)
         return application
@@ -285,7 +295,7 @@ class Gateway:
                 record.origin = origin
                 if request.method == "OPTIONS":
                     return preflight(request)
-            if request.path != "/health" or request.method != "GET":
+            if request.match_info.route.name != HEALTH:
                 self._check_key(request)
             if request.headers.get("content-encoding", "identity").lower() != "identity":
                 raise Refusal(415, "Compressed requests are not accepted.")
@@ -304,6 +314,8 @@ class Gateway:
             *_, place = extract_tb(error.__traceback__)
             file = Path(place.filename).name
             logger.error("failed: %s at %s:%s", type(error).__name__, file, place.lineno)
+            if record.streaming and request.transport is not None:
+                request.transport.abort()
             return failed(request, INTERNAL)
 
     def _has_key(self, request: web.Request) -> bool:
@@ -410,6 +422,7 @@ class Generation:
             response.headers.update(ignored_header(self._asked))
             begin = self._frames.begin() + self._frame(call.first)
             self._record.first = monotonic()
+            self._record.streaming = True
             await response.prepare(self._request)
             await self._write(response, begin)
             if not self._stopped:
@@ -511,6 +524,11 @@ def log(request: web.Request, response: web.StreamResponse | None, record: Recor
     resource = request.match_info.route.resource
     # The path itself may hold anything.
     path = "-" if resource is None else resource.canonical
+    sent = 0
+    if isinstance(response, web.Response):
+        sent = len(response.body) if isinstance(response.body, bytes) else 0
+    elif response is not None:
+        sent = response.body_length
     now = monotonic()
     first = "-" if record.first is None else f"{(record.first - record.started) * 1000:.0f}"
     logger.info(
@@ -523,7 +541,7 @@ def log(request: web.Request, response: web.StreamResponse | None, record: Recor
         record.model,
         record.code,
         record.received,
-        0 if response is None or not response.prepared else response.body_length,
+        sent,
         first,
         (now - record.started) * 1000,
     )
