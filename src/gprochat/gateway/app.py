@@ -88,6 +88,7 @@ class Record:
         mode: "streamed" or "whole".
         code: the code of the error, if there was one.
         received: how many bytes the request's body has.
+        sent: how many bytes the response's body has, before it is divided into chunks.
         first: when the reply began; None if it did not.
         streaming: whether the response has begun, so that there can be no other.
     """
@@ -99,6 +100,7 @@ class Record:
     mode: str = "-"
     code: object = "-"
     received: int = 0
+    sent: int = 0
     first: float | None = None
     streaming: bool = False
 
@@ -371,7 +373,7 @@ class Gateway:
             if not response.prepared:
                 return failed(request, failure)
             record.code = failure.code
-            await send(request, response.write(generation.last_words(failure, error)))
+            await generation.fail(response, failure, error)
         await send(request, response.write_eof())
         return response
 
@@ -415,7 +417,7 @@ class Generation:
         """Stream the reply, up to the events after the last piece.
 
         Raises:
-            GPROChatError: the reply failed; if `response` is prepared, send `last_words`.
+            GPROChatError: the reply failed; if `response` is prepared, call `fail`.
             ConnectionError: the caller has gone.
         """
         async with self._call as call:
@@ -456,10 +458,15 @@ class Generation:
             partial = "".join([*self._texts, self._cut(error.text[self._seen :]), self._held()])
         return failure_of(error, attempts=self._call.attempts, partial_text=partial)
 
-    def last_words(self, failure: Failure, error: Exception) -> bytes:
-        """Return the last events of a stream that failed, with the text that was held back."""
+    async def fail(self, response: web.StreamResponse, failure: Failure, error: Exception) -> None:
+        """Send the last events of a stream that failed, with the text that was held back.
+
+        Raises:
+            ConnectionError: the caller has gone.
+        """
         rest = error.text[self._seen :] if isinstance(error, IncompleteReply) else ""
-        return self._frame(rest) + self._held_frame() + self._frames.fail(failure.error)
+        frames = self._frame(rest) + self._held_frame() + self._frames.fail(failure.error)
+        await self._write(response, frames)
 
     @property
     def _stopped(self) -> bool:
@@ -484,6 +491,7 @@ class Generation:
         transport = self._request.transport
         if transport is None:
             raise ConnectionError("the caller has gone")
+        self._record.sent += len(data)
         if len(data) <= SMALL_FRAME and not transport.get_write_buffer_size():
             # This never waits, so it needs no time limit.
             await response.write(data)
@@ -524,11 +532,8 @@ def log(request: web.Request, response: web.StreamResponse | None, record: Recor
     resource = request.match_info.route.resource
     # The path itself may hold anything.
     path = "-" if resource is None else resource.canonical
-    sent = 0
-    if isinstance(response, web.Response):
-        sent = len(response.body) if isinstance(response.body, bytes) else 0
-    elif response is not None:
-        sent = response.body_length
+    if isinstance(response, web.Response) and isinstance(response.body, bytes):
+        record.sent += len(response.body)
     now = monotonic()
     first = "-" if record.first is None else f"{(record.first - record.started) * 1000:.0f}"
     logger.info(
@@ -541,7 +546,7 @@ def log(request: web.Request, response: web.StreamResponse | None, record: Recor
         record.model,
         record.code,
         record.received,
-        sent,
+        record.sent,
         first,
         (now - record.started) * 1000,
     )

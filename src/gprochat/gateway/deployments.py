@@ -309,7 +309,7 @@ class Upstreams:
         order = sorted(self._of_model[model], key=lambda each: (each.resting(now), each.live))
         return Call(order, messages)
 
-    def health(self) -> dict[str, object]:
+    def health(self) -> dict[str, dict[str, object]]:
         """Return the state of each deployment, by its name."""
         now = monotonic()
         return {each.name: each.state(now) for group in self._of_model.values() for each in group}
