@@ -205,7 +205,7 @@ class TestMessages:
         ],
     )
     def test_other_inputs_are_refused_by_name(
-        self, fields: dict[str, object], param: str, code: str
+        self, fields: dict[str, Any], param: str, code: str
     ) -> None:
         assert refusal("responses", **fields) == (param, code)
 
@@ -239,10 +239,11 @@ class TestUnsupported:
     def test_what_the_service_cannot_do_is_refused_by_name(
         self, api: API, name: str, value: object
     ) -> None:
-        assert refusal(api, **{name: value}) == (name, "unsupported_parameter")
+        fields: dict[str, Any] = {name: value}
+        assert refusal(api, **fields) == (name, "unsupported_parameter")
 
     def test_a_format_other_than_text_is_refused(self) -> None:
-        fields = {"text": {"format": {"type": "json_schema"}}}
+        fields: dict[str, Any] = {"text": {"format": {"type": "json_schema"}}}
         assert refusal("responses", **fields) == ("text.format", "unsupported_parameter")
 
     @pytest.mark.parametrize("api", APIS)
@@ -283,10 +284,12 @@ class TestIgnored:
 
     @pytest.mark.parametrize("name", ["", "a b", "a\r\nb", "a,b", "é", "x" * 65])
     def test_a_name_that_cannot_be_in_a_header_is_refused(self, name: str) -> None:
-        assert refusal(**{name: 1}) == (None, "unknown_parameter")
+        fields: dict[str, Any] = {name: 1}
+        assert refusal(**fields) == (None, "unknown_parameter")
 
     def test_more_names_than_a_header_can_hold_are_refused(self) -> None:
-        _, code = refusal(**{f"setting_{number}": 1 for number in range(65)})
+        fields: dict[str, Any] = {f"setting_{number}": 1 for number in range(65)}
+        _, code = refusal(**fields)
         assert code == "unknown_parameter"
 
 
@@ -316,6 +319,6 @@ class TestOptions:
         ],
     )
     def test_a_wrong_value_is_refused_by_name(
-        self, fields: dict[str, object], param: str, code: str
+        self, fields: dict[str, Any], param: str, code: str
     ) -> None:
         assert refusal(**fields) == (param, code)
