@@ -10,6 +10,7 @@ import pytest
 from gprochat.gateway.requests import API
 from gprochat.server import serve
 from gprochat_core import Message, RetryPolicy, Service
+from tests.gprochat.server.serving import Watched, in_time
 from tests.peers.scripted import Script, ScriptedPeer, close, receive, reset, send
 from tests.peers.wire import chunked
 
@@ -60,8 +61,10 @@ async def never_ending(messages: tuple[Message, ...]) -> AsyncIterator[str]:
         await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("api", APIS)
-async def test_a_caller_who_leaves_at_any_byte_of_the_response_ends_the_reply(api: API) -> None:
+@pytest.mark.parametrize(("api", "step"), [("chat", 1), ("responses", 7)])
+async def test_a_caller_who_leaves_at_any_byte_of_the_response_ends_the_reply(
+    api: API, step: int
+) -> None:
     request = written(api)
 
     async def ask(port: int, size: int) -> None:
@@ -76,8 +79,9 @@ async def test_a_caller_who_leaves_at_any_byte_of_the_response_ends_the_reply(ap
     ):
         port = int(caller.url.rpartition(":")[2])
         # The head and the events of the first piece.
-        for first in range(0, 800, 50):
-            await asyncio.gather(*(ask(port, size) for size in range(first, first + 50)))
+        for first in range(0, 800, 50 * step):
+            sizes = range(first, min(first + 50 * step, 800), step)
+            await asyncio.gather(*(ask(port, size) for size in sizes))
         await until_idle(caller)
         reply = await caller.ask(stream=True, stop=" 3")
     assert reply.text == "x" * 400 + " 0 1 2"
@@ -166,3 +170,14 @@ async def test_of_five_hundred_streams_those_that_fail_harm_no_other() -> None:
     assert {reply.text for reply in complete} == {text}
     assert all(text.startswith(reply.text) and reply.text for reply in broken)
     assert {reply.error["code"] for reply in broken} == {"reply_truncated"}
+
+
+async def test_a_caller_who_reads_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gprochat.server.requests.SEND_TIMEOUT", 0.1)
+    watched = Watched("x" * 10_000_000)
+    async with serve(watched) as server, calling(model_of(server.service)) as caller:
+        port = int(caller.url.rpartition(":")[2])
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
+        writer.write(written("chat"))
+        await in_time(watched.closed.wait())
+        writer.transport.abort()
