@@ -279,13 +279,14 @@ class Gateway:
         """Give a request an id, answer it whatever happens, and log it."""
         record = Record(secrets.token_hex(12), monotonic())
         request[RECORD] = record
-        response: web.StreamResponse | None = None
         with self._requests.answering(request):
             try:
                 response = await self._answer(request, handler)
-            finally:
-                log(request, response, record)
-        return response
+            except BaseException:
+                log(request, None, record)
+                raise
+            log(request, response, record)
+            return response
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         record = request[RECORD]
