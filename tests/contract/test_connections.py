@@ -1,10 +1,13 @@
 """Connections are reused, and released on every way out of a reply; the client goes on working."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import pytest
 
-from gprochat_core import GPROChatError, IncompleteReply, UsageError
+from gprochat_core import ConnectError, GPROChatError, Limits, UsageError
+from tests.contract.adapters import LOOPS
 from tests.contract.conftest import Happens, MakeClient
 from tests.peers.scripted import (
     Script,
@@ -126,9 +129,51 @@ async def test_closing_the_client_ends_a_reply_that_streams(
             begin = await anext(reply)
             await client.aclose()
             assert await happens(peer.connections[0].client_closed)
-            with pytest.raises((IncompleteReply, UsageError)):
-                _ = [text async for text in reply]
+            with pytest.raises(UsageError, match="this client has been closed"):
+                await anext(reply)
             assert reply.text.startswith(begin)
+
+
+@pytest.mark.not_on("httpx@blocking", "a blocking client has no event loop")
+@pytest.mark.parametrize("elsewhere", ["asyncio", "trio"])
+async def test_a_client_is_used_and_closed_on_one_event_loop(
+    make_client: MakeClient, elsewhere: str
+) -> None:
+    with ScriptedPeer(OK) as peer:
+        async with make_client(peer.url) as client:
+            assert await client.complete("Hello") == "fine"
+
+            async def use_elsewhere() -> None:
+                with pytest.raises(UsageError, match="another event loop"):
+                    await client.complete("Hello")
+                with pytest.raises(UsageError, match="another event loop"):
+                    await client.aclose()
+
+            with ThreadPoolExecutor() as threads:
+                threads.submit(LOOPS[elsewhere].run, use_elsewhere).result()
+            assert await client.complete("Hello") == "fine"
+    assert len(peer.connections) == 1
+
+
+@pytest.mark.not_on("given-httpx@asyncio", "the client that was passed limits its connections")
+@pytest.mark.not_on("httpx2@asyncio", "a client that is passed is not closed")
+@pytest.mark.not_on("httpx@blocking", "threads wait there; tests/transports/httpx has this test")
+async def test_a_call_that_waits_for_a_connection_sends_nothing_once_the_client_is_closed(
+    make_client: MakeClient,
+) -> None:
+    async def wait() -> None:
+        with pytest.raises((ConnectError, UsageError)):
+            await client.complete("Hello")
+
+    with ScriptedPeer(ENDLESS) as peer:
+        client = make_client(peer.url, limits=Limits(max_connections=1))
+        async with client, client.stream("Hello") as reply, anyio.create_task_group() as tasks:
+            await anext(reply)
+            for _ in range(3):
+                tasks.start_soon(wait)
+            await anyio.sleep(0.05)
+            await client.aclose()
+    assert len(peer.requests) == 1
 
 
 async def test_a_client_closed_twice_is_closed(make_client: MakeClient) -> None:
