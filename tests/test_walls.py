@@ -82,6 +82,7 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
     # The command itself says what to install where nothing is.
     "gprochat.cli.*": [["gprochat[cli]"]],
     "gprochat.demo": [["gprochat[server]"]],
+    "gprochat.gateway*": [["gprochat[gateway]"]],
     "gprochat.provider": [["gprochat[aiohttp]"]],
     # pytest loads it wherever the project is installed, with whichever extra.
     "gprochat.pytest_plugin": [["pytest"]],
