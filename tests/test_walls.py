@@ -82,6 +82,8 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
     # The command itself says what to install where nothing is.
     "gprochat.cli.*": [["gprochat[cli]"]],
     "gprochat.demo": [["gprochat[server]"]],
+    # llm is not installed here; tests/clients/ has it in an environment of its own.
+    "gprochat.llm_plugin": [],
     "gprochat.provider": [["gprochat[aiohttp]"]],
     # pytest loads it wherever the project is installed, with whichever extra.
     "gprochat.pytest_plugin": [["pytest"]],
