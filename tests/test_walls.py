@@ -82,6 +82,7 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
     # The command itself says what to install where nothing is.
     "gprochat.cli.*": [["gprochat[cli]"]],
     "gprochat.demo": [["gprochat[server]"]],
+    "gprochat.gateway*": [["gprochat[gateway]"]],
     # llm is not installed here; tests/clients/ has it in an environment of its own.
     "gprochat.llm_plugin": [],
     "gprochat.provider": [["gprochat[aiohttp]"]],

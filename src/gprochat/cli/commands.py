@@ -18,6 +18,7 @@ from .chat import Chat
 from .check import check
 from .conversation import converse
 from .failures import CLOSED_PIPE, INTERRUPTED, Failed
+from .gateway import gateway
 from .history import check_writable, load, locked
 from .loops import choose
 from .options import (
@@ -179,5 +180,5 @@ def local_service(encoding: Encoding) -> Generator[Service, None, None]:
         yield replace(served.service, encoding=encoding)
 
 
-for command in (sign, serve, check, curl):
+for command in (sign, serve, gateway, check, curl):
     gprochat.add_command(command)
