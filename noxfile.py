@@ -53,18 +53,19 @@ def works(interpreter: str, version: str) -> bool:
     return run.stdout.strip() == version
 
 
-def install(session: nox.Session) -> None:
+def install(session: nox.Session, extra: str, group: str, constraints: str) -> None:
     """Install the project and what its tests need, unless this environment has them already."""
     digest = hashlib.sha256()
-    for name in ("constraints.txt", "pyproject.toml"):
+    for name in (constraints, "pyproject.toml"):
         digest.update(Path(name).read_bytes())
     stamp = Path(session.virtualenv.location) / "installed"
     if stamp.is_file() and stamp.read_text() == digest.hexdigest():
         return
-    constrained = ("-qq", "--constraint", "constraints.txt")
+    constrained = ("-qq", "--constraint", constraints)
     session.install(*constrained, "--upgrade", "pip")
     session.install(*constrained, "hatchling")
-    session.install(*constrained, "--no-build-isolation", "--editable", ".[all]", "--group", "test")
+    project = ("--no-build-isolation", "--editable", f".[{extra}]")
+    session.install(*constrained, *project, "--group", group)
     stamp.write_text(digest.hexdigest())
 
 
@@ -95,7 +96,7 @@ def tests_on(version: str) -> Callable[[nox.Session], None]:
     def tests(session: nox.Session) -> None:
         if session.python is False:
             session.skip(f"no Python {version} found")
-        install(session)
+        install(session, "all", "test", "constraints.txt")
         session.run("python", "-m", "pytest", *FEWER, *pytest_arguments(session, version))
 
     return tests
@@ -105,6 +106,16 @@ for version in SUPPORTED:
     if version != OWN:
         found = next((each for each in interpreters(version) if works(each, version)), False)
         nox.session(python=found, name=f"tests-{version}")(tests_on(version))
+
+
+@nox.session(python=sys.executable)
+def clients(session: nox.Session) -> None:
+    """The gateway and the plugin for llm, with the clients that people use."""
+    install(session, "gateway,httpx", "clients", "tests/clients/constraints.txt")
+    # What these clients leave open or use of others is not for these tests to judge.
+    lenient = ("-W", "ignore", "-p", "no:unraisableexception")
+    arguments = pytest_arguments(session, f"{OWN}, clients")
+    session.run("python", "-m", "pytest", *arguments, *lenient, "tests/clients")
 
 
 @nox.session(python=False, tags=["here"])
