@@ -56,8 +56,16 @@ SMALL_FRAME: Final = 32 * 1024
 LEFT: Final = 499
 """The status in the log of a request whose caller left before the response began."""
 
+HEALTH: Final = "health"
+"""The name of the only route that needs no key."""
+
 JSON: Final = {"content-type": "application/json"}
-EVENTS: Final = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+EVENTS: Final = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    # nginx holds pieces back unless it is told not to.
+    "x-accel-buffering": "no",
+}
 EXPOSED: Final = "retry-after, x-gprochat-ignored, x-request-id, x-should-retry"
 
 ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+")
@@ -80,7 +88,9 @@ class Record:
         mode: "streamed" or "whole".
         code: the code of the error, if there was one.
         received: how many bytes the request's body has.
+        sent: how many bytes the response's body has, before it is divided into chunks.
         first: when the reply began; None if it did not.
+        streaming: whether the response has begun, so that there can be no other.
     """
 
     ident: str
@@ -90,7 +100,9 @@ class Record:
     mode: str = "-"
     code: object = "-"
     received: int = 0
+    sent: int = 0
     first: float | None = None
+    streaming: bool = False
 
 
 RECORD: Final = web.RequestKey("gprochat_gateway_record", Record)
@@ -228,7 +240,7 @@ class Gateway:
         application.router.add_get("/v1/models", self.models)
         # A model's name may have a slash.
         application.router.add_get("/v1/models/{id:.+}", self.model)
-        application.router.add_get("/health", self.health)
+        application.router.add_get("/health", self.health, name=HEALTH)
         application.cleanup_ctx.append(self._opened)
         application.on_response_prepare.append(self._complete_headers)
         return application
@@ -285,7 +297,7 @@ class Gateway:
                 record.origin = origin
                 if request.method == "OPTIONS":
                     return preflight(request)
-            if request.path != "/health" or request.method != "GET":
+            if request.match_info.route.name != HEALTH:
                 self._check_key(request)
             if request.headers.get("content-encoding", "identity").lower() != "identity":
                 raise Refusal(415, "Compressed requests are not accepted.")
@@ -304,6 +316,8 @@ class Gateway:
             *_, place = extract_tb(error.__traceback__)
             file = Path(place.filename).name
             logger.error("failed: %s at %s:%s", type(error).__name__, file, place.lineno)
+            if record.streaming and request.transport is not None:
+                request.transport.abort()
             return failed(request, INTERNAL)
 
     def _has_key(self, request: web.Request) -> bool:
@@ -359,7 +373,7 @@ class Gateway:
             if not response.prepared:
                 return failed(request, failure)
             record.code = failure.code
-            await send(request, response.write(generation.last_words(failure, error)))
+            await generation.fail(response, failure, error)
         await send(request, response.write_eof())
         return response
 
@@ -403,13 +417,14 @@ class Generation:
         """Stream the reply, up to the events after the last piece.
 
         Raises:
-            GPROChatError: the reply failed; if `response` is prepared, send `last_words`.
+            GPROChatError: the reply failed; if `response` is prepared, call `fail`.
             ConnectionError: the caller has gone.
         """
         async with self._call as call:
             response.headers.update(ignored_header(self._asked))
             begin = self._frames.begin() + self._frame(call.first)
             self._record.first = monotonic()
+            self._record.streaming = True
             await response.prepare(self._request)
             await self._write(response, begin)
             if not self._stopped:
@@ -443,10 +458,15 @@ class Generation:
             partial = "".join([*self._texts, self._cut(error.text[self._seen :]), self._held()])
         return failure_of(error, attempts=self._call.attempts, partial_text=partial)
 
-    def last_words(self, failure: Failure, error: Exception) -> bytes:
-        """Return the last events of a stream that failed, with the text that was held back."""
+    async def fail(self, response: web.StreamResponse, failure: Failure, error: Exception) -> None:
+        """Send the last events of a stream that failed, with the text that was held back.
+
+        Raises:
+            ConnectionError: the caller has gone.
+        """
         rest = error.text[self._seen :] if isinstance(error, IncompleteReply) else ""
-        return self._frame(rest) + self._held_frame() + self._frames.fail(failure.error)
+        frames = self._frame(rest) + self._held_frame() + self._frames.fail(failure.error)
+        await self._write(response, frames)
 
     @property
     def _stopped(self) -> bool:
@@ -471,6 +491,7 @@ class Generation:
         transport = self._request.transport
         if transport is None:
             raise ConnectionError("the caller has gone")
+        self._record.sent += len(data)
         if len(data) <= SMALL_FRAME and not transport.get_write_buffer_size():
             # This never waits, so it needs no time limit.
             await response.write(data)
@@ -511,6 +532,8 @@ def log(request: web.Request, response: web.StreamResponse | None, record: Recor
     resource = request.match_info.route.resource
     # The path itself may hold anything.
     path = "-" if resource is None else resource.canonical
+    if isinstance(response, web.Response) and isinstance(response.body, bytes):
+        record.sent += len(response.body)
     now = monotonic()
     first = "-" if record.first is None else f"{(record.first - record.started) * 1000:.0f}"
     logger.info(
@@ -523,7 +546,7 @@ def log(request: web.Request, response: web.StreamResponse | None, record: Recor
         record.model,
         record.code,
         record.received,
-        0 if response is None or not response.prepared else response.body_length,
+        record.sent,
         first,
         (now - record.started) * 1000,
     )

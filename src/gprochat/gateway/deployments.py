@@ -50,6 +50,9 @@ FAILURES: Final = 3
 REST: Final = 30.0
 """For how many seconds it rests."""
 
+RETRY: Final = RetryPolicy(max_retry_after=10.0)
+"""By default a caller learns at once that a deployment asks for a longer wait."""
+
 SECRETS: Final = ("secret_key", "password")
 
 SETTINGS: Final = frozenset({"url", "encoding", "max_history"}).union(
@@ -238,7 +241,8 @@ class Upstreams:
 
     Args:
         models: the deployments of each model.
-        timeouts, retry, limits: of the clients. A deployment that never answers a model alone is
+        timeouts, retry, limits: of the clients; `retry` by default waits 10 seconds at most where
+            a deployment asks for a wait. A deployment that never answers a model alone is
             not asked again by its client after a failure: the next deployment is asked at once.
 
     Raises:
@@ -257,7 +261,7 @@ class Upstreams:
             raise ConfigurationError("a gateway needs models, and each model needs a deployment")
         self._models = models
         self._timeouts = timeouts
-        self._retry = retry or RetryPolicy()
+        self._retry = retry or RETRY
         self._limits = limits
         self._of_model: dict[str, list[Upstream]] = {}
         self._stack = AsyncExitStack()
@@ -305,7 +309,7 @@ class Upstreams:
         order = sorted(self._of_model[model], key=lambda each: (each.resting(now), each.live))
         return Call(order, messages)
 
-    def health(self) -> dict[str, object]:
+    def health(self) -> dict[str, dict[str, object]]:
         """Return the state of each deployment, by its name."""
         now = monotonic()
         return {each.name: each.state(now) for group in self._of_model.values() for each in group}
