@@ -2,7 +2,7 @@
 # Another interpreter than the first one found: make PYTHON=/path/to/python demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick quick-tests test test-all lint soak faults fuzz mutants docs bench bench-quick constraints clean
+.PHONY: help demo quick quick-tests test test-all test-lowest lint soak faults fuzz mutants docs bench bench-quick constraints clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -19,6 +19,7 @@ help:
 	@echo 'make test         lint, types, all tests, and their coverage; five minutes'
 	@echo '                  some tests: make test TESTS="tests/core/test_reply.py -k marker"'
 	@echo 'make test-all     the same, then the tests on the other Pythons of 3.11, 3.12, 3.13 found here'
+	@echo 'make test-lowest  the tests of all adapters with the lowest versions that the extras allow'
 	@echo 'make lint         lint and types only'
 	@echo 'make faults       the fault table over each transport; its outcome goes to docs/faults.md'
 	@echo 'make docs         the reference, from the docstrings, in build/docs'
@@ -50,6 +51,9 @@ endif
 
 test-all: .venv/dev.stamp
 	@$(venv) noxfile.py
+
+test-lowest: .venv/dev.stamp
+	@$(venv) -m nox --session lowest
 
 lint: .venv/dev.stamp
 	@$(venv) -m nox --tags lint

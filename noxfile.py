@@ -12,11 +12,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree
 
 import nox
+from packaging.requirements import Requirement
 
 SUPPORTED = ("3.11", "3.12", "3.13")
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -136,6 +139,33 @@ def other_tests(session: nox.Session) -> None:
     ignored = [f"--ignore={folder}" for folder in COVERING]
     arguments = pytest_arguments(session, f"{OWN}, all others")
     session.run(sys.executable, "-m", "pytest", *arguments, *ignored)
+
+
+def floors() -> set[str]:
+    """Return a line `name==version` for each lower bound of an extra in `pyproject.toml`."""
+    extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+    return {
+        f"{requirement.name}=={bound.version}"
+        for requirement in map(Requirement, chain.from_iterable(extras.values()))
+        for bound in requirement.specifier
+        if bound.operator == ">="
+    }
+
+
+@nox.session(default=False)
+def lowest(session: nox.Session) -> None:
+    """The tests of all adapters with the lowest versions that the extras allow."""
+    constraints = Path(session.create_tmp()) / "floors.txt"
+    constraints.write_text("\n".join(sorted(floors())))
+    pinned = ("-qq", "--constraint", "constraints.txt")
+    session.install(*pinned, "--upgrade", "pip")
+    session.install(*pinned, "hatchling")
+    # What the lowest versions need themselves is often older than the pinned version.
+    lowest = ("-qq", "--constraint", str(constraints))
+    session.install(*lowest, "--no-build-isolation", "--editable", ".[all]")
+    session.install(*pinned, "--group", "test")
+    arguments = pytest_arguments(session, f"{OWN}, lowest versions")
+    session.run("python", "-m", "pytest", *FEWER, *arguments, "tests/contract", "tests/transports")
 
 
 def main() -> int:

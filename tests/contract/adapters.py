@@ -25,7 +25,7 @@ from gprochat_core import Conversation, Limits, Service
 from gprochat_transports.environment import FROM_ENVIRONMENT, Proxy, find_proxy
 from gprochat_transports.sync import SyncClient, SyncReply
 
-__all__ = ["ADAPTERS", "Adapter", "Client", "Reply", "load"]
+__all__ = ["ADAPTERS", "LOOPS", "Adapter", "Client", "Reply", "load"]
 
 Body: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 

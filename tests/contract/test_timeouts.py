@@ -115,6 +115,16 @@ async def test_a_call_that_drags_on(make_client: MakeClient, happens: Happens) -
     assert error.text.strip("a") == ""
 
 
+async def test_the_total_ends_connecting_too(make_client: MakeClient) -> None:
+    with deaf_port() as port:
+        timeouts = Timeouts(connect=8, total=SHORT)
+        async with make_client(f"http://127.0.0.1:{port}", timeouts=timeouts) as client:
+            with pytest.raises(ReplyTimeout) as caught:
+                await client.complete("Hello")
+    assert caught.value.limit == "total"
+    assert "Errno" not in str(caught.value)
+
+
 async def test_all_attempts_count_towards_the_total(make_client: MakeClient) -> None:
     slow_503 = repeat(receive, pause(0.07), send(answer(503)))
     retry = RetryPolicy(max_attempts=100, base_delay=0)

@@ -7,12 +7,10 @@ The application keeps no state besides its connections, so any number of them ar
 """
 
 import asyncio
-import logging
 import os
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, time
 from traceback import extract_tb
@@ -23,7 +21,6 @@ from aiohttp import web
 from gprochat_core import (
     ConfigurationError,
     GPROChatError,
-    IncompleteReply,
     Limits,
     Refusal,
     RetryPolicy,
@@ -37,11 +34,12 @@ from ..server.lifecycle import REQUEST_TIMEOUT
 from ..server.listener import Strangers, default_max_connections
 from ..server.requests import Requests, send
 from ..server.tally import Tally
-from .deployments import Call, Models, Upstreams, models_from_environment
-from .failures import INTERNAL, Failure, failure_of, refused
-from .frames import Frames, encode, frames_for, model_object
+from .access_log import LEFT, RECORD, Record, log, logger
+from .deployments import Models, Upstreams, models_from_environment
+from .failures import INTERNAL, Failure, refused
+from .frames import encode, frames_for, model_object
+from .generation import Generation, ignored_header
 from .requests import API, Asked, Invalid, read_request
-from .stops import StopCutter
 
 __all__ = ["Gateway", "check_key", "make_app"]
 
@@ -49,12 +47,6 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 LARGE_BODY: Final = 64 * 1024
 """Bytes of a body from which on it is parsed in another thread."""
-
-SMALL_FRAME: Final = 32 * 1024
-"""Bytes that a connection takes at once if it has sent all before them."""
-
-LEFT: Final = 499
-"""The status in the log of a request whose caller left before the response began."""
 
 HEALTH: Final = "health"
 """The name of the only route that needs no key."""
@@ -71,41 +63,6 @@ EXPOSED: Final = "retry-after, x-gprochat-ignored, x-request-id, x-should-retry"
 ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+")
 
 KEY: Final = re.compile(r"[!-~]+")
-
-logger = logging.getLogger("gprochat.gateway")
-"""Logs one line for each request at INFO; never a text, a key, or a name that a caller chose."""
-
-
-@dataclass(slots=True)
-class Record:
-    """What the log says of a request.
-
-    Attributes:
-        ident: the request id.
-        started: when the request arrived, in seconds of `time.monotonic`.
-        origin: the request's `Origin`, if its pages may read the response; else "".
-        model: the model's name, once it is known to exist.
-        mode: "streamed" or "whole".
-        code: the code of the error, if there was one.
-        received: how many bytes the request's body has.
-        sent: how many bytes the response's body has, before it is divided into chunks.
-        first: when the reply began; None if it did not.
-        streaming: whether the response has begun, so that there can be no other.
-    """
-
-    ident: str
-    started: float
-    origin: str = ""
-    model: str = "-"
-    mode: str = "-"
-    code: object = "-"
-    received: int = 0
-    sent: int = 0
-    first: float | None = None
-    streaming: bool = False
-
-
-RECORD: Final = web.RequestKey("gprochat_gateway_record", Record)
 
 
 def make_app(
@@ -279,13 +236,14 @@ class Gateway:
         """Give a request an id, answer it whatever happens, and log it."""
         record = Record(secrets.token_hex(12), monotonic())
         request[RECORD] = record
-        response: web.StreamResponse | None = None
         with self._requests.answering(request):
             try:
                 response = await self._answer(request, handler)
-            finally:
-                log(request, response, record)
-        return response
+            except BaseException:
+                log(request, None, record)
+                raise
+            log(request, response, record)
+            return response
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         record = request[RECORD]
@@ -391,118 +349,6 @@ class Gateway:
         return asked
 
 
-class Generation:
-    """The reply to one request, with its text cut at the first stop sequence.
-
-    Args:
-        request, record: the request, and what the log says of it.
-        asked: what the request asks for.
-        call: not entered yet.
-        frames: the response.
-    """
-
-    def __init__(
-        self, request: web.Request, record: Record, asked: Asked, call: Call, frames: Frames
-    ) -> None:
-        self._request = request
-        self._record = record
-        self._asked = asked
-        self._call = call
-        self._frames = frames
-        self._cutter = StopCutter(asked.stop) if asked.stop else None
-        self._texts: list[str] = []
-        self._seen = 0
-
-    async def stream(self, response: web.StreamResponse) -> None:
-        """Stream the reply, up to the events after the last piece.
-
-        Raises:
-            GPROChatError: the reply failed; if `response` is prepared, call `fail`.
-            ConnectionError: the caller has gone.
-        """
-        async with self._call as call:
-            response.headers.update(ignored_header(self._asked))
-            begin = self._frames.begin() + self._frame(call.first)
-            self._record.first = monotonic()
-            self._record.streaming = True
-            await response.prepare(self._request)
-            await self._write(response, begin)
-            if not self._stopped:
-                async for piece in call.reply:
-                    if frame := self._frame(piece):
-                        await self._write(response, frame)
-                    if self._stopped:
-                        break
-        await self._write(response, self._held_frame() + self._frames.end())
-
-    async def whole(self) -> bytes:
-        """Wait for the reply and return the body of the response.
-
-        Raises:
-            GPROChatError: the reply failed.
-        """
-        async with self._call as call:
-            self._record.first = monotonic()
-            self._texts.append(self._cut(call.first))
-            if not self._stopped:
-                async for piece in call.reply:
-                    self._texts.append(self._cut(piece))
-                    if self._stopped:
-                        break
-        return self._frames.whole("".join(self._texts) + self._held())
-
-    def failure(self, error: GPROChatError) -> Failure:
-        """Return the answer to a reply that failed."""
-        partial = ""
-        if isinstance(error, IncompleteReply) and not self._asked.stream:
-            partial = "".join([*self._texts, self._cut(error.text[self._seen :]), self._held()])
-        return failure_of(error, attempts=self._call.attempts, partial_text=partial)
-
-    async def fail(self, response: web.StreamResponse, failure: Failure, error: Exception) -> None:
-        """Send the last events of a stream that failed, with the text that was held back.
-
-        Raises:
-            ConnectionError: the caller has gone.
-        """
-        rest = error.text[self._seen :] if isinstance(error, IncompleteReply) else ""
-        frames = self._frame(rest) + self._held_frame() + self._frames.fail(failure.error)
-        await self._write(response, frames)
-
-    @property
-    def _stopped(self) -> bool:
-        return self._cutter is not None and self._cutter.stopped
-
-    def _cut(self, piece: str) -> str:
-        self._seen += len(piece)
-        return piece if self._cutter is None else self._cutter.feed(piece)
-
-    def _held(self) -> str:
-        return "" if self._cutter is None else self._cutter.finish()
-
-    def _frame(self, piece: str) -> bytes:
-        text = self._cut(piece)
-        return self._frames.piece(text) if text else b""
-
-    def _held_frame(self) -> bytes:
-        text = self._held()
-        return self._frames.piece(text) if text else b""
-
-    async def _write(self, response: web.StreamResponse, data: bytes) -> None:
-        transport = self._request.transport
-        if transport is None:
-            raise ConnectionError("the caller has gone")
-        self._record.sent += len(data)
-        if len(data) <= SMALL_FRAME and not transport.get_write_buffer_size():
-            # This never waits, so it needs no time limit.
-            await response.write(data)
-        else:
-            await send(self._request, response.write(data))
-
-
-def ignored_header(asked: Asked) -> dict[str, str]:
-    return {"x-gprochat-ignored": ", ".join(asked.ignored)} if asked.ignored else {}
-
-
 def json_response(body: dict[str, object]) -> web.Response:
     return web.Response(body=encode(body).encode(), headers=JSON)
 
@@ -525,28 +371,4 @@ def preflight(request: web.Request) -> web.Response:
             "access-control-allow-headers": wanted,
             "access-control-max-age": "600",
         },
-    )
-
-
-def log(request: web.Request, response: web.StreamResponse | None, record: Record) -> None:
-    resource = request.match_info.route.resource
-    # The path itself may hold anything.
-    path = "-" if resource is None else resource.canonical
-    if isinstance(response, web.Response) and isinstance(response.body, bytes):
-        record.sent += len(response.body)
-    now = monotonic()
-    first = "-" if record.first is None else f"{(record.first - record.started) * 1000:.0f}"
-    logger.info(
-        "%s %s %s %d %s model=%s code=%s in=%d out=%d first_ms=%s ms=%.0f",
-        record.ident,
-        request.method if resource is not None else "-",
-        path,
-        LEFT if response is None else response.status,
-        record.mode,
-        record.model,
-        record.code,
-        record.received,
-        record.sent,
-        first,
-        (now - record.started) * 1000,
     )

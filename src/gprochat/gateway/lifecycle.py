@@ -1,6 +1,5 @@
 """A gateway listens until its block is left, and then lets the replies under way finish."""
 
-import logging
 import secrets
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
@@ -16,12 +15,11 @@ from ..server.lifecycle import REQUEST_TIMEOUT, listening, public_url
 from ..server.listener import Strangers, bind, default_max_connections
 from ..server.requests import Requests
 from ..server.tally import Tally
+from .access_log import logger
 from .app import Gateway, check_key, check_origins
 from .deployments import Models, models_from_environment
 
 __all__ = ["Running", "gateway"]
-
-logger = logging.getLogger("gprochat.gateway")
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,7 +191,8 @@ def refuse_unsupported(fields: Fields) -> None:
     for name, value in fields.items():
         if not any(is_same_value(value, each) for each in NEUTRAL.get(name, (value,))):
             raise unsupported(
-                name, "the service behind this gateway takes and returns one text, and keeps none"
+                name,
+                "the service behind this gateway takes text, returns one text and stores nothing",
             )
 
 

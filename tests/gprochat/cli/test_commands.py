@@ -26,7 +26,7 @@ def test_every_help_shows_an_example(command: tuple[str, ...], option: str) -> N
 
 
 def test_the_help_lists_the_commands_with_a_whole_sentence_each() -> None:
-    names = {"chat", "check", "curl", "serve", "sign"}
+    names = {"chat", "check", "curl", "gateway", "serve", "sign"}
     assert set(gprochat.commands) == names
     assert "..." not in invoke("--help").stdout.partition("Commands:")[2]
 

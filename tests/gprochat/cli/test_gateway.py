@@ -4,7 +4,7 @@ import asyncio
 import signal
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +24,7 @@ HEADERS = {"authorization": "Bearer the-gateways-key"}
 @contextmanager
 def running(
     *options: str, service: Service | None = None, variables: dict[str, str] | None = None
-) -> Iterator[tuple["subprocess.Popen[str]", str, str]]:
+) -> Generator[tuple["subprocess.Popen[str]", str, str], None, None]:
     """Run the command; give its process, and the base URL and the key that it prints."""
     with background("gateway", *options, service=service, variables=variables) as process:
         assert process.stdout is not None

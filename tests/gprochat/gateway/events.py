@@ -31,7 +31,7 @@ def deltas(events: list[tuple[str | None, Any]]) -> list[str]:
     """The pieces of text in the events of either API."""
     found: list[str] = []
     for name, data in events:
-        if name is None and data != "[DONE]" and "choices" in data:
+        if isinstance(data, dict) and "choices" in data:
             found += filter(None, [data["choices"][0]["delta"].get("content")])
         elif name == "response.output_text.delta":
             found.append(data["delta"])

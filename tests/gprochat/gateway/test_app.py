@@ -1,9 +1,6 @@
 """What a gateway answers, to whom, and what it logs."""
 
-import asyncio
 import json
-import logging
-import re
 
 import aiohttp
 import pytest
@@ -12,13 +9,12 @@ from aiohttp import web
 from gprochat.gateway import Models, make_app
 from gprochat.gateway.requests import API
 from gprochat.server import serve
-from gprochat_core import ConfigurationError, Message, RetryPolicy, Service, Timeouts
-from tests.gprochat.server.serving import Watched, answer_of, failing, in_time
-from tests.peers.scripted import ScriptedPeer, closed_port, pause, receive, reset, send
-from tests.peers.wire import answer, chunk, chunked, head
+from gprochat_core import ConfigurationError, RetryPolicy, Service, Timeouts
+from tests.gprochat.server.serving import Watched, answer_of
+from tests.peers.scripted import ScriptedPeer, closed_port, receive, send
+from tests.peers.wire import answer
 
 from .calling import KEY, PATHS, Caller, calling, model_of, models_of, request_of
-from .events import deltas, events_of
 
 pytestmark = pytest.mark.anyio
 
@@ -27,126 +23,6 @@ NEVER = RetryPolicy(max_attempts=1)
 
 parametrize_api = pytest.mark.parametrize("api", APIS)
 parametrize_stream = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-
-
-class TestAReply:
-    @parametrize_api
-    @parametrize_stream
-    async def test_has_the_text_of_the_deployment(self, api: API, stream: bool) -> None:
-        async with (
-            serve(answer_of("Hel", "lo \u2028", "🙂")) as server,
-            calling(model_of(server.service)) as caller,
-        ):
-            reply = await caller.ask(api, stream=stream)
-        assert reply.status == 200
-        assert reply.text == "Hello \u2028🙂"
-        assert not stream or reply.complete
-
-    @parametrize_api
-    @parametrize_stream
-    async def test_may_be_empty(self, api: API, stream: bool) -> None:
-        async with serve(answer_of()) as server, calling(model_of(server.service)) as caller:
-            reply = await caller.ask(api, stream=stream)
-        assert (reply.status, reply.text) == (200, "")
-        assert not stream or reply.complete
-
-    async def test_is_to_the_whole_conversation(self) -> None:
-        watched = Watched("a")
-        watched.proceed.set()
-        conversation = [
-            {"role": "system", "content": "Be brief."},
-            {"role": "user", "content": "Hi"},
-            {"role": "assistant", "content": "Hello"},
-            {"role": "user", "content": [{"type": "text", "text": "What?"}]},
-        ]
-        async with serve(watched) as server, calling(model_of(server.service)) as caller:
-            await caller.ask(messages=conversation)
-        assert watched.messages == (
-            Message("user", "Be brief.\n\nHi"),
-            Message("assistant", "Hello"),
-            Message("user", "What?"),
-        )
-
-    @parametrize_api
-    async def test_arrives_piece_by_piece_without_delay(self, api: API) -> None:
-        watched = Watched("first", rest="second")
-        async with serve(watched) as server, calling(model_of(server.service)) as caller:
-            url = f"{caller.url}{PATHS[api]}"
-            body = request_of(api, stream=True)
-            async with caller.session.post(url, json=body) as response:
-                seen = b""
-                while b"first" not in seen:
-                    seen += await response.content.readany()
-                # The deployment sends the second piece only now.
-                watched.proceed.set()
-                seen += await response.read()
-        assert b"second" in seen
-
-    @parametrize_api
-    async def test_is_one_event_for_each_piece_of_the_deployment(self, api: API) -> None:
-        pieces = [b"%d " % number for number in range(20)]
-        steps = [step for piece in pieces for step in (send(chunk(piece)), pause(0.02))]
-        begin = head(200, "content-type: text/plain", "transfer-encoding: chunked")
-        with ScriptedPeer([receive, send(begin), *steps, send(b"0\r\n\r\n")]) as peer:
-            async with calling(models_of(peer.url)) as caller:
-                reply = await caller.ask(api, stream=True)
-        assert reply.text == b"".join(pieces).decode()
-
-    async def test_of_a_caller_without_stream_is_one_json_object(self) -> None:
-        async with serve(answer_of("Hi")) as server, calling(model_of(server.service)) as caller:
-            reply = await caller.ask()
-        assert reply.headers["content-type"] == "application/json"
-        assert reply.json["usage"] is None
-
-    @pytest.mark.parametrize("size", [100_000])
-    async def test_to_a_large_conversation_is_like_any_other(self, size: int) -> None:
-        async with serve(answer_of("Hi")) as server, calling(model_of(server.service)) as caller:
-            reply = await caller.ask(messages=[{"role": "user", "content": "x" * size}])
-        assert reply.text == "Hi"
-
-    async def test_of_large_pieces_to_a_slow_reader_is_whole(self) -> None:
-        piece = "Hello, world! " * 30_000
-        async with (
-            serve(answer_of(piece, piece, piece)) as server,
-            calling(model_of(server.service)) as caller,
-        ):
-            url = f"{caller.url}{PATHS['chat']}"
-            async with caller.session.post(url, json=request_of("chat", stream=True)) as response:
-                await asyncio.sleep(0.2)
-                data = await response.read()
-        assert "".join(deltas(events_of(data))) == piece * 3
-
-
-class TestStop:
-    @parametrize_api
-    @parametrize_stream
-    async def test_cuts_the_text_and_ends_the_reply_of_the_deployment(
-        self, api: API, stream: bool
-    ) -> None:
-        # The answer waits for ever after these pieces.
-        watched = Watched("one t", "wo EN", "D three")
-        async with serve(watched) as server, calling(model_of(server.service)) as caller:
-            reply = await caller.ask(api, stream=stream, stop=["END", "STOP"])
-            await in_time(watched.closed.wait())
-        assert reply.text == "one two "
-        assert not stream or reply.complete
-
-    @parametrize_api
-    @parametrize_stream
-    async def test_that_never_comes_changes_nothing(self, api: API, stream: bool) -> None:
-        async with (
-            serve(answer_of("one ", "two E")) as server,
-            calling(model_of(server.service)) as caller,
-        ):
-            reply = await caller.ask(api, stream=stream, stop="END")
-        assert reply.text == "one two E"
-
-    async def test_may_be_all_that_the_deployment_says(self) -> None:
-        async with serve(answer_of("END")) as server, calling(model_of(server.service)) as caller:
-            streamed = await caller.ask(stream=True, stop="END")
-            whole = await caller.ask(stop="END")
-        assert (streamed.text, whole.text) == ("", "")
-        assert streamed.complete
 
 
 class TestSettings:
@@ -267,38 +143,6 @@ class TestErrors:
         ):
             reply = await caller.ask(stream=stream)
         assert (reply.status, reply.error["code"]) == (504, "reply_timeout")
-
-    @parametrize_api
-    async def test_a_whole_reply_that_breaks_off_tells_the_partial_text(self, api: API) -> None:
-        async with (
-            serve(failing("Hel", "lo ", error=ValueError("no"))) as server,
-            calling(model_of(server.service)) as caller,
-        ):
-            reply = await caller.ask(api)
-        assert (reply.status, reply.error["code"]) == (502, "reply_interrupted")
-        assert reply.error["partial_text"] == "Hello "
-
-    async def test_a_partial_text_holds_what_a_stop_sequence_held_back(self) -> None:
-        async with (
-            serve(failing("Hello E", error=ValueError("no"))) as server,
-            calling(model_of(server.service)) as caller,
-        ):
-            reply = await caller.ask(stop="END")
-            streamed = await caller.ask(stream=True, stop="END")
-        assert reply.error["partial_text"] == "Hello E"
-        assert streamed.text == "Hello E"
-
-    @parametrize_api
-    async def test_a_stream_that_breaks_off_ends_with_an_error(self, api: API) -> None:
-        cut = chunked("Hel", "lo Inter")[:-5]
-        with ScriptedPeer([receive, send(cut), reset]) as peer:
-            async with calling(models_of(peer.url)) as caller:
-                reply = await caller.ask(api, stream=True)
-        assert reply.status == 200
-        assert reply.error["code"] == "reply_truncated"
-        assert not reply.complete
-        # The beginning of the failure marker was held back, and is text after all.
-        assert reply.text == "Hello Inter"
 
     @parametrize_api
     @pytest.mark.parametrize(
@@ -454,64 +298,6 @@ class TestPages:
             reply = await caller.send("GET", "/v1/models", headers=headers)
         assert reply.status == 200
         assert "access-control-allow-origin" not in reply.headers
-
-
-class TestLog:
-    async def test_there_is_one_line_for_a_request_with_its_id(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        caplog.set_level(logging.INFO, "gprochat.gateway")
-        async with serve(answer_of("Hi")) as server, calling(model_of(server.service)) as caller:
-            caplog.clear()
-            replies = [await caller.ask(), await caller.ask(stream=True)]
-        lines = [each.getMessage() for each in caplog.records if each.name == "gprochat.gateway"]
-        assert len(lines) == 2
-        for line, reply, mode in zip(lines, replies, ["whole", "streamed"], strict=True):
-            assert line.startswith(
-                f"{reply.headers['x-request-id']} POST /v1/chat/completions 200 {mode} "
-                f"model=gprochat code=- in="
-            )
-            assert f" out={len(reply.body)} " in line
-            assert re.search(r"first_ms=\d+ ms=\d+$", line)
-
-    async def test_two_requests_have_two_ids(self) -> None:
-        async with calling(models_of("http://127.0.0.1:1")) as caller:
-            replies = [await caller.send("GET", "/health") for _ in range(2)]
-        assert len({reply.headers["x-request-id"] for reply in replies}) == 2
-
-    async def test_no_line_has_a_text_a_key_or_a_name_that_a_caller_chose(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        caplog.set_level(logging.DEBUG)
-        async with (
-            serve(
-                failing("some reply", error=ValueError("no")), secret_key="very-secret"
-            ) as server,
-            calling(model_of(server.service)) as caller,
-        ):
-            for api in APIS:
-                for stream in (False, True):
-                    await caller.ask(api, stream=stream)
-            await caller.ask(model="unknown-model", messages=[{"role": "user", "content": "Ask"}])
-            await caller.ask(surprise_setting=1)
-            await caller.send("GET", "/unknown-path?with=query")
-            await caller.send("PURGE", "/unknown-path")
-        gateway = "\n".join(each.getMessage() for each in caplog.records if "gateway" in each.name)
-        told = ("some reply", "Ask", KEY, "very-secret", "unknown", "query", "surprise", "PURGE")
-        assert gateway
-        assert [each for each in told if each in gateway] == []
-        assert KEY not in caplog.text
-
-    async def test_a_stream_that_broke_off_is_told_by_its_code(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        caplog.set_level(logging.INFO, "gprochat.gateway")
-        async with (
-            serve(failing("Hi", error=ValueError("no"))) as server,
-            calling(model_of(server.service)) as caller,
-        ):
-            await caller.ask(stream=True)
-        assert "200 streamed model=gprochat code=reply_interrupted" in caplog.text
 
 
 class TestMakeApp:

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -15,10 +16,9 @@ from aiohttp import web
 
 from gprochat.gateway import Running, gateway, make_app
 from gprochat.gateway.requests import API
-from gprochat.server import in_thread, serve
+from gprochat.server import Server, in_thread, serve
 from gprochat_core import ConfigurationError
 from tests.gprochat.server.serving import Watched, answer_of, in_time, open_files
-from tests.peers.scripted import closed_port
 from tests.peers.tls import Authority
 
 from .calling import KEY, PATHS, Answer, Caller, calling, model_of, models_of, request_of
@@ -141,33 +141,41 @@ class TestStopping:
 @pytest.mark.anyio
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn does not run on Windows")
 async def test_two_workers_of_gunicorn_finish_their_replies_when_they_stop() -> None:
-    with closed_port() as port:
-        pass
     watched = Watched("one ", rest="two")
-    async with serve(watched) as server, opened() as session:
-        environ = {
-            **os.environ,
-            "GPROCHAT_URL": server.url,
-            "GPROCHAT_SECRET_KEY": server.service.secret_key or "",
-            "GPROCHAT_GATEWAY_KEY": KEY,
-        }
-        command = [*GUNICORN, "--workers", "2", "--bind", f"127.0.0.1:{port}"]
-        process = await asyncio.create_subprocess_exec(
-            *command, "gprochat.gateway:make_app()", env=environ
-        )
-        try:
-            caller = Caller(session, f"http://127.0.0.1:{port}")
-            await until_it_listens(caller)
-            responses = [await begin(session, caller, "chat") for _ in range(10)]
-            process.send_signal(signal.SIGTERM)
-            asyncio.get_running_loop().call_later(0.2, watched.proceed.set)
-            replies = [await finish(response) for response in responses]
-            assert await process.wait() == 0
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+    with TemporaryDirectory(prefix="gateway") as folder:
+        path = f"{folder}/socket"
+        async with serve(watched) as server, opened(aiohttp.UnixConnector(path)) as session:
+            replies = await ask_gunicorn(watched, server, session, path)
     assert [(reply.text, reply.complete) for reply in replies] == [("one two", True)] * 10
+
+
+async def ask_gunicorn(
+    watched: Watched, server: Server, session: aiohttp.ClientSession, path: str
+) -> list[Answer]:
+    """Begin ten streams, stop gunicorn, and return what its workers sent until they ended."""
+    environ = {
+        **os.environ,
+        "GPROCHAT_URL": server.url,
+        "GPROCHAT_SECRET_KEY": server.service.secret_key or "",
+        "GPROCHAT_GATEWAY_KEY": KEY,
+    }
+    command = [*GUNICORN, "--workers", "2", "--bind", f"unix:{path}"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "gprochat.gateway:make_app()", env=environ
+    )
+    try:
+        caller = Caller(session, "http://localhost")
+        await until_it_listens(caller)
+        responses = [await begin(session, caller, "chat") for _ in range(10)]
+        process.send_signal(signal.SIGTERM)
+        asyncio.get_running_loop().call_later(0.2, watched.proceed.set)
+        replies = [await finish(response) for response in responses]
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return replies
 
 
 @pytest.mark.anyio
@@ -199,10 +207,12 @@ async def until_it_listens(caller: Caller) -> None:
 
 
 @asynccontextmanager
-async def opened() -> AsyncGenerator[aiohttp.ClientSession, None]:
+async def opened(
+    connector: aiohttp.BaseConnector | None = None,
+) -> AsyncGenerator[aiohttp.ClientSession, None]:
     """A session that outlives the gateway."""
     async with aiohttp.ClientSession(
-        headers={"authorization": f"Bearer {KEY}"}, connector=aiohttp.TCPConnector(limit=0)
+        headers={"authorization": f"Bearer {KEY}"}, connector=connector
     ) as session:
         yield session
 
