@@ -1,7 +1,8 @@
 """Every check of the project, and which interpreters it runs on.
 
 Nox runs the checks, and all tests with their coverage, in the environment that nox itself is
-installed in (the Makefile's .venv); the tag `here` selects these sessions. The other supported
+installed in (the Makefile's .venv); the tag `here` selects these sessions. The tests with programs
+of others, which clash with what is pinned here, have an environment of their own. The other supported
 interpreters that are found then run the tests with fewer examples and one case of each row of the
 fault table. Run as a script, this file prints at its end how many tests passed and failed on all
 interpreters together.
@@ -118,7 +119,8 @@ def clients(session: nox.Session) -> None:
     # What these clients leave open or use of others is not for these tests to judge.
     lenient = ("-W", "ignore", "-p", "no:unraisableexception")
     arguments = pytest_arguments(session, f"{OWN}, clients")
-    session.run("python", "-m", "pytest", *arguments, *lenient, "tests/clients")
+    chosen = ("tests/clients", "tests/docs/test_snippets.py", "-k", "clients or llm.md")
+    session.run("python", "-m", "pytest", *arguments, *lenient, *chosen)
 
 
 @nox.session(python=False, tags=["here"])

@@ -1,7 +1,7 @@
 """The plugin for llm: `llm -m gprochat 'Hello'` talks to a deployment without a gateway.
 
-llm imports this file through the entry point group `llm`; nothing else does. llm 0.32 or newer is
-needed, and a library for a client: of httpx and httpx2, llm installs at least one.
+llm imports this file through the entry point group `llm`; nothing else does. It needs llm 0.32 or
+newer, and the extra `httpx` or `httpx2`.
 
 The secret key is llm's key `gprochat`, or else the variable `GPROCHAT_SECRET_KEY`. URL and
 password are those of `GPROCHAT_URL` and `GPROCHAT_PASSWORD`. An error is this project's: llm's
