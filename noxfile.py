@@ -1,11 +1,12 @@
 """Every check of the project, and which interpreters it runs on.
 
 Nox runs the checks, and all tests with their coverage, in the environment that nox itself is
-installed in (the Makefile's .venv). The other supported interpreters that are found then run the
-tests with fewer examples and one case of each row of the fault table. Three tags select sessions:
-`lint` the checks, `here` all tests in this environment, `tests` those on every interpreter. The
-Makefile runs the checks beside the tests. Run as a script, this file prints at its end how many
-tests passed and failed on all interpreters together.
+installed in (the Makefile's .venv). The tests with programs of others, which clash with what is
+pinned here, have an environment of their own. The other supported interpreters that are found then
+run the tests with fewer examples and one case of each row of the fault table. Three tags select
+sessions: `lint` the checks, `here` all tests in this environment, `tests` those in every
+environment. The Makefile runs the checks beside the tests. Run as a script, this file prints at its
+end how many tests passed and failed on all interpreters together.
 """
 
 import hashlib
@@ -57,18 +58,19 @@ def works(interpreter: str, version: str) -> bool:
     return run.stdout.strip() == version
 
 
-def install(session: nox.Session) -> None:
+def install(session: nox.Session, extra: str, group: str, constraints: str) -> None:
     """Install the project and what its tests need, unless this environment has them already."""
     digest = hashlib.sha256()
-    for name in ("constraints.txt", "pyproject.toml"):
+    for name in (constraints, "pyproject.toml"):
         digest.update(Path(name).read_bytes())
     stamp = Path(session.virtualenv.location) / "installed"
     if stamp.is_file() and stamp.read_text() == digest.hexdigest():
         return
-    constrained = ("-qq", "--constraint", "constraints.txt")
+    constrained = ("-qq", "--constraint", constraints)
     session.install(*constrained, "--upgrade", "pip")
     session.install(*constrained, "hatchling")
-    session.install(*constrained, "--no-build-isolation", "--editable", ".[all]", "--group", "test")
+    project = ("--no-build-isolation", "--editable", f".[{extra}]")
+    session.install(*constrained, *project, "--group", group)
     stamp.write_text(digest.hexdigest())
 
 
@@ -99,7 +101,7 @@ def tests_on(version: str) -> Callable[[nox.Session], None]:
     def tests(session: nox.Session) -> None:
         if session.python is False:
             session.skip(f"no Python {version} found")
-        install(session)
+        install(session, "all", "test", "constraints.txt")
         session.run("python", "-m", "pytest", *FEWER, *pytest_arguments(session, version))
 
     return tests
@@ -109,6 +111,17 @@ for version in SUPPORTED:
     if version != OWN:
         found = next((each for each in interpreters(version) if works(each, version)), False)
         nox.session(python=found, name=f"tests-{version}", tags=["tests"])(tests_on(version))
+
+
+@nox.session(python=sys.executable, tags=["tests"])
+def clients(session: nox.Session) -> None:
+    """The gateway and the plugin for llm, with the clients that people use."""
+    install(session, "gateway,httpx", "clients", "tests/clients/constraints.txt")
+    # What these clients leave open or use of others is not for these tests to judge.
+    lenient = ("-W", "ignore", "-p", "no:unraisableexception")
+    arguments = pytest_arguments(session, f"{OWN}, clients")
+    chosen = ("tests/clients", "tests/docs/test_snippets.py", "-k", "clients or llm.md")
+    session.run("python", "-m", "pytest", *arguments, *lenient, *chosen)
 
 
 @nox.session(python=False, tags=["here", "tests"])

@@ -83,6 +83,8 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
     "gprochat.cli.*": [["gprochat[cli]"]],
     "gprochat.demo": [["gprochat[server]"]],
     "gprochat.gateway*": [["gprochat[gateway]"]],
+    # llm is not installed here; tests/clients/ has it in an environment of its own.
+    "gprochat.llm_plugin": [],
     "gprochat.provider": [["gprochat[aiohttp]"]],
     # pytest loads it wherever the project is installed, with whichever extra.
     "gprochat.pytest_plugin": [["pytest"]],

@@ -28,12 +28,13 @@ LIMIT: Final = 100.0
 
 pytestmark = pytest.mark.timeout(1.2 * LIMIT)
 
-RUN: Final = frozenset({"echo", "gprochat", "gunicorn", "pytest", "python"})
+RUN: Final = frozenset({"echo", "gprochat", "gunicorn", "llm", "pytest", "python"})
 """Commands that a shell block may hold and that are run, besides those that are checked."""
 
 COMMANDS: Final = {
     "gprochat": ["-c", "from gprochat.cli import main; main()"],
     "gunicorn": ["-m", "gunicorn"],
+    "llm": ["-m", "llm"],
     # -P: the command pytest does not look for modules in the current folder.
     "pytest": ["-P", "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"],
     "python": [],
@@ -71,6 +72,7 @@ def environment(service: Service, openai: Running, monkeypatch: pytest.MonkeyPat
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder to work in; modules imported from it are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
     yield tmp_path
@@ -85,6 +87,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_block_does_what_the_page_says(
     block: Block, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    if "needs" in block.directives:
+        pytest.importorskip(block.directives["needs"])
     for other in BLOCKS:
         if other.page == block.page and "file" in other.directives:
             (folder / other.directives["file"]).write_text(other.code, encoding="utf-8")
