@@ -1,10 +1,12 @@
 """Every check of the project, and which interpreters it runs on.
 
 Nox runs the checks, and all tests with their coverage, in the environment that nox itself is
-installed in (the Makefile's .venv); the tag `here` selects these sessions. The other supported
-interpreters that are found then run the tests with fewer examples and one case of each row of the
-fault table. Run as a script, this file prints at its end how many tests passed and failed on all
-interpreters together.
+installed in (the Makefile's .venv). The tests with programs of others, which clash with what is
+pinned here, have an environment of their own. The other supported interpreters that are found then
+run the tests with fewer examples and one case of each row of the fault table. Three tags select
+sessions: `lint` the checks, `here` all tests in this environment, `tests` those in every
+environment. The Makefile runs the checks beside the tests. Run as a script, this file prints at its
+end how many tests passed and failed on all interpreters together.
 """
 
 import hashlib
@@ -12,11 +14,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree
 
 import nox
+from packaging.requirements import Requirement
 
 SUPPORTED = ("3.11", "3.12", "3.13")
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -53,36 +58,37 @@ def works(interpreter: str, version: str) -> bool:
     return run.stdout.strip() == version
 
 
-def install(session: nox.Session) -> None:
+def install(session: nox.Session, extra: str, group: str, constraints: str) -> None:
     """Install the project and what its tests need, unless this environment has them already."""
     digest = hashlib.sha256()
-    for name in ("constraints.txt", "pyproject.toml"):
+    for name in (constraints, "pyproject.toml"):
         digest.update(Path(name).read_bytes())
     stamp = Path(session.virtualenv.location) / "installed"
     if stamp.is_file() and stamp.read_text() == digest.hexdigest():
         return
-    constrained = ("-qq", "--constraint", "constraints.txt")
+    constrained = ("-qq", "--constraint", constraints)
     session.install(*constrained, "--upgrade", "pip")
     session.install(*constrained, "hatchling")
-    session.install(*constrained, "--no-build-isolation", "--editable", ".[all]", "--group", "test")
+    project = ("--no-build-isolation", "--editable", f".[{extra}]")
+    session.install(*constrained, *project, "--group", group)
     stamp.write_text(digest.hexdigest())
 
 
 def pytest_arguments(session: nox.Session, name: str) -> list[str]:
-    """Two workers, and a file of results for the closing count."""
+    """Three workers, as many tests wait most of their time; and results for the closing count."""
     result = RESULTS / f"{name}.xml"
     result.unlink(missing_ok=True)
-    return ["-q", "-n", "2", "--dist", "worksteal", f"--junit-xml={result}", *session.posargs]
+    return ["-q", "-n", "3", "--dist", "worksteal", f"--junit-xml={result}", *session.posargs]
 
 
-@nox.session(python=False, tags=["lint", "here"])
+@nox.session(python=False, tags=["lint"])
 def lint(session: nox.Session) -> None:
     """Ruff's rules and format."""
     session.run(sys.executable, "-m", "ruff", "check", "--quiet", ".")
     session.run(sys.executable, "-m", "ruff", "format", "--check", "--quiet", ".")
 
 
-@nox.session(python=False, tags=["lint", "here"])
+@nox.session(python=False, tags=["lint"])
 def types(session: nox.Session) -> None:
     """Mypy and pyright."""
     session.run(sys.executable, "-m", "mypy", "--no-error-summary")
@@ -95,7 +101,7 @@ def tests_on(version: str) -> Callable[[nox.Session], None]:
     def tests(session: nox.Session) -> None:
         if session.python is False:
             session.skip(f"no Python {version} found")
-        install(session)
+        install(session, "all", "test", "constraints.txt")
         session.run("python", "-m", "pytest", *FEWER, *pytest_arguments(session, version))
 
     return tests
@@ -104,10 +110,21 @@ def tests_on(version: str) -> Callable[[nox.Session], None]:
 for version in SUPPORTED:
     if version != OWN:
         found = next((each for each in interpreters(version) if works(each, version)), False)
-        nox.session(python=found, name=f"tests-{version}")(tests_on(version))
+        nox.session(python=found, name=f"tests-{version}", tags=["tests"])(tests_on(version))
 
 
-@nox.session(python=False, tags=["here"])
+@nox.session(python=sys.executable, tags=["tests"])
+def clients(session: nox.Session) -> None:
+    """The gateway and the plugin for llm, with the clients that people use."""
+    install(session, "gateway,httpx", "clients", "tests/clients/constraints.txt")
+    # What these clients leave open or use of others is not for these tests to judge.
+    lenient = ("-W", "ignore", "-p", "no:unraisableexception")
+    arguments = pytest_arguments(session, f"{OWN}, clients")
+    chosen = ("tests/clients", "tests/docs/test_snippets.py", "-k", "clients or llm.md")
+    session.run("python", "-m", "pytest", *arguments, *lenient, *chosen)
+
+
+@nox.session(python=False, tags=["here", "tests"])
 def coverage(session: nox.Session) -> None:
     """The tests of core and transports, and the coverage that they must reach by themselves."""
     coverage = (sys.executable, "-m", "coverage")
@@ -119,12 +136,39 @@ def coverage(session: nox.Session) -> None:
         session.run(*coverage, "report", f"--include=*/{package}/*", f"--fail-under={percent}")
 
 
-@nox.session(python=False, name=f"tests-{OWN}", tags=["here"])
+@nox.session(python=False, name=f"tests-{OWN}", tags=["here", "tests"])
 def other_tests(session: nox.Session) -> None:
     """All other tests on nox's own interpreter, without what measuring coverage costs."""
     ignored = [f"--ignore={folder}" for folder in COVERING]
     arguments = pytest_arguments(session, f"{OWN}, all others")
     session.run(sys.executable, "-m", "pytest", *arguments, *ignored)
+
+
+def floors() -> set[str]:
+    """Return a line `name==version` for each lower bound of an extra in `pyproject.toml`."""
+    extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+    return {
+        f"{requirement.name}=={bound.version}"
+        for requirement in map(Requirement, chain.from_iterable(extras.values()))
+        for bound in requirement.specifier
+        if bound.operator == ">="
+    }
+
+
+@nox.session(default=False)
+def lowest(session: nox.Session) -> None:
+    """The tests of all adapters with the lowest versions that the extras allow."""
+    constraints = Path(session.create_tmp()) / "floors.txt"
+    constraints.write_text("\n".join(sorted(floors())))
+    pinned = ("-qq", "--constraint", "constraints.txt")
+    session.install(*pinned, "--upgrade", "pip")
+    session.install(*pinned, "hatchling")
+    # What the lowest versions need themselves is often older than the pinned version.
+    lowest = ("-qq", "--constraint", str(constraints))
+    session.install(*lowest, "--no-build-isolation", "--editable", ".[all]")
+    session.install(*pinned, "--group", "test")
+    arguments = pytest_arguments(session, f"{OWN}, lowest versions")
+    session.run("python", "-m", "pytest", *FEWER, *arguments, "tests/contract", "tests/transports")
 
 
 def main() -> int:

@@ -10,13 +10,25 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from . import blocking, charts, core, first_text, growth, live, memory, shares, start, whole
+from . import (
+    blocking,
+    charts,
+    core,
+    first_text,
+    gateway,
+    growth,
+    live,
+    memory,
+    shares,
+    start,
+    whole,
+)
 from .environments import ENVIRONMENTS, HERE, python, versions
 from .measure import Report, Settings
 
 QUESTIONS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (live, whole, first_text, blocking, core, growth, memory, start, shares)
+    for module in (live, whole, first_text, blocking, gateway, core, growth, memory, start, shares)
 }
 
 MEASURED = (
@@ -149,7 +161,7 @@ def main() -> None:
     minutes = (time.monotonic() - begin) / 60
     print("\n" + "\n".join(table(reports)))
     for report in reports:
-        if report.title in ("live streams", "first text"):
+        if report.title in ("live streams", "first text", "gateway"):
             print("\n" + "\n".join(report.notes))
     if not settings.quick and len(chosen) == len(QUESTIONS):
         draw(reports)

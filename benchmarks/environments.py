@@ -7,7 +7,7 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ENVIRONMENTS = ("gprochat", "openai", "g4f", "litellm")
+ENVIRONMENTS = ("gprochat", "openai", "g4f", "litellm", "litellm-proxy")
 
 
 def python(name: str) -> str:

@@ -9,6 +9,7 @@ wanted:
     /first/...                      one piece of text at once, and the end
     /idle/...                       one piece of text at once, and then nothing
     /account                        what the peer has done since it was last asked, as JSON
+    /hold, /release                 from now on live streams stand still, or go on
 
 A path that ends as openai's does is answered with the same text as server-sent events.
 """
@@ -92,6 +93,7 @@ class Pace:
         self._done = 0
         self.latest = 0.0
         self.pieces = 0
+        self.held = False
         asyncio.get_running_loop().call_later(SLOT, self._tick)
 
     def add(self, conversation: "Conversation") -> None:
@@ -103,7 +105,7 @@ class Pace:
         due = int((time.monotonic() - self._begin) / SLOT)
         self.latest = max(self.latest, (due - self._done - 1) * SLOT)
         # A peer that falls behind by a period skips it: that shows in the count of pieces.
-        for number in range(max(self._done, due - len(self._slots)), due):
+        for number in () if self.held else range(max(self._done, due - len(self._slots)), due):
             period, place = divmod(number, len(self._slots))
             slot = self._slots[place]
             for conversation in slot:
@@ -118,6 +120,7 @@ class Account:
 
     def __init__(self) -> None:
         self.paces: dict[float, Pace] = {}
+        self.held = False
         self.body_bytes = 0
         self._cpu = time.process_time()
         self._wall = time.monotonic()
@@ -138,7 +141,13 @@ class Account:
     def pace(self, pieces_a_second: float) -> Pace:
         if pieces_a_second not in self.paces:
             self.paces[pieces_a_second] = Pace(pieces_a_second)
+            self.paces[pieces_a_second].held = self.held
         return self.paces[pieces_a_second]
+
+    def hold(self, held: bool) -> None:
+        self.held = held
+        for pace in self.paces.values():
+            pace.held = held
 
 
 class Conversation(asyncio.Protocol):
@@ -181,6 +190,9 @@ class Conversation(asyncio.Protocol):
         if wanted == "account":
             answer = json.dumps(self._account.settle()).encode()
             self.transport.write(head("application/json") + chunk(answer) + b"0\r\n\r\n")
+        elif wanted in ("hold", "release"):
+            self._account.hold(wanted == "hold")
+            self.transport.write(head("text/plain") + self.shape.end)
         elif wanted == "live":
             self.transport.write(self.shape.head + self.shape.pieces[0])
             self._account.pace(float(argument)).add(self)

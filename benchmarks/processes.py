@@ -50,16 +50,23 @@ class Process:
             env=ENVIRONMENT,
         )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def line(self) -> str:
         assert self._process.stdout
         if line := self._process.stdout.readline():
             return line
         raise RuntimeError(f"{self._name} failed")
 
-    def write(self, line: str) -> None:
+    def ask(self, task: str, **arguments: object) -> dict[str, float]:
+        """Have the program do a task, and return what it measured."""
         assert self._process.stdin
-        self._process.stdin.write(line + "\n")
+        self._process.stdin.write(json.dumps({"task": task, **arguments}) + "\n")
         self._process.stdin.flush()
+        result: dict[str, float] = json.loads(self.line())
+        return result
 
     def __enter__(self) -> Self:
         return self
@@ -93,11 +100,6 @@ class Worker(Process):
         super().__init__(
             subject.environment, "benchmarks.worker", subject.client, subject.loop, state
         )
-
-    def ask(self, task: str, **arguments: object) -> dict[str, float]:
-        self.write(json.dumps({"task": task, **arguments}))
-        result: dict[str, float] = json.loads(self.line())
-        return result
 
 
 class Peer(Process):

@@ -15,8 +15,8 @@ import pdoc.render
 import gprochat
 import gprochat_transports
 
-PROGRAMS = {"cli", "demo"}
-"""Modules that people run and do not import; `--help` describes the command."""
+PROGRAMS = {"cli", "demo", "llm_plugin"}
+"""Modules that people, or llm, run and nobody imports; `--help` describes the command."""
 
 
 def modules() -> list[str]:

@@ -18,6 +18,9 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"gprochat", "gprochat_core", "gprochat_transports"}
+CONSTRAINTS = ["constraints.txt", "tests/clients/constraints.txt"]
+"""What is installed for most tests, and for those of `tests/clients/`."""
+
 PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[0-9][A-Za-z0-9.]*)(?: ;.+)?")
 
 
@@ -51,8 +54,8 @@ def requirements(metadata: Message) -> list[Requirement]:
     return [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
 
 
-def pins() -> dict[str, Version]:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+def pins(constraints: str) -> dict[str, Version]:
+    lines = (ROOT / constraints).read_text().splitlines()
     matches = [match for line in lines if (match := PIN.fullmatch(line))]
     return {canonicalize_name(match["name"]): Version(match["version"]) for match in matches}
 
@@ -113,25 +116,32 @@ def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) ->
     assert run.stdout.strip() == "1e132a12572889b4a97703ee6b1fb93d114b97125478e738c983b693a1b4402a"
 
 
-def test_every_constraint_is_one_name_at_one_version() -> None:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+@pytest.mark.parametrize("constraints", CONSTRAINTS)
+def test_every_constraint_is_one_name_at_one_version(constraints: str) -> None:
+    lines = (ROOT / constraints).read_text().splitlines()
     others = [line for line in lines if not line.startswith("#") and not PIN.fullmatch(line)]
     assert others == []
 
 
 def test_every_requirement_is_pinned_within_its_range() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    tables = project["project"]["optional-dependencies"], project["dependency-groups"]
-    lists = [project["build-system"]["requires"], *(each for t in tables for each in t.values())]
-    named = [Requirement(line) for each in lists for line in each if isinstance(line, str)]
-    pinned = pins()
+    extras, groups = project["project"]["optional-dependencies"], project["dependency-groups"]
+    apart = groups.pop("clients")
+    here = [project["build-system"]["requires"], *extras.values(), *groups.values()]
+    clients = [apart, extras["gateway"], extras["httpx"]]
 
-    def satisfied(requirement: Requirement) -> bool:
-        version = pinned.get(canonicalize_name(requirement.name))
-        return version is not None and version in requirement.specifier
+    def unsatisfied(lists: list[list[object]], constraints: str) -> list[str]:
+        named = [Requirement(line) for each in lists for line in each if isinstance(line, str)]
+        pinned = pins(constraints)
+        return [
+            str(each)
+            for each in named
+            if each.name != "gprochat"
+            and pinned.get(canonicalize_name(each.name), Version("0")) not in each.specifier
+        ]
 
-    unsatisfied = [str(each) for each in named if each.name != "gprochat" and not satisfied(each)]
-    assert unsatisfied == []
+    assert unsatisfied(here, "constraints.txt") == []
+    assert unsatisfied(clients, "tests/clients/constraints.txt") == []
 
 
 def test_no_file_names_a_package_registry() -> None:

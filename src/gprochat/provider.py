@@ -109,12 +109,12 @@ class GPROChat:
             GPROChatError: every other error, as for `Client.stream`.
         """
         service = cls._service(url, secret_key, password)
-        async with (
-            Client(
-                service, proxy=proxy or FROM_ENVIRONMENT, timeouts=timeouts, session=session
-            ) as client,
-            client.stream(messages) as reply,
-        ):
+        client = Client(
+            service, proxy=proxy or FROM_ENVIRONMENT, timeouts=timeouts, session=session
+        )
+        # A traceback may be shown with its local variables.
+        del secret_key, password, proxy
+        async with client, client.stream(messages) as reply:
             async for text in reply:
                 yield text
 

@@ -155,8 +155,8 @@ def read_url(url: str) -> tuple[str, str]:
         raise refuse("must not hold a query or fragment")
     if not PATH.fullmatch(path):
         raise refuse("has a character in its path that must be percent-encoded")
-    if not {".", ".."}.isdisjoint(path.split("/")):
-        # Some HTTP libraries resolve these and some do not.
+    if not {".", ".."}.isdisjoint(re.sub("%2e", ".", path, flags=re.IGNORECASE).split("/")):
+        # Some HTTP libraries resolve these, percent-encoded or not, and some do not.
         raise refuse("must not hold '.' or '..' in its path")
     authority = AUTHORITY.fullmatch(match["authority"])
     host = read_host(authority["host"]) if authority else None

@@ -41,6 +41,8 @@ def secret_utf8(secret: str, what: str) -> bytes:
     # raised while it is handled.
     with suppress(UnicodeEncodeError):
         return secret.encode()
+    # A traceback may be shown with its local variables.
+    del secret
     raise ConfigurationError(f"the {what} holds a lone surrogate, which UTF-8 cannot express")
 
 
@@ -57,7 +59,11 @@ class Signer:
     __slots__ = ("_suffix",)
 
     def __init__(self, secret_key: str) -> None:
-        self._suffix = b":" + secret_utf8(secret_key, "secret key")
+        try:
+            self._suffix = b":" + secret_utf8(secret_key, "secret key")
+        finally:
+            # A traceback may be shown with its local variables.
+            del secret_key
 
     def __repr__(self) -> str:
         return "Signer(<secret key>)"
@@ -114,4 +120,8 @@ def generate_signature(timestamp: int, message: str, secret_key: str) -> str:
         message: the text of the conversation's last message.
         secret_key: the deployment's.
     """
-    return Signer(secret_key).sign(timestamp, message)
+    try:
+        return Signer(secret_key).sign(timestamp, message)
+    finally:
+        # As in Signer.
+        del secret_key

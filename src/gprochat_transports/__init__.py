@@ -1,8 +1,8 @@
 """Clients of the GPROChat protocol over sockets.
 
 Pick one by your event loop and the library you already have: `gprochat_transports.aiohttp`,
-`.httpx` or `.trio`, each with a `Client` of the same shape. What is here needs none of them:
-the clients for a transport of your own, and the settings that the environment makes.
+`.httpx` or `.trio`, each with a `Client` of the same shape. This module needs no such library. It
+has the parts to build a client over a transport of your own.
 """
 
 from .client import Client, Reply, Response, Transport

@@ -109,7 +109,11 @@ class Transport(Protocol):
         ...
 
     def current_loop(self) -> object:
-        """Return a token of the running event loop: two tokens of one loop are equal."""
+        """Return a token of the running event loop: two tokens of one loop are equal.
+
+        Raises:
+            RuntimeError: no event loop runs, or one that the HTTP library does not know.
+        """
         ...
 
     async def sleep(self, seconds: float, /) -> None:
@@ -203,26 +207,31 @@ class Reply:
         if response is None or self._reading:
             if exchange.state is DONE:
                 raise StopAsyncIteration
+            if self._reading:
+                raise UsageError(
+                    "another task is reading this reply; read it in one task at a time"
+                )
+            self._client.check_open()
             raise UsageError(
-                "another task is reading this reply; read it in one task at a time"
-                if self._reading
-                else "read a reply inside its block: async with client.stream(...) as reply"
+                "read a reply inside its block: async with client.stream(...) as reply"
             )
         self._reading = True
         try:
             while exchange.state is REPLY:
                 try:
                     try:
-                        data = await response.read(exchange.read_limit(monotonic()))
+                        # Not kept in a variable, which a traceback may show: it may echo a secret.
+                        text = exchange.receive(
+                            await response.read(exchange.read_limit(monotonic()))
+                        )
                     except TransportError as error:
                         raise exchange.fail(error, monotonic()) from error.__cause__
-                    text = exchange.receive(data)
                 except GPROChatError as error:
                     logger.debug("reply ended: %s", type(error).__name__)
                     # Only a reply that failed before its first word gets another attempt.
                     pause = self._pause_after(error)
                 else:
-                    if not data:
+                    if exchange.state is not REPLY:
                         logger.debug("reply complete")
                         await self._release()
                     if text:
@@ -333,6 +342,9 @@ class Client:
         limits: Limits | None = None,
         secrets: Iterable[str] = (),
     ) -> None:
+        self.redactor = Redactor([service.secret_key or "", service.password or "", *secrets])
+        # A traceback may be shown with its local variables.
+        del secrets
         _ = service.signer
         if service.exposes_password:
             warnings.warn(
@@ -341,7 +353,6 @@ class Client:
                 stacklevel=3,
             )
         self.service = service
-        self.redactor = Redactor([service.secret_key or "", service.password or "", *secrets])
         self.clock = Clock()
         self.on_retry = on_retry
         self._transport = transport
@@ -365,7 +376,13 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the client and end its unfinished replies; a second call does nothing."""
+        """Close the client and end its unfinished replies; a second call does nothing.
+
+        Raises:
+            UsageError: the client has been used on another event loop, and is still open.
+        """
+        if self._loop is not None and not self._closed:
+            self.check_loop()
         self._closed = True
         # The stack closes all of them even if closing one fails or is cancelled.
         async with AsyncExitStack() as stack:
@@ -381,6 +398,21 @@ class Client:
         if self._closed:
             raise UsageError("this client has been closed; make a new one")
 
+    def check_loop(self) -> None:
+        """Raise UsageError on another event loop than the one of the client's first call."""
+        try:
+            loop: object = self._transport.current_loop()
+        except RuntimeError:
+            # The transport's library does not know the event loop that runs.
+            loop = None
+        if self._loop is None:
+            self._loop = loop
+        if loop is None or self._loop != loop:
+            raise UsageError(
+                "this client belongs to another event loop; make a client for each event loop, "
+                "and close it there"
+            )
+
     def enter(self, reply: Reply) -> None:
         """Register a reply that is about to use the transport.
 
@@ -388,13 +420,7 @@ class Client:
             UsageError: the client has been closed, or has been used on another event loop.
         """
         self.check_open()
-        loop = self._transport.current_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop != loop:
-            raise UsageError(
-                "this client belongs to another event loop; make a client for each event loop"
-            )
+        self.check_loop()
         self._replies.add(reply)
 
     def leave(self, reply: Reply) -> None:

@@ -6,7 +6,8 @@ An argument that a caller passes always overrides the environment.
 import os
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import Enum
 from importlib.util import find_spec
 from typing import Final, Literal, TypeAlias
@@ -20,7 +21,7 @@ __all__ = [
     "find_proxy",
     "proxy_secrets",
     "service_from_environment",
-    "split_proxy",
+    "without_credentials",
 ]
 
 
@@ -36,7 +37,25 @@ FROM_ENVIRONMENT: Final = FromEnvironment.FROM_ENVIRONMENT
 Proxy: TypeAlias = str | Literal[FromEnvironment.FROM_ENVIRONMENT] | None
 """A proxy's URL, None for no proxy, or `FROM_ENVIRONMENT`."""
 
+
+class ProxyUrl(str):
+    """A proxy's URL. Its repr shows neither user nor password: a traceback may show variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<proxy {without_credentials(self)}>"
+
+
 DEFAULT_PORTS: Final = {"http": 80, "socks5": 1080}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EnvironmentSecrets:
+    """The secrets that variables hold, which no repr shows."""
+
+    secret_key: str | None
+    password: str | None
 
 
 def service_from_environment(
@@ -61,6 +80,11 @@ def service_from_environment(
         ConfigurationError: a value cannot be used, or nothing names a URL.
     """
     theirs = environ.get("GPROCHAT_URL")
+    secrets = EnvironmentSecrets(
+        environ.get("GPROCHAT_SECRET_KEY"), environ.get("GPROCHAT_PASSWORD")
+    )
+    # A traceback may be shown with its local variables.
+    del environ
     named = url or theirs
     if named:
         service = Service(named) if default is None else replace(default, url=named)
@@ -74,20 +98,19 @@ def service_from_environment(
         raise ConfigurationError(
             "no URL: set GPROCHAT_URL to the URL of the deployment, such as https://chat.example"
         )
-    password = environ.get("GPROCHAT_PASSWORD") if named else None
     return replace(
         service,
-        secret_key=environ.get("GPROCHAT_SECRET_KEY", service.secret_key),
-        password=password or service.password,
+        secret_key=service.secret_key if secrets.secret_key is None else secrets.secret_key,
+        password=(secrets.password if named else None) or service.password,
     )
 
 
-def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> str | None:
+def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> ProxyUrl | None:
     """Return the URL of the proxy to use for a service, with its port; None for no proxy.
 
     The environment's proxy is `HTTPS_PROXY` or `HTTP_PROXY` by the scheme of the service's URL,
     else `ALL_PROXY`; the names may be in upper or lower case. A host that `NO_PROXY` names has no
-    proxy.
+    proxy, nor has an address in a network that it names, such as `10.0.0.0/8`.
 
     Args:
         url: the service's URL.
@@ -98,55 +121,79 @@ def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> s
         ConfigurationError: the proxy's URL is malformed, its kind is not supported, or the
             library for its kind is not installed.
     """
-    if proxy is FROM_ENVIRONMENT:
-        # Imported only when needed, because it imports all of http.client.
-        from urllib.request import getproxies_environment, proxy_bypass
-
-        parts = urlsplit(url)
-        proxies = getproxies_environment()
-        proxy = proxies.get(parts.scheme) or proxies.get("all")
-        # NO_PROXY may hold an IPv6 address with brackets or without.
-        unbracketed = parts.netloc.replace("[", "").replace("]", "")
-        if not proxy or proxy_bypass(parts.netloc) or proxy_bypass(unbracketed):
-            return None
-        if "://" not in proxy:
-            proxy = f"http://{proxy}"
-    if proxy is None:
+    named = proxy_of_environment(url) if proxy is FROM_ENVIRONMENT else proxy
+    read = None if named is None else read_proxy_url(named)
+    # A traceback may be shown with its local variables, and this one may hold a password.
+    del named, proxy
+    if read is None:
         return None
-    proxy = read_proxy_url(proxy)
-    module = http if proxy.startswith("http:") else socks5
+    if not isinstance(read, ProxyUrl):
+        raise ConfigurationError(
+            f"the proxy's URL {read}; it looks like http://user:password@proxy.example:3128 "
+            "or socks5://proxy.example:1080"
+        )
+    module = http if read.startswith("http:") else socks5
     if module and find_spec(module) is None:
         raise ConfigurationError(
             f"this kind of proxy needs the library {module}: pip install 'gprochat[socks]'"
         )
-    return proxy
+    return read
 
 
-def read_proxy_url(proxy: str) -> str:
-    def refuse(why: str) -> ConfigurationError:
-        # The message leaves the URL out, because the URL may hold a password.
-        return ConfigurationError(
-            f"the proxy's URL {why}; it looks like http://user:password@proxy.example:3128 "
-            "or socks5://proxy.example:1080"
-        )
+def is_in_networks(host: str, no_proxy: str) -> bool:
+    """Tell whether a host is an address in one of the networks that `NO_PROXY` names."""
+    if "/" not in no_proxy:
+        return False
+    from ipaddress import ip_address, ip_network
 
+    for name in no_proxy.split(","):
+        # Most names, and most hosts, are neither addresses nor networks.
+        with suppress(ValueError):
+            if ip_address(host) in ip_network(name.strip(), strict=False):
+                return True
+    return False
+
+
+def proxy_of_environment(url: str) -> str | None:
+    # Imported only when needed, because it imports all of http.client.
+    from urllib.request import getproxies_environment, proxy_bypass
+
+    parts = urlsplit(url)
+    proxies = getproxies_environment()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    # NO_PROXY may hold an IPv6 address with brackets or without.
+    unbracketed = parts.netloc.replace("[", "").replace("]", "")
+    if not proxy or proxy_bypass(parts.netloc) or proxy_bypass(unbracketed):
+        return None
+    if is_in_networks(parts.hostname or "", proxies.get("no", "")):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def read_proxy_url(proxy: str) -> ProxyUrl | str:
+    """Return a proxy's URL with its port, or what is wrong with it, without quoting it."""
     if any(character <= " " or character == "\x7f" for character in proxy):
-        raise refuse("holds white space or a control character")
+        return "holds white space or a control character"
     split = split_url(proxy)
     if split is None:
-        raise refuse("has an invalid port or IPv6 address")
+        return "has an invalid port or IPv6 address"
     parts, port = split
     # The transports leave name resolution to the proxy for both schemes.
     scheme = "socks5" if parts.scheme == "socks5h" else parts.scheme
     if scheme not in DEFAULT_PORTS:
-        raise refuse("must begin with http:// or socks5://")
+        return "must begin with http:// or socks5://"
     if not parts.hostname:
-        raise refuse("has no host")
+        return "has no host"
     if parts.path.strip("/") or parts.query or parts.fragment:
-        raise refuse("has text after the port; percent-encode special characters in a password")
+        return "has text after the port; percent-encode special characters in a password"
+    credentials = [unquote(parts.username or ""), unquote(parts.password or "")]
+    # RFC 1929 asks for both and has a byte for each length; python-socks writes ASCII only.
+    usable = all(each.isascii() and 1 <= len(each) <= 255 for each in credentials)
+    if scheme == "socks5" and any(credentials) and not usable:
+        return "needs a user and a password of 1 to 255 ASCII characters, for SOCKS5"
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     user, at, _ = parts.netloc.rpartition("@")
-    return f"{scheme}://{user}{at}{host}:{port or DEFAULT_PORTS[scheme]}"
+    return ProxyUrl(f"{scheme}://{user}{at}{host}:{port or DEFAULT_PORTS[scheme]}")
 
 
 def split_url(url: str) -> tuple[SplitResult, int | None] | None:
@@ -159,23 +206,29 @@ def split_url(url: str) -> tuple[SplitResult, int | None] | None:
         return None
 
 
-def split_proxy(proxy: str) -> tuple[str, str, str]:
-    """Return a proxy's URL without user and password, the user, and the password; "" for none."""
+def without_credentials(proxy: str) -> str:
+    """Return a proxy's URL without user and password."""
     parts = urlsplit(proxy)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}", unquote(parts.username or ""), unquote(parts.password or "")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def credentials_of(proxy: str) -> tuple[str, str]:
+    """Return the user and the password in a proxy's URL; "" for none."""
+    parts = urlsplit(proxy)
+    return unquote(parts.username or ""), unquote(parts.password or "")
 
 
 def proxy_secrets(proxy: str | None) -> list[str]:
     """Return the secrets in a proxy's URL: the password, and the credentials of a header."""
-    _, user, password = split_proxy(proxy or "")
+    user, password = credentials_of(proxy or "")
     if not password:
         return []
     return [password, b64encode(f"{user}:{password}".encode()).decode()]
 
 
-def basic_authorization(user: str, password: str) -> list[tuple[str, str]]:
-    """Return the header that tells a proxy user and password (RFC 7617); none for neither."""
+def basic_authorization(proxy: str) -> list[tuple[str, str]]:
+    """Return the header that tells a proxy the credentials of its URL (RFC 7617), if it has any."""
+    user, password = credentials_of(proxy)
     if not (user or password):
         return []
     credentials = b64encode(f"{user}:{password}".encode()).decode()

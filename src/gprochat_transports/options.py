@@ -1,7 +1,7 @@
 """The arguments that the clients of all adapters take, written once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import TypeAlias, TypedDict
 
@@ -39,7 +39,7 @@ class ClientOptions(TypedDict, total=False):
 
 
 class Numbers(TypedDict):
-    """What of the options a `gprochat_transports.Client` takes itself."""
+    """The options that a `gprochat_transports.Client` takes itself."""
 
     timeouts: Timeouts | None
     retry: RetryPolicy | None
@@ -49,13 +49,13 @@ class Numbers(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options that a client was given, and the defaults of the others."""
+    """All options of a client: those that the caller passed, and defaults."""
 
     timeouts: Timeouts | None = None
     retry: RetryPolicy | None = None
     on_retry: OnRetry | None = None
     limits: Limits | None = None
-    proxy: Proxy = FROM_ENVIRONMENT
+    proxy: Proxy = field(default=FROM_ENVIRONMENT, repr=False)
     ssl_context: SSLContext | None = None
 
     def numbers(self) -> Numbers:
@@ -68,13 +68,13 @@ class Settings:
         }
 
     def refuse_for(self, given: str) -> None:
-        """Refuse the options that a session or client of the caller's brings itself.
+        """Refuse proxy and TLS, which a session or client that the caller passed brings itself.
 
         Args:
-            given: what the caller passed: "session" or "client".
+            given: "session" or "client".
 
         Raises:
-            ConfigurationError: proxy or TLS was passed as well.
+            ConfigurationError: `proxy` or `ssl_context` was passed as well.
         """
         if self.proxy not in (None, FROM_ENVIRONMENT) or self.ssl_context is not None:
             raise ConfigurationError(f"set proxy and TLS on the {given} that you pass")

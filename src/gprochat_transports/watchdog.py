@@ -19,14 +19,14 @@ __all__ = ["AsyncioWatchdog", "TrioWatchdog", "Wait", "Watchdog", "make_watchdog
 
 GRACE: Final = 0.005
 """Seconds between finding a wait overdue and ending it. If the whole program stood still, the
-bytes that it waited for may be there as well, and the event loop needs a moment to deliver them."""
+awaited bytes may have arrived too, and the event loop needs a moment to deliver them."""
 
 
 class Wait(Protocol):
-    """Something that may take too long.
+    """An object whose present wait may take too long, such as a connection.
 
     Attributes:
-        deadline: when the present wait ends, by `time.monotonic`; infinity while nothing waits.
+        deadline: when the present wait ends, by `time.monotonic`; infinity for no limit.
     """
 
     deadline: float
@@ -51,7 +51,7 @@ class Watchdog(ABC):
         self.closed = False
 
     def limit(self, wait: Wait, seconds: float | None) -> None:
-        """Let a wait end so many seconds from now; None for no limit."""
+        """Have a wait end so many seconds from now; None for no limit."""
         if seconds is None:
             wait.deadline = inf
             return

@@ -1,11 +1,13 @@
 """Connections are reused, and released on every way out of a reply; the client goes on working."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import pytest
 
-from gprochat_core import ConnectError, GPROChatError, IncompleteReply, Limits, UsageError
+from gprochat_core import ConnectError, GPROChatError, Limits, UsageError
+from tests.contract.adapters import LOOPS
 from tests.contract.conftest import Happens, MakeClient
 from tests.peers.scripted import (
     Script,
@@ -127,9 +129,30 @@ async def test_closing_the_client_ends_a_reply_that_streams(
             begin = await anext(reply)
             await client.aclose()
             assert await happens(peer.connections[0].client_closed)
-            with pytest.raises((IncompleteReply, UsageError)):
-                _ = [text async for text in reply]
+            with pytest.raises(UsageError, match="this client has been closed"):
+                await anext(reply)
             assert reply.text.startswith(begin)
+
+
+@pytest.mark.not_on("httpx@blocking", "a blocking client has no event loop")
+@pytest.mark.parametrize("elsewhere", ["asyncio", "trio"])
+async def test_a_client_is_used_and_closed_on_one_event_loop(
+    make_client: MakeClient, elsewhere: str
+) -> None:
+    with ScriptedPeer(OK) as peer:
+        async with make_client(peer.url) as client:
+            assert await client.complete("Hello") == "fine"
+
+            async def use_elsewhere() -> None:
+                with pytest.raises(UsageError, match="another event loop"):
+                    await client.complete("Hello")
+                with pytest.raises(UsageError, match="another event loop"):
+                    await client.aclose()
+
+            with ThreadPoolExecutor() as threads:
+                threads.submit(LOOPS[elsewhere].run, use_elsewhere).result()
+            assert await client.complete("Hello") == "fine"
+    assert len(peer.connections) == 1
 
 
 @pytest.mark.not_on("given-httpx@asyncio", "the client that was passed limits its connections")

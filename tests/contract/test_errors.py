@@ -2,6 +2,7 @@
 goes on working after it."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -156,10 +157,41 @@ async def test_a_service_that_is_not_there_is_no_connection(make_client: MakeCli
                 await client.complete("Hello")
 
 
-async def test_a_name_that_does_not_resolve_is_no_connection(make_client: MakeClient) -> None:
-    async with make_client("http://no-such-host.invalid") as client:
+async def test_the_error_of_a_refused_plain_connection_does_not_speak_of_tls(
+    make_client: MakeClient,
+) -> None:
+    with closed_port() as port:
+        async with make_client(f"http://127.0.0.1:{port}") as client:
+            with pytest.raises(ConnectError) as caught:
+                await client.complete("Hello")
+    assert not re.search("ssl|tls", str(caught.value), re.IGNORECASE)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "256.256.256.256", "xn--a"])
+async def test_a_name_that_does_not_resolve_is_no_connection(
+    make_client: MakeClient, host: str
+) -> None:
+    async with make_client(f"http://{host}") as client:
         with pytest.raises(ConnectError):
             await client.complete("Hello")
+
+
+async def test_a_redirect_to_a_host_that_cannot_be_is_an_error_of_ours(
+    make_client: MakeClient,
+) -> None:
+    # httpx parses the URL even where it is not to follow the redirect, and may refuse it.
+    error, _ = await fails(make_client, send(answer(302, b"", "location: http://xn--a/")))
+    assert type(error) in (NotTheService, ConnectError)
+
+
+async def test_a_path_of_any_length_is_sent_or_no_connection(make_client: MakeClient) -> None:
+    with ScriptedPeer(AFTER_THAT_ALL_IS_WELL) as peer:
+        async with make_client(f"{peer.url}/{'a' * 100_000}") as client:
+            try:
+                outcome = await client.complete("Hello")
+            except ConnectError as error:
+                outcome = str(error)
+    assert outcome == "fine" or "URL too long" in outcome
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,19 @@
 """Through HTTP and SOCKS5 proxies, with and without a password, given or from the environment."""
 
+from base64 import b64encode
 from collections.abc import Iterator
+from ssl import SSLContext
 
 import pytest
 
-from gprochat_core import ConnectError, ConnectTimeout, RetryPolicy, Timeouts
+from gprochat_core import ConnectError, ConnectTimeout, GPROChatError, RetryPolicy, Timeouts
 from tests.contract.conftest import Happens, MakeClient
 from tests.peers.proxies import SECRET_HOST, ProxyServer
 from tests.peers.scripted import (
+    Connection,
     Script,
     ScriptedPeer,
+    Step,
     close,
     closed_port,
     receive,
@@ -19,9 +23,11 @@ from tests.peers.scripted import (
     until_client_closes,
 )
 from tests.peers.tls import Authority
-from tests.peers.wire import chunked
+from tests.peers.wire import answer, chunked
 
 OK: Script = [repeat(receive, send(chunked("fine")))]
+
+CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 KINDS = ["http", "socks5", "socks5h"]
 
@@ -141,6 +147,85 @@ async def test_a_proxy_that_does_not_connect_is_no_connection(
         async with make_client(url, proxy=f"{kind}://127.0.0.1:{proxy.port}") as client:
             with pytest.raises(ConnectError):
                 await client.complete("Hello")
+
+
+CREDENTIALS = [
+    ("us%C3%A9r:p%C3%A4ss%20word", "usér", "päss word"),
+    ("usér:päss", "usér", "päss"),
+    ("user", "user", ""),
+    ("user:", "user", ""),
+    (":password", "", "password"),
+    ("us%3Aer:word", "us:er", "word"),
+    ("us%3Aer", "us:er", ""),
+]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(("written", "user", "password"), CREDENTIALS)
+async def test_an_http_proxy_gets_the_user_and_the_password(
+    make_client: MakeClient, written: str, user: str, password: str, scheme: str
+) -> None:
+    with ScriptedPeer([receive, send(answer(502)), close]) as proxy:
+        url = f"http://{written}@127.0.0.1:{proxy.port}"
+        async with make_client(f"{scheme}://x.invalid", proxy=url) as client:
+            with pytest.raises(GPROChatError):
+                await client.complete("Hello")
+    expected = b64encode(f"{user}:{password}".encode()).decode()
+    assert proxy.requests[0].field("proxy-authorization") == f"Basic {expected}"
+
+
+async def test_a_socks_proxy_gets_the_user_and_the_password(make_client: MakeClient) -> None:
+    received: list[bytes] = []
+
+    def let_in(connection: Connection) -> None:
+        connection.receive_some()
+        connection.send(b"\x05\x02")
+        connection._buffer = b""
+        connection.receive_some()
+        received.append(connection._buffer)
+
+    with ScriptedPeer([let_in, send(b"\x01\x01"), close]) as proxy:
+        url = f"socks5://us%3Aer:w%40rd@127.0.0.1:{proxy.port}"
+        async with make_client("http://x.invalid", proxy=url) as client:
+            with pytest.raises(ConnectError):
+                await client.complete("Hello")
+    assert received == [b"\x01\x05us:er\x04w@rd"]
+
+
+def start_tls(context: SSLContext) -> Step:
+    def step(connection: Connection) -> None:
+        connection._socket = context.wrap_socket(connection._socket, server_side=True)
+
+    return step
+
+
+HTTPCORE = "httpcore leaves the brackets out, for clients that are passed"
+
+
+@pytest.mark.not_on("given-httpx@asyncio", HTTPCORE)
+@pytest.mark.not_on("httpx2@asyncio", HTTPCORE)
+async def test_a_plain_service_at_an_ipv6_address_through_a_proxy(make_client: MakeClient) -> None:
+    with ScriptedPeer(OK) as proxy:
+        async with make_client("http://[::1]:8080", proxy=proxy.url) as client:
+            assert await client.complete("Hello") == "fine"
+    assert proxy.requests[0].line == "POST http://[::1]:8080/api/generate HTTP/1.1"
+    assert proxy.requests[0].field("host") == "[::1]:8080"
+
+
+@pytest.mark.not_on("given-httpx@asyncio", HTTPCORE)
+@pytest.mark.not_on("httpx2@asyncio", HTTPCORE)
+async def test_a_service_with_tls_at_an_ipv6_address_through_a_proxy(
+    make_client: MakeClient, authority: Authority
+) -> None:
+    tunnel = [receive, send(CONNECTED), start_tls(authority.server_context("::1"))]
+    with ScriptedPeer([*tunnel, *OK]) as proxy:
+        async with make_client(
+            "https://[::1]:8443", proxy=proxy.url, ssl_context=authority.client_context()
+        ) as client:
+            assert await client.complete("Hello") == "fine"
+    assert proxy.requests[0].line == "CONNECT [::1]:8443 HTTP/1.1"
+    assert proxy.requests[0].field("host") == "[::1]:8443"
+    assert proxy.requests[1].line == "POST /api/generate HTTP/1.1"
 
 
 async def test_the_environment_names_a_proxy(

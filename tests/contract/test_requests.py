@@ -108,10 +108,12 @@ async def test_a_conversation_is_written_in_the_services_dialect(
     assert Acceptance(service).accept(peer.requests[0].body, body["time"])
 
 
-async def test_a_path_prefix_is_kept(make_client: MakeClient) -> None:
+async def test_a_path_prefix_is_sent_as_it_is_written(make_client: MakeClient) -> None:
     with ScriptedPeer([repeat(receive, send(OK))]) as peer:
-        await ask(make_client, Service(f"{peer.url}/chat/%C3%A9/", secret_key="k"), "Hello")
-    assert peer.requests[0].line == "POST /chat/%C3%A9/api/generate HTTP/1.1"
+        service = Service(f"{peer.url}/chat/%C3%A9%c3%a9%7E%41%2F/;a='(b)'/", secret_key="k")
+        await ask(make_client, service, "Hello")
+    path = "/chat/%C3%A9%c3%a9%7E%41%2F/;a='(b)'/api/generate"
+    assert peer.requests[0].line == f"POST {path} HTTP/1.1"
 
 
 async def test_a_long_conversation_arrives_whole(make_client: MakeClient) -> None:

@@ -1,12 +1,14 @@
 """Certificates are verified unless the caller passes a context that does not."""
 
+import socket
 import ssl
 
 import pytest
 
-from gprochat_core import ConnectError, ReplyTimeout, Timeouts
+from gprochat_core import ConnectError, ReplyTimeout, RetryPolicy, Timeouts
 from tests.contract.conftest import Happens, MakeClient
 from tests.peers.scripted import (
+    Connection,
     Script,
     ScriptedPeer,
     close,
@@ -16,7 +18,7 @@ from tests.peers.scripted import (
     until_client_closes,
 )
 from tests.peers.tls import Authority
-from tests.peers.wire import chunk, chunked, head
+from tests.peers.wire import answer, chunk, chunked, head
 
 OK: Script = [repeat(receive, send(chunked("fine")))]
 
@@ -67,6 +69,35 @@ async def test_a_context_may_accept_anything(make_client: MakeClient, authority:
     context.verify_mode = ssl.CERT_NONE
     with ScriptedPeer(OK, ssl_context=authority.server_context("other.example")) as peer:
         async with make_client(peer.url, ssl_context=context) as client:
+            assert await client.complete("Hello") == "fine"
+
+
+def send_reply_and_stray_record(connection: Connection) -> None:
+    """Send a whole reply and the beginning of a head: two TLS records in one TCP segment."""
+    connection._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    connection.send(chunked("fine"))
+    connection.send(b"HTTP/1.1 200 OK\r\nX-Junk: ")
+    connection._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_CORK"), reason="only Linux puts two writes together")
+@pytest.mark.not_on("given-httpx@asyncio", "httpcore decides about the clients that are passed")
+@pytest.mark.not_on("httpx2@asyncio", "httpcore decides about the clients that are passed")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_stray_tls_record_behind_a_reply_does_not_begin_the_next_reply(
+    make_client: MakeClient, authority: Authority, version: ssl.TLSVersion
+) -> None:
+    context = authority.server_context()
+    context.maximum_version = version
+    # Behind the stray record, the 503 would be a header of a complete and empty reply.
+    script: Script = [receive, send_reply_and_stray_record, receive, send(answer(503)), *OK]
+    with ScriptedPeer(script, OK, ssl_context=context) as peer:
+        async with make_client(
+            peer.url,
+            ssl_context=authority.client_context(),
+            retry=RetryPolicy(max_attempts=2, base_delay=0),
+        ) as client:
+            assert await client.complete("Hello") == "fine"
             assert await client.complete("Hello") == "fine"
 
 

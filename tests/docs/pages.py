@@ -7,6 +7,7 @@ rendered page does not see:
 * `<!-- expect: TEXT -->`: what it prints contains this;
 * `<!-- until: TEXT -->`: it runs until it prints this, and is then interrupted;
 * `<!-- output -->`: it is what the block before it prints, but for lines left out and `...`;
+* `<!-- needs: NAME -->`: it runs only where this module is installed; `nox -s clients` has llm;
 * `<!-- in: repository -->`: it runs in the root of the repository;
 * `<!-- tree -->`: it lists folders and all Python files in them.
 """
@@ -24,7 +25,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 FENCE: Final = re.compile(r"(?P<indent> *)(?P<fence>```+|~~~+)(?P<language>.*)")
 COMMENT: Final = re.compile(r" *<!-- (?P<name>[a-z]+)(?:: (?P<value>.+))? -->")
-DIRECTIVES: Final = frozenset({"file", "expect", "until", "output", "in", "tree"})
+DIRECTIVES: Final = frozenset({"file", "expect", "until", "output", "needs", "in", "tree"})
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,12 @@ MODULES = [
     "gprochat_transports.aiohttp",
     "gprochat_transports.environment",
     "gprochat_transports.extras",
+    "gprochat_transports.http11.network",
+    "gprochat_transports.http11.transport",
     "gprochat_transports.httpx",
+    "gprochat_transports.pool",
     "gprochat_transports.trio",
+    "gprochat_transports.watchdog",
 ]
 
 

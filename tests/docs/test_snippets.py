@@ -16,6 +16,7 @@ from typing import Final
 import pytest
 from packaging.requirements import Requirement
 
+from gprochat.gateway import Deployment, Running, gateway
 from gprochat.server import in_thread, serve
 from gprochat_core import Service
 from tests.docs.pages import ROOT, Block, blocks, pages
@@ -27,13 +28,15 @@ LIMIT: Final = 100.0
 
 pytestmark = pytest.mark.timeout(1.2 * LIMIT)
 
-RUN: Final = frozenset({"echo", "gprochat", "pytest", "python"})
+RUN: Final = frozenset({"echo", "gprochat", "gunicorn", "llm", "pytest", "python"})
 """Commands that a shell block may hold and that are run, besides those that are checked."""
 
 COMMANDS: Final = {
     "gprochat": ["-c", "from gprochat.cli import main; main()"],
+    "gunicorn": ["-m", "gunicorn"],
+    "llm": ["-m", "llm"],
     # -P: the command pytest does not look for modules in the current folder.
-    "pytest": ["-P", "-m", "pytest", "-p", "no:cacheprovider"],
+    "pytest": ["-P", "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"],
     "python": [],
 }
 """What stands for them, with the arguments that this interpreter takes for it."""
@@ -45,8 +48,16 @@ def service() -> Iterator[Service]:
         yield server.service
 
 
+@pytest.fixture(scope="module")
+def openai(service: Service) -> Iterator[Running]:
+    with in_thread(gateway({"gprochat": [Deployment("gprochat", service)]})) as running:
+        yield running
+
+
 @pytest.fixture
-def environment(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def environment(
+    service: Service, openai: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """What a reader has set who followed the README: the service, and nothing in its way."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -57,12 +68,15 @@ def environment(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / ".home"))
     monkeypatch.setenv("GPROCHAT_URL", service.url)
     monkeypatch.setenv("GPROCHAT_SECRET_KEY", service.secret_key or "")
+    monkeypatch.setenv("OPENAI_BASE_URL", openai.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", openai.key or "")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder to work in; modules imported from it are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
     yield tmp_path
@@ -77,6 +91,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_block_does_what_the_page_says(
     block: Block, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    if "needs" in block.directives:
+        pytest.importorskip(block.directives["needs"])
     for other in BLOCKS:
         if other.page == block.page and "file" in other.directives:
             (folder / other.directives["file"]).write_text(other.code, encoding="utf-8")
@@ -206,7 +222,7 @@ def run_script(script: list[str], block: Block, folder: Path) -> str:
     if not importlib.metadata.entry_points(group="pytest11", name="gprochat"):
         # The project is on the path, and not installed.
         environ["PYTEST_PLUGINS"] = "gprochat.pytest_plugin"
-    if "until" in block.directives:
+    if "gprochat serve" in block.code:
         # Who starts a service is not yet talking to one.
         del environ["GPROCHAT_URL"], environ["GPROCHAT_SECRET_KEY"]
     process = subprocess.Popen(

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from gprochat_core import GPROCHAT, ConfigurationError, Service
 from gprochat_transports import FROM_ENVIRONMENT, service_from_environment
-from gprochat_transports.environment import find_proxy, proxy_secrets, split_proxy
+from gprochat_transports.environment import (
+    basic_authorization,
+    credentials_of,
+    find_proxy,
+    proxy_secrets,
+    without_credentials,
+)
 from tests.core.leaks import told_by
 
 SERVICE = "https://chat.example"
@@ -180,6 +186,16 @@ class TestTheProxyOfTheEnvironment:
             ("::1", "https://[::1]:8000", True),
             ("[::1]", "https://[::1]:8000", True),
             ("::1", "https://[::2]:8000", False),
+            ("10.0.0.0/8", "https://10.1.2.3:8000", True),
+            ("10.0.0.0/8", "https://11.1.2.3", False),
+            ("10.1.2.3/8", "https://10.3.2.1", True),
+            ("chat.example, 10.0.0.0/8 ,192.168.0.0/16", "https://192.168.7.7", True),
+            ("10.0.0.0/8", "https://chat.example", False),
+            ("fd00::/8", "https://[fd12::1]:8000", True),
+            ("fd00::/8", "https://[fe80::1]", False),
+            ("10.0.0.0/8", "https://[::1]", False),
+            ("::/0", "https://10.1.2.3", False),
+            ("10.0.0.0/99,10.0.0.0/", "https://10.1.2.3", False),
         ],
     )
     def test_no_proxy_names_hosts_without(
@@ -210,6 +226,8 @@ class TestAProxysURL:
             ("http://user:pass@proxy.example:1", "http://user:pass@proxy.example:1"),
             ("http://u%40x:p%3A@proxy.example:1", "http://u%40x:p%3A@proxy.example:1"),
             ("socks5h://user:p@ss@proxy.example", "socks5://user:p@ss@proxy.example:1080"),
+            ("http://us%C3%A9r@proxy.example:1", "http://us%C3%A9r@proxy.example:1"),
+            ("http://:word@proxy.example:1", "http://:word@proxy.example:1"),
         ],
     )
     def test_it_is_made_whole(self, given: str, found: str) -> None:
@@ -234,6 +252,12 @@ class TestAProxysURL:
             ("http://user:12#sesame@proxy.example", "after the port"),
             ("http://user:12/sesame@proxy.example", "after the port"),
             ("http://user:12?sesame@proxy.example", "after the port"),
+            ("socks5://user@proxy.example", "a user and a password"),
+            ("socks5://user:@proxy.example", "a user and a password"),
+            ("socks5h://:sesame@proxy.example", "a user and a password"),
+            ("socks5://user:sesamé@proxy.example", "ASCII"),
+            ("socks5://us%C3%A9r:sesame@proxy.example", "ASCII"),
+            (f"socks5://{'u' * 256}:sesame@proxy.example", "255"),
         ],
     )
     def test_what_cannot_be_used_is_refused_without_its_password(self, url: str, why: str) -> None:
@@ -262,8 +286,20 @@ def test_a_proxy_whose_library_is_missing_is_refused_with_what_to_install() -> N
 class TestAProxysUserAndPassword:
     def test_they_are_split_from_the_url_and_decoded(self) -> None:
         url = "http://us%40er:w%3Ard@proxy.example:3128"
-        assert split_proxy(url) == ("http://proxy.example:3128", "us@er", "w:rd")
-        assert split_proxy("socks5://[::1]:1080") == ("socks5://[::1]:1080", "", "")
+        assert without_credentials(url) == "http://proxy.example:3128"
+        assert credentials_of(url) == ("us@er", "w:rd")
+        assert without_credentials("socks5://[::1]:1080") == "socks5://[::1]:1080"
+        assert credentials_of("socks5://[::1]:1080") == ("", "")
+
+    def test_the_repr_of_a_proxys_url_shows_neither(self) -> None:
+        found = find_proxy(SERVICE, "http://us%40er:w%3Ard@proxy.example:3128")
+        assert repr(found) == "<proxy http://proxy.example:3128>"
+
+    def test_they_are_sent_in_a_header(self) -> None:
+        assert basic_authorization("http://user:word@proxy.example:3128") == [
+            ("Proxy-Authorization", "Basic dXNlcjp3b3Jk")
+        ]
+        assert basic_authorization("http://proxy.example:3128") == []
 
     def test_the_password_and_the_header_that_carries_it_are_secrets(self) -> None:
         assert proxy_secrets("http://user:word@proxy.example:3128") == ["word", "dXNlcjp3b3Jk"]

@@ -39,6 +39,7 @@ OTHERS: Final = {
     "check": "check",
     "completion": "completion",
     "curl": "tools",
+    "gateway": "gateway",
     "history": "recall",
     "login": "login",
     "logout": "login",

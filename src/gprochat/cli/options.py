@@ -63,7 +63,8 @@ proxy_option: Final = click.option(
     "--proxy",
     metavar="URL",
     callback=read_proxy,
-    help="An HTTP or SOCKS5 proxy, or none. Default: the proxy variables of the environment.",
+    help="An HTTP or SOCKS5 proxy, or none. Default: $HTTPS_PROXY, $HTTP_PROXY or $ALL_PROXY, "
+    "whose password other users cannot see with ps.",
 )
 
 

@@ -1,28 +1,21 @@
-"""One request after another: the core accepts or refuses it, and an answer's text streams out.
-
-Each request runs under a time limit that is unlimited until the service stops. Stopping sets all
-the limits to the end of the grace period, and needs no other mechanism.
-"""
+"""One request after another: the core accepts or refuses it, and an answer's text streams out."""
 
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from time import time_ns
 from traceback import extract_tb
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
 
 from gprochat_core import Acceptance, Message, Refusal
 from gprochat_core.acceptance import (
     REPLY_CONTENT_TYPE,
     WRONG_PASSWORD,
     WRONG_SIGNATURE,
-    error_body,
     read_object,
 )
 from gprochat_core.reply import FAILURE_MARKER
@@ -31,10 +24,10 @@ from .answers import Answer
 from .bodies import Bodies
 from .guesses import Guesses
 from .hosts import Hosts
-from .listener import Strangers
 from .replays import Replays
+from .requests import Failed, Requests, send
 
-__all__ = ["Deployment", "http_logger"]
+__all__ = ["Deployment"]
 
 T = TypeVar("T")
 
@@ -45,11 +38,6 @@ LARGE_BODY: Final = 64 * 1024
 
 JSON_CONTENT_TYPE: Final = "text/plain;charset=UTF-8"
 """The content type that the family gives to JSON (docs/protocol.md, "Errors")."""
-
-STOPPING: Final = "The service is stopping."
-
-SEND_TIMEOUT: Final = 60.0
-"""Seconds for which a caller may read nothing of a reply that waits for it."""
 
 MAX_CHUNK: Final = 64 * 1024
 """The most characters of a reply that are encoded and written at once."""
@@ -64,26 +52,6 @@ LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 logger = logging.getLogger("gprochat.server")
 
-http_logger = logging.getLogger("gprochat.server.http")
-"""aiohttp logs here what goes wrong on a connection."""
-
-
-def is_worth_a_record(record: logging.LogRecord) -> bool:
-    # Anybody can send what is not HTTP; aiohttp would log an error with a traceback each time.
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-http_logger.addFilter(is_worth_a_record)
-
-
-class Failed(Refusal):
-    """A request was accepted, but cannot be answered."""
-
-    @property
-    def body(self) -> bytes:
-        """The body of the response, with the code that the family gives to such errors."""
-        return error_body(self.message, "Error")
-
 
 class Deployment:
     """Handles the requests to one service.
@@ -93,7 +61,7 @@ class Deployment:
         acceptance: accepts or refuses requests.
         hosts: refuses requests from pages of elsewhere.
         bodies: reads the requests.
-        strangers: is told which connections have an accepted request.
+        requests: counts and ends requests, and is told which connections have an accepted one.
         replays: refuses a signature that has been seen; None to accept it again.
     """
 
@@ -103,28 +71,25 @@ class Deployment:
         acceptance: Acceptance,
         hosts: Hosts,
         bodies: Bodies,
-        strangers: Strangers,
+        requests: Requests,
         replays: Replays | None,
     ) -> None:
         self._answer = answer
         self._acceptance = acceptance
         self._hosts = hosts
         self._bodies = bodies
-        self._strangers = strangers
+        self._requests = requests
         self._replays = replays
         self._guesses = Guesses()
         self._parsing = asyncio.Lock()
-        self._under_way: set[asyncio.Future[None]] = set()
-        self._limits: set[asyncio.Timeout] = set()
-        self._stopping = False
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """Answer `POST /api/generate`."""
         response = web.StreamResponse(headers={"content-type": REPLY_CONTENT_TYPE})
         try:
-            async with self._until_stopped():
+            async with self._requests.until_stopped():
                 messages = await self._accept(request)
-                self._strangers.accepted(request.protocol)
+                self._requests.strangers.accepted(request.protocol)
                 await self._stream(request, response, messages)
         except Refusal:
             if not response.prepared:
@@ -137,7 +102,7 @@ class Deployment:
 
     async def authenticate(self, request: web.Request) -> web.Response:
         """Answer `POST /api/auth`."""
-        async with self._until_stopped(), self._bodies.read(request) as body:
+        async with self._requests.until_stopped(), self._bodies.read(request) as body:
             password = (await self._parse(read_object, body)).get("pass")
             await self._guesses.wait(request)
         if self._acceptance.is_password(password):
@@ -148,60 +113,19 @@ class Deployment:
     @web.middleware
     async def watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Count a request as under way until it is answered, and answer one that is refused."""
-        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._under_way.add(answered)
-        self._strangers.heard(request.protocol)
-        try:
-            if self._stopping:
-                raise Failed(503, STOPPING)
-            self._hosts.check(request)
-            if request.headers.get("content-encoding", "identity").lower() != "identity":
-                # A few bytes may inflate to any number, before anybody has signed anything.
-                raise Refusal(415, "Compressed requests are not accepted.")
-            return await handler(request)
-        except Refusal as refusal:
-            return json_response(refusal.status, refusal.body)
-        except ConnectionError:
-            # The caller has gone; aiohttp finds that out when it sends this response.
-            return web.Response()
-        finally:
-            self._strangers.heard(request.protocol)
-            self._under_way.discard(answered)
-            answered.set_result(None)
-
-    async def end(self, grace: float, last_words: float) -> None:
-        """Stop accepting requests, and wait until those under way have ended.
-
-        Args:
-            grace: how many seconds they have to finish; then they are ended.
-            last_words: how many seconds more to wait for clients to read the end of their reply.
-        """
-        self._stopping = True
-        self._end_at(asyncio.get_running_loop().time() + grace)
-        if self._under_way:
-            logger.info("stopping, %d requests under way", len(self._under_way))
-            await asyncio.wait(self._under_way, timeout=grace + last_words)
-
-    def end_now(self) -> None:
-        """End the requests under way without delay."""
-        self._end_at(asyncio.get_running_loop().time())
-
-    def _end_at(self, when: float) -> None:
-        for limit in self._limits:
-            if not limit.expired():
-                limit.reschedule(when)
-
-    @asynccontextmanager
-    async def _until_stopped(self) -> AsyncGenerator[None, None]:
-        limit = asyncio.timeout(None)
-        self._limits.add(limit)
-        try:
-            async with limit:
-                yield
-        except TimeoutError:
-            raise Failed(503, STOPPING) from None
-        finally:
-            self._limits.discard(limit)
+        with self._requests.answering(request):
+            try:
+                self._requests.check()
+                self._hosts.check(request)
+                if request.headers.get("content-encoding", "identity").lower() != "identity":
+                    # A few bytes may inflate to any number, before anybody has signed anything.
+                    raise Refusal(415, "Compressed requests are not accepted.")
+                return await handler(request)
+            except Refusal as refusal:
+                return json_response(refusal.status, refusal.body)
+            except ConnectionError:
+                # The caller has gone; aiohttp finds that out when it sends this response.
+                return web.Response()
 
     async def _accept(self, request: web.Request) -> tuple[Message, ...]:
         async with self._bodies.read(request) as body:
@@ -248,24 +172,6 @@ class Deployment:
         finally:
             await pieces.aclose()
             logger.debug("streamed %d bytes", size)
-
-
-async def send(request: web.Request, writing: Coroutine[Any, Any, None]) -> None:
-    """Wait until a caller has room for what was written to it.
-
-    Raises:
-        ConnectionError: the caller has gone, or has read nothing for `SEND_TIMEOUT` seconds.
-    """
-    limit = asyncio.timeout(SEND_TIMEOUT)
-    try:
-        async with limit:
-            await writing
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionError("the caller does not read") from None
 
 
 class Pieces:

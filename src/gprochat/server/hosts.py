@@ -4,8 +4,10 @@ A browser sends requests for any page. Of a page whose host name has been pointe
 (DNS rebinding) the `Host` header tells, of a page of another site the `Origin` header.
 """
 
-from collections.abc import Collection
+import socket
+from collections.abc import Collection, Iterable
 from ipaddress import ip_address
+from typing import Self
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -21,15 +23,35 @@ class Hosts:
     Args:
         allowed: the host names that they may hold besides those of this machine, without ports;
             None for any. An origin that a browser does not tell has the name "null".
+        origins: origins that are allowed besides, with scheme and port.
 
     Raises:
         ConfigurationError: `allowed` is a single str.
     """
 
-    def __init__(self, allowed: Collection[str] | None) -> None:
+    def __init__(self, allowed: Collection[str] | None, origins: Collection[str] = ()) -> None:
         if isinstance(allowed, str):
             raise ConfigurationError("allowed_hosts is a list of host names, not one")
         self._allowed = None if allowed is None else {each.lower() for each in allowed}
+        self._origins = frozenset(origins)
+
+    @classmethod
+    def of(
+        cls,
+        sockets: Iterable[socket.socket],
+        allowed: Collection[str] | None,
+        origins: Collection[str] = (),
+    ) -> Self:
+        """Return what is allowed on these sockets.
+
+        Args:
+            sockets: listen for requests.
+            allowed: as above, but None means none if all sockets listen on loopback addresses.
+            origins: as above.
+        """
+        if allowed is None and all(is_loopback(each.getsockname()[0]) for each in sockets):
+            allowed = ()
+        return cls(allowed, origins)
 
     def check(self, request: web.Request) -> None:
         """Refuse a request from elsewhere.
@@ -42,6 +64,8 @@ class Hosts:
         for header, prefix in (("Host", "//"), ("Origin", "")):
             for value in request.headers.getall(header, ()):
                 name = host_of(prefix + value)
+                if header == "Origin" and value in self._origins:
+                    continue
                 if name not in self._allowed and not is_loopback(name):
                     raise Refusal(403, f"This service does not answer to this {header}.")
 

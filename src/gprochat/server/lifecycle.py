@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+import socket
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ssl import SSLContext
@@ -17,13 +18,14 @@ from gprochat_core.policy import check_count, check_number
 
 from .answers import Answer, echo
 from .bodies import MAX_REQUEST_BYTES, MAX_UNFINISHED_BYTES, MIN_BODY_RATE, Bodies
-from .deployment import Deployment, http_logger
-from .hosts import Hosts, is_loopback
+from .deployment import Deployment
+from .hosts import Hosts
 from .listener import Listener, Strangers, bind, default_max_connections
 from .replays import Replays
+from .requests import Requests, http_logger
 from .tally import Tally
 
-__all__ = ["Server", "serve"]
+__all__ = ["REQUEST_TIMEOUT", "Server", "listening", "public_url", "serve"]
 
 LAST_WORDS_TIMEOUT: Final = 1.0
 """Seconds after the grace period in which a client may still read the end of its reply."""
@@ -135,7 +137,7 @@ async def serve(
     check_number("limit", "request_timeout", request_timeout, zero=False)
     check_number("limit", "min_body_rate", min_body_rate, zero=False)
     tally = Tally()
-    strangers = Strangers(max_connections)
+    requests = Requests(Strangers(max_connections))
     bodies = Bodies(
         tally,
         max_bytes=max_request_bytes,
@@ -143,15 +145,52 @@ async def serve(
         timeout=request_timeout,
         min_rate=min_body_rate,
     )
-    hosts = Hosts(allowed_hosts)
-    sockets = await bind(host, port)
-    if allowed_hosts is None and all(is_loopback(each.getsockname()[0]) for each in sockets):
-        hosts = Hosts(())
     replays = Replays() if replay == "refuse" else None
-    deployment = Deployment(answer, acceptance, hosts, bodies, strangers, replays)
+    Hosts(allowed_hosts)  # raises ConfigurationError before a socket is open
+    sockets = await bind(host, port)
+    hosts = Hosts.of(sockets, allowed_hosts)
+    deployment = Deployment(answer, acceptance, hosts, bodies, requests, replays)
     application = web.Application(middlewares=[deployment.watch])
     application.router.add_post("/api/generate", deployment.generate)
     application.router.add_post("/api/auth", deployment.authenticate)
+    url = public_url(scheme, host, sockets)
+    async with listening(
+        application,
+        requests,
+        tally,
+        sockets,
+        max_connections=max_connections,
+        ssl_context=ssl_context,
+        request_timeout=request_timeout,
+        grace=grace,
+    ):
+        logger.info("serving at %s", url)
+        if not secret_key:
+            logger.warning("the secret key is empty: anybody can sign requests")
+        yield Server(Service(url, secret_key=secret_key, password=password))
+
+
+@asynccontextmanager
+async def listening(
+    application: web.Application,
+    requests: Requests,
+    tally: Tally,
+    sockets: Sequence[socket.socket],
+    *,
+    max_connections: int,
+    ssl_context: SSLContext | None,
+    request_timeout: float,
+    grace: float,
+) -> AsyncGenerator[None, None]:
+    """Serve an application until the block is left, within limits, and stop it gracefully.
+
+    Args:
+        application: has a middleware that counts each request in `requests`.
+        requests: the requests under way.
+        tally: counts the connections that are closed, and is flushed at the end.
+        sockets: what `bind` returned; they are closed.
+        max_connections, ssl_context, request_timeout, grace: as in `serve`.
+    """
     runner = web.AppRunner(
         application,
         access_log=access_logger,
@@ -165,41 +204,42 @@ async def serve(
         max_headers=MAX_HEADERS,
         shutdown_timeout=LAST_WORDS_TIMEOUT,
     )
-    await runner.setup()
+    try:
+        await runner.setup()
+    except BaseException:
+        for each in sockets:
+            each.close()
+        raise
     assert runner.server is not None  # since setup()
     listener = Listener(
         runner.server,
         sockets,
-        strangers,
+        requests.strangers,
         tally,
         limit=max_connections,
         ssl_context=ssl_context,
         handshake_timeout=request_timeout,
     )
     try:
-        url = public_url(scheme, host, sockets[0].getsockname()[1])
-        logger.info("serving at %s", url)
-        if not secret_key:
-            logger.warning("the secret key is empty: anybody can sign requests")
-        yield Server(Service(url, secret_key=secret_key, password=password))
+        yield
     finally:
-        await run_to_end(stop(listener, runner, deployment, grace), deployment.end_now)
+        await run_to_end(stop(listener, runner, requests, grace), requests.end_now)
         tally.flush()
         logger.info("stopped")
 
 
-def public_url(scheme: str, host: str, port: int) -> str:
+def public_url(scheme: str, host: str, sockets: Sequence[socket.socket]) -> str:
+    """Return the URL of what listens on these sockets, as clients on this machine reach it."""
     host = WILDCARDS.get(host, host)
+    port = sockets[0].getsockname()[1]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-async def stop(
-    listener: Listener, runner: web.AppRunner, deployment: Deployment, grace: float
-) -> None:
+async def stop(listener: Listener, runner: web.AppRunner, requests: Requests, grace: float) -> None:
     await listener.close()
     connections = runner.server.connections if runner.server else []
     transports = [each.transport for each in connections if each.transport is not None]
-    await deployment.end(grace, LAST_WORDS_TIMEOUT)
+    await requests.end(grace, LAST_WORDS_TIMEOUT)
     await runner.cleanup()
     # A closed connection exists until its client has read what was sent to it; some never do.
     for _ in range(100):

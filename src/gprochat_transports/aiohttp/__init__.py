@@ -38,6 +38,8 @@ class Client(AnyClient):
         **options: Unpack[ClientOptions],
     ) -> None:
         settings = Settings(**options)
+        # A traceback may be shown with its local variables, and here is the proxy's password.
+        del options
         if session is None:
             proxy = find_proxy(service.url, settings.proxy, socks5="aiohttp_socks")
         else:

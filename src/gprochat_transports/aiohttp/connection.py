@@ -1,7 +1,8 @@
-"""aiohttp's connections, where they are made here, and what aiohttp's exceptions mean.
+"""Connections of a session that the adapter makes, and what aiohttp's exceptions mean.
 
-They differ from others in three things: a connection tells the body of a request that it carries
-it; it resumes reading only after a pause; and it is not used again if bytes arrived meanwhile.
+aiohttp makes and keeps the connections. Three things differ from a plain session: a request's body
+learns its connection before sending begins; a connection resumes reading only after a pause; and a
+connection on which bytes arrived while it was idle is not used again.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from aiohttp.tracing import Trace
 
 from gprochat_core import Cause, Limits
 
-from ..http11.network import READ_SIZE, Causes
+from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes
 from .request import RequestBody
 
 __all__ = ["CAUSES", "EXCEPTIONS", "Connector", "Protocol", "make_connector"]
@@ -31,31 +32,30 @@ with suppress(ImportError):
         ProxyTimeoutError: Cause.TIMED_OUT,
         ProxyConnectionError: Cause.LOST,
         ProxyError: Cause.LOST,
-        # The proxy closed within its answer.
+        # The proxy closed before the end of its answer.
         asyncio.IncompleteReadError: Cause.LOST,
     }
 
 CAUSES: Final[Causes] = {
+    **SOCKET_CAUSES,
     **socks_causes,
     aiohttp.ServerTimeoutError: Cause.TIMED_OUT,
     aiohttp.ClientResponseError: Cause.MALFORMED,
     aiohttp.ClientError: Cause.LOST,
-    TimeoutError: Cause.TIMED_OUT,
-    OSError: Cause.LOST,
-    # A host name that IDNA cannot express.
-    UnicodeError: Cause.LOST,
-    # Reading from, or sending over, a connection that was closed here.
+    # The session or the connection was closed here.
     RuntimeError: Cause.LOST,
 }
 EXCEPTIONS: Final = tuple(CAUSES)
 
 TLS_BUFFER: Final = 32 * 1024
-"""Bytes that a TLS connection keeps for a slow reader, besides aiohttp's buffer."""
+"""Bytes that a TLS connection reads ahead for a slow reader; aiohttp's buffer comes on top."""
 
 
 class Protocol(ResponseHandler):
-    """aiohttp's protocol, without the cost of resuming a connection that is not paused: aiohttp
-    resumes after each read, and makes its parser parse nothing once more."""
+    """aiohttp's protocol, which here resumes reading only after a pause.
+
+    aiohttp resumes after each read, and then runs its parser once more on no bytes.
+    """
 
     _is_paused = False
 
@@ -63,7 +63,7 @@ class Protocol(ResponseHandler):
         super().connection_made(transport)
         reading: Any = transport
         if hasattr(reading, "max_size"):
-            # asyncio makes room for 256 KiB otherwise, even for a few bytes.
+            # asyncio allocates 256 KiB for each read otherwise, even if a few bytes arrive.
             reading.max_size = READ_SIZE
         if hasattr(reading, "set_read_buffer_limits"):
             reading.set_read_buffer_limits(TLS_BUFFER)
@@ -79,7 +79,7 @@ class Protocol(ResponseHandler):
 
 
 class Connector(aiohttp.TCPConnector):
-    """aiohttp's connector, which tells a request's body the connection that it was given.
+    """aiohttp's connector. It tells the body of a request which connection will carry it.
 
     In a session that the caller made, the body learns its connection when sending begins.
     """
@@ -108,9 +108,9 @@ class Connector(aiohttp.TCPConnector):
 def make_connector(
     limits: Limits, ssl_context: SSLContext | None, socks_proxy: str | None
 ) -> aiohttp.TCPConnector:
-    """Return what makes the connections of a client, directly or through a SOCKS5 proxy."""
+    """Return a connector for a session, which connects directly or through a SOCKS5 proxy."""
     settings: dict[str, Any] = {
-        # True stands for a context of aiohttp's that verifies, shared by all its sessions.
+        # True means the context that aiohttp shares among its sessions; it verifies certificates.
         "ssl": ssl_context or True,
         "limit": limits.max_connections,
         "keepalive_timeout": limits.keep_alive or None,

@@ -1,4 +1,4 @@
-"""The body of a request. aiohttp asks it for its bytes, so it knows how far the call is."""
+"""The body of a request. aiohttp has the body write itself, so the body knows the call's phase."""
 
 import asyncio
 from math import inf
@@ -49,7 +49,7 @@ class RequestBody(aiohttp.Payload):
         self._timed_out = False
 
     def note_connection(self, protocol: ResponseHandler) -> bool:
-        """Take note of the connection for the request; tell whether it is fit for one."""
+        """Take note of the request's connection; tell whether a request may be sent over it."""
         self._protocol = protocol
         self.reused = protocol in self._served
         self._served.add(protocol)
@@ -61,7 +61,7 @@ class RequestBody(aiohttp.Payload):
             return TransportError(Cause.TIMED_OUT, self.phase, reused=self.reused)
         if self.unsolicited:
             return TransportError(Cause.UNSOLICITED, self.phase, reused=True)
-        # aiohttp says "ssl:default" of every connection that failed; the system says why it did.
+        # aiohttp's message for a connection that failed names no reason; `os_error` does.
         reported = getattr(error, "os_error", error)
         return TransportError.wrap(reported, causes, self.phase, reused=self.reused)
 

@@ -1,7 +1,8 @@
-"""The response of aiohttp, and its body piece by piece.
+"""A response of aiohttp, and its body piece by piece.
 
-Two things aiohttp does not tell: what had arrived before a failure, and that a body which ends
-with its connection ended by a reset.
+aiohttp raises a failure before it returns the bytes that arrived earlier. It reports a proper end
+where a body without a length ends in a reset, and no end at all where a connection closes after
+broken framing. The response here corrects all three.
 """
 
 import asyncio
@@ -78,10 +79,10 @@ class AiohttpResponse:
         self._watchdog.waits.discard(self)
         if self._closed is not None:
             self._closed.remove_done_callback(self._end)
-            # Once on a connection, however many responses come over it.
+            # Removed first, so that it is there once, however many responses use the connection.
             self._closed.remove_done_callback(retrieve)
             self._closed.add_done_callback(retrieve)
-        # Once read to its end, the response has given back its connection itself.
+        # A response that was read to its end has already released its connection.
         connection = self._response.connection
         if connection is not None and connection.transport is not None:
             # With TLS, closing would wait for the peer.
@@ -89,7 +90,7 @@ class AiohttpResponse:
         self._response.close()
 
     def _left_over(self) -> bytes:
-        """Return what had arrived before a failure, which aiohttp raises first."""
+        """Return the bytes that arrived before a failure; aiohttp raises the failure first."""
         content = self._content
         error = content.exception()
         if error is None:
@@ -100,7 +101,7 @@ class AiohttpResponse:
         return data
 
     def _note_loss(self) -> None:
-        # aiohttp takes a reset for the end of a body that has no other end than closing.
+        # A body without a length ends when the connection closes; aiohttp lets a reset end it too.
         self._lost = (
             self._closed is not None
             and self._closed.done()
@@ -108,7 +109,7 @@ class AiohttpResponse:
         )
 
     def _end(self, closed: "asyncio.Future[None]") -> None:
-        # aiohttp forgets a body whose framing is broken, and would wait for the rest of it.
+        # aiohttp would wait for the rest of a body whose framing is broken.
         error = retrieve(closed)
         if not self._content.is_eof() and self._content.exception() is None:
             lost = aiohttp.ClientPayloadError("the connection was closed within the body")
@@ -117,5 +118,5 @@ class AiohttpResponse:
 
 
 def retrieve(closed: "asyncio.Future[None]") -> BaseException | None:
-    """Return how a connection ended; asyncio reports an exception that was never retrieved."""
+    """Return the exception that ended a connection; asyncio logs one that is never retrieved."""
     return None if closed.cancelled() else closed.exception()

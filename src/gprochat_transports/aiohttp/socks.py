@@ -1,7 +1,7 @@
 """Connections through a SOCKS5 proxy for aiohttp.
 
-aiohttp-socks makes them. Its own TLS handshake, where it is cancelled, waits for the end of a
-stream that never comes, until the time for connecting has run out; so TLS is asyncio's here.
+The TLS handshake of aiohttp-socks does not end when it is cancelled: it waits for the end of the
+stream until the time limit for connecting has passed. Here asyncio does the handshake.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ class SocksConnector(Connector, ProxyConnector):
     """aiohttp-socks's connector, with a TLS handshake that ends at once when it is cancelled."""
 
     def __init__(self, proxy_url: str, **settings: Any) -> None:
-        # The base class would keep the proxy's address under private names.
+        # The base class keeps the proxy's address under private names, so they stay empty.
         super().__init__(host="", port=0, **settings)
         self._proxy_url = proxy_url
 
     async def _connect_via_proxy(
         self, host: str, port: int, ssl: SSLContext | None = None, timeout: float | None = None
     ) -> tuple[asyncio.Transport, Protocol]:
-        # For None, python-socks would take a limit of 60 seconds.
+        # python-socks would take 60 seconds for None.
         limit = inf if timeout is None else timeout
         connected = await Proxy.from_url(self._proxy_url).connect(host, port, timeout=limit)
         loop = asyncio.get_running_loop()

@@ -11,7 +11,7 @@ from yarl import URL
 
 from gprochat_core import Cause, Limits, Request, SendLimits, TransportError
 
-from ..environment import basic_authorization, split_proxy
+from ..environment import basic_authorization, without_credentials
 from ..options import Settings
 from ..watchdog import AsyncioWatchdog
 from .connection import CAUSES, EXCEPTIONS, make_connector
@@ -21,7 +21,7 @@ from .response import AiohttpResponse
 __all__ = ["AiohttpTransport"]
 
 READ_BUFFER: Final = 64 * 1024
-"""Bytes kept for a slow reader after which aiohttp reads no more: twice as many, and one read."""
+"""aiohttp's buffer in bytes: with twice as many waiting for a slow reader, it stops reading."""
 
 
 class AiohttpTransport:
@@ -40,10 +40,9 @@ class AiohttpTransport:
         self._http_proxy: URL | None = None
         self._proxy_headers: dict[str, str] = {}
         if proxy and not self._socks_proxy:
-            # aiohttp quotes a proxy's URL in its exceptions, so the password goes apart.
-            url, user, password = split_proxy(proxy)
-            self._http_proxy = URL(url)
-            self._proxy_headers = dict(basic_authorization(user, password))
+            # aiohttp quotes the proxy's URL in its exceptions, so the password is not part of it.
+            self._http_proxy = URL(without_credentials(proxy))
+            self._proxy_headers = dict(basic_authorization(proxy))
 
     async def send(self, request: Request, limits: SendLimits) -> AiohttpResponse:
         session = self._session or self._open_session()
@@ -59,13 +58,13 @@ class AiohttpTransport:
             task = asyncio.current_task()
             if not session.closed or task is None or task.cancelling():
                 raise
-            # Closing a session cancels what the calls that wait for a slot wait for.
+            # Closing a session cancels the futures of the calls that wait for a slot.
             raise TransportError(Cause.LOST, body.phase, detail="the client was closed") from error
         finally:
             self._watchdog.waits.discard(body)
             body.deadline = inf
         if body.unsolicited:
-            # aiohttp takes the bytes that had arrived before for the answer to this request.
+            # aiohttp takes bytes that arrived before the request for its answer.
             response.close()
             raise TransportError(Cause.UNSOLICITED, body.phase, reused=True)
         decompressed = session.auto_decompress
@@ -78,20 +77,19 @@ class AiohttpTransport:
         body: RequestBody,
         connect: float | None,
     ) -> aiohttp.ClientResponse:
-        headers = [*request.headers]
-        if request.url.startswith("http:"):
-            # The request itself goes to the proxy; with TLS only a CONNECT request does.
-            headers += self._proxy_headers.items()
+        # With plain http the proxy reads this request itself; with TLS only the CONNECT request.
+        forwarded = request.url.startswith("http:")
         return await session.request(
             request.method,
-            request.url,
-            headers=headers,
+            # Else yarl would write what is percent-encoded in another way than the user did.
+            URL(request.url, encoded=True),
+            headers=[*request.headers, *(self._proxy_headers.items() if forwarded else ())],
             data=body,
             allow_redirects=False,
             raise_for_status=False,
             proxy=self._http_proxy,
             proxy_headers=self._proxy_headers,
-            # aiohttp's other limits start anew with every byte.
+            # aiohttp's other limits start again with every byte.
             timeout=aiohttp.ClientTimeout(connect=connect, sock_connect=connect),
             read_bufsize=READ_BUFFER,
             max_line_size=self._limits.max_head_bytes,

@@ -1,6 +1,6 @@
-"""HTTP/1.1 over any stream: for every transport whose library brings no HTTP of its own.
+"""HTTP/1.1 for libraries that bring only sockets.
 
-h11 speaks HTTP, a pool keeps the connections, the watchdog ends what takes too long. What differs
-between event loops, and without one, is behind two small protocols: a `Network` connects, and a
-`Stream` carries bytes. trio, anyio and blocking sockets have one of each.
+`Http11Transport` speaks HTTP with h11, keeps connections in a pool, and has a watchdog end the
+waits that take too long. It knows no event loop: a `Network` connects, and a `Stream` carries
+bytes. trio, anyio and blocking sockets have a `Network` and a `Stream` each; so may any library.
 """

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: h11 says what to send and what arrived means, a stream carries it."""
+"""One HTTP/1.1 connection: h11 writes requests and reads responses, a stream carries the bytes."""
 
 from collections.abc import Iterable
 from math import inf
@@ -11,6 +11,7 @@ import h11
 
 from gprochat_core import Cause, Phase, Request, SendLimits, TransportError
 
+from ..environment import basic_authorization
 from ..watchdog import Watchdog
 from .network import WRITE_SIZE, Causes, Stream
 
@@ -23,8 +24,8 @@ class Connection:
     """A connection of the pool, and the facts of the call that it serves.
 
     Attributes:
-        forward_headers: what to tell the proxy that forwards each request; None where the peer is
-            the service itself, or a tunnel to it.
+        forward_headers: the headers for an HTTP proxy that forwards each request; None for a
+            connection to the service itself, or for a tunnel to the service.
         phase: how far the call is.
         reused: whether an earlier call was answered on this connection.
         timed_out: whether the watchdog closed it.
@@ -46,13 +47,23 @@ class Connection:
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
         watchdog.waits.add(self)
 
-    async def open_tunnel(self, authority: str, headers: Headers) -> None:
-        """Have the proxy at the other end connect to a host and port (RFC 9110, 9.3.6)."""
-        await self._stream.send(self._encode("CONNECT", authority, [("host", authority), *headers]))
+    async def open_tunnel(self, authority: str, proxy: str) -> None:
+        """Have the HTTP proxy, whose URL has its credentials, connect to a host and port
+        (RFC 9110, 9.3.6).
+
+        Raises:
+            ConnectionError: the proxy refused.
+        """
+        await self._stream.send(
+            self._encode("CONNECT", authority, [("host", authority), *basic_authorization(proxy)])
+        )
         head = await self._receive_head()
         if not 200 <= head.status_code <= 299:
             reason = bytes(head.reason).decode("latin-1")
-            raise ConnectionError(f"the proxy answered {head.status_code} {reason}")
+            refusal = ConnectionError(f"the proxy answered {head.status_code} {reason}")
+            # The headers may echo the password, and a traceback may show variables.
+            del head
+            raise refusal
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=self._max_head)
 
     async def start_tls(self, context: SSLContext, host: str) -> None:
@@ -68,7 +79,9 @@ class Connection:
         parts = urlsplit(request.url)
         target = parts.path if self.forward_headers is None else request.url
         headers = [("host", parts.netloc), *request.headers, *(self.forward_headers or ())]
-        data = self._encode(request.method, target, headers, request.body)
+        # A traceback may show variables; a memoryview shows no bytes.
+        data = memoryview(self._encode(request.method, target, headers, request.body))
+        del headers
         self.phase = Phase.SENDING
         try:
             for start in range(0, len(data), WRITE_SIZE):
@@ -162,3 +175,4 @@ class Connection:
             if not data and http.their_state is h11.SEND_RESPONSE:
                 raise ConnectionError("closed without an answer")
             http.receive_data(data)
+            del data  # It may echo a secret, and a traceback may show variables.

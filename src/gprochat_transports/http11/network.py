@@ -1,8 +1,8 @@
-"""The seam between HTTP and a network: connect, receive, send, wait."""
+"""Two protocols between HTTP and an event loop: `Network` connects, `Stream` carries bytes."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from ssl import SSLContext
+from contextlib import AbstractAsyncContextManager
+from ssl import SSLContext, SSLError, SSLObject, SSLWantReadError
 from typing import Final, Protocol, TypeAlias
 
 from gprochat_core import Cause
@@ -10,7 +10,15 @@ from gprochat_core import Cause
 from ..pool import Event
 from ..watchdog import Watchdog
 
-__all__ = ["READ_SIZE", "WRITE_SIZE", "Causes", "Network", "Stream"]
+__all__ = [
+    "READ_SIZE",
+    "SOCKET_CAUSES",
+    "WRITE_SIZE",
+    "Causes",
+    "Network",
+    "Stream",
+    "has_unread",
+]
 
 READ_SIZE: Final = 120 * 1024
 """Bytes to read at once: the most for which the allocator does not call mmap (glibc's threshold is
@@ -20,30 +28,51 @@ WRITE_SIZE: Final = 64 * 1024
 """Bytes that are sent within one time limit; a long request may take longer, part by part."""
 
 Causes: TypeAlias = Mapping[type[Exception], Cause]
-"""Exceptions, and what each of them says of a connection."""
+"""Classes of exceptions, and what each reports of a connection."""
+
+SOCKET_CAUSES: Final[Causes] = {
+    TimeoutError: Cause.TIMED_OUT,
+    OSError: Cause.LOST,
+    # A host name that IDNA cannot express.
+    UnicodeError: Cause.LOST,
+}
+"""What the exceptions of Python's own sockets and TLS report."""
 
 
 class Stream(Protocol):
-    """A connected stream of bytes."""
+    """A connected stream of bytes.
+
+    Its methods raise the exceptions that `Network.causes` lists. They set no time limit: the
+    watchdog closes a stream that takes too long.
+    """
 
     async def receive(self) -> bytes:
-        """Wait for bytes, `READ_SIZE` at most; b"" when the peer has closed."""
+        """Return the next bytes as soon as there are any, `READ_SIZE` at most; b"" when the peer
+        has closed."""
         ...
 
-    async def send(self, data: bytes, /) -> None:
-        """Send all the bytes."""
+    async def send(self, data: bytes | memoryview, /) -> None:
+        """Send all the bytes, waiting for a peer that reads slowly."""
         ...
 
     async def start_tls(self, context: SSLContext, host: str) -> "Stream":
-        """Do the TLS handshake and return the encrypted stream."""
+        """Do the TLS handshake and return the encrypted stream, which closes this one too.
+
+        Args:
+            context: verifies the certificate as it is set up to.
+            host: the server's name or address.
+        """
         ...
 
     def is_readable(self) -> bool:
-        """Tell whether bytes, or the end, have arrived and not been received."""
+        """Tell whether bytes have arrived that were not received, or the peer has closed."""
         ...
 
     async def aclose(self) -> None:
-        """Close the connection without waiting for the peer; a `receive` under way ends."""
+        """Close the connection, even where this is cancelled, without waiting for the peer.
+
+        A `receive` under way raises an exception, and so does a later one.
+        """
         ...
 
 
@@ -51,7 +80,7 @@ class Network(Protocol):
     """What a transport needs of an event loop, or of threads where there is none.
 
     Attributes:
-        causes: the exceptions that its methods and its streams raise.
+        causes: what each exception of its methods and its streams reports.
     """
 
     @property
@@ -59,25 +88,50 @@ class Network(Protocol):
 
     @property
     def watchdog(self) -> Watchdog:
-        """What limits the waits of its streams."""
+        """Ends waits for its streams that take too long; the same object each time."""
         ...
 
     async def connect(self, host: str, port: int, socks_proxy: str | None) -> Stream:
-        """Connect over TCP, through a SOCKS5 proxy if there is one."""
+        """Connect over TCP, within the time limit that the caller sets around this call.
+
+        When this raises any exception, also because of a cancellation, it has closed the socket.
+
+        Args:
+            host, port: the service or its HTTP proxy.
+            socks_proxy: the URL of a SOCKS5 proxy to connect through, which resolves the host's
+                name: `socks5://user:password@host:port`; None for no proxy.
+        """
         ...
 
-    def time_limit(self, seconds: float | None) -> AbstractContextManager[object]:
-        """Return a context whose block may take so many seconds; None for no limit."""
+    def time_limit(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
+        """Return a context whose block may take so many seconds; None for no limit.
+
+        A block that takes longer is cancelled, and leaving it raises an exception of `causes`.
+        """
         ...
 
     def make_event(self) -> Event:
-        """Make an event of this loop."""
+        """Return a new event for tasks of this loop, or for threads."""
         ...
 
     def current_loop(self) -> object:
-        """Return what stands for the running event loop."""
+        """Return a token of the running event loop: two tokens of one loop are equal."""
         ...
 
     async def sleep(self, seconds: float, /) -> None:
-        """Pause."""
+        """Pause for so many seconds."""
         ...
+
+
+def has_unread(tls: SSLObject) -> bool:
+    """Tell whether TLS records that left the socket hold something unread: bytes, or the end.
+
+    `SSLObject.pending` does not count a record that has not been decrypted.
+    """
+    try:
+        tls.read(1)
+    except SSLWantReadError:
+        return False
+    except SSLError:
+        pass
+    return True

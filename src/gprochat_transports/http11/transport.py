@@ -9,7 +9,8 @@ import h11
 
 from gprochat_core import Cause, Limits, Phase, Request, SendLimits, TransportError
 
-from ..environment import basic_authorization, split_proxy
+from ..environment import basic_authorization, without_credentials
+from ..forks import forget_in_child
 from ..options import Settings
 from ..pool import Pool
 from .connection import Connection
@@ -19,22 +20,22 @@ __all__ = ["Http11Response", "Http11Transport"]
 
 
 class Http11Transport:
-    """A `Transport` over the connections of a pool.
+    """A `Transport` over the connections of a pool; each call raises `TransportError` alone.
 
     Args:
-        network: the event loop's.
-        settings: the client's limits and TLS.
-        proxy: the URL of a proxy, as `find_proxy` gives it; None for none.
+        network: connects, on the event loop that the client runs on.
+        settings: the client's; its `limits` and `ssl_context` are used.
+        proxy: the URL of an HTTP or SOCKS5 proxy, as `find_proxy` returns it; None for no proxy.
     """
 
     def __init__(self, network: Network, settings: Settings, proxy: str | None) -> None:
-        limits = settings.limits or Limits()
+        self._limits = settings.limits or Limits()
         self._network = network
         self._causes: Causes = {**network.causes, h11.RemoteProtocolError: Cause.MALFORMED}
         self._exceptions = tuple(self._causes)
-        self._max_head_bytes = limits.max_head_bytes
         self._ssl_context = settings.ssl_context
-        self._pool: Pool[Connection] = Pool(limits, network.make_event)
+        self.forget()
+        forget_in_child(self)
         self._socks_proxy = proxy if proxy and proxy.startswith("socks5:") else None
         self._http_proxy = proxy if proxy and not self._socks_proxy else None
 
@@ -59,6 +60,10 @@ class Http11Transport:
         finally:
             await self._network.watchdog.aclose()
 
+    def forget(self) -> None:
+        """Begin with no connections; those of before belong to the parent process."""
+        self._pool: Pool[Connection] = Pool(self._limits, self._network.make_event)
+
     async def _acquire(self, url: str, timeout: float | None) -> Connection:
         phase = Phase.WAITING
 
@@ -69,7 +74,7 @@ class Http11Transport:
 
         self._pool.watch(self._network.watchdog)
         try:
-            with self._network.time_limit(timeout):
+            async with self._network.time_limit(timeout):
                 return await self._pool.acquire(connect)
         except self._exceptions as error:
             raise TransportError.wrap(error, self._causes, phase) from error
@@ -79,8 +84,7 @@ class Http11Transport:
         target = urlsplit(url)
         tls = target.scheme == "https"
         host, port = target.hostname or "", target.port or (443 if tls else 80)
-        proxy, user, password = split_proxy(self._http_proxy or "")
-        peer = urlsplit(proxy)
+        peer = urlsplit(without_credentials(self._http_proxy or ""))
         try:
             stream = await network.connect(
                 peer.hostname or host, peer.port or port, self._socks_proxy
@@ -90,17 +94,17 @@ class Http11Transport:
         except Exception as error:
             if self._socks_proxy is None:
                 raise
-            # What python-socks raises differs from loop to loop.
+            # python-socks raises other exceptions on each event loop.
             raise ConnectionError(f"proxy: {error}") from error
-        connection = Connection(stream, network.watchdog, self._causes, self._max_head_bytes)
+        max_head = self._limits.max_head_bytes
+        connection = Connection(stream, network.watchdog, self._causes, max_head)
         try:
             if self._http_proxy:
-                headers = basic_authorization(user, password)
                 if tls:
                     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-                    await connection.open_tunnel(authority, headers)
+                    await connection.open_tunnel(authority, self._http_proxy)
                 else:
-                    connection.forward_headers = headers
+                    connection.forward_headers = basic_authorization(self._http_proxy)
             if tls:
                 await connection.start_tls(self._ssl_context or system_context(), host)
         except BaseException:
@@ -113,11 +117,7 @@ class Http11Response:
     """A `Response` on a connection of the pool."""
 
     def __init__(
-        self,
-        connection: Connection,
-        pool: Pool[Connection],
-        head: h11.Response,
-        sent_at: float,
+        self, connection: Connection, pool: Pool[Connection], head: h11.Response, sent_at: float
     ) -> None:
         self._connection = connection
         self._pool = pool

@@ -1,8 +1,8 @@
 """The adapter for httpx, on asyncio, on trio, and without an event loop.
 
-With a client that the caller passes, httpx does everything. Without one, connections are made of
-what httpx itself stands on, anyio and h11, without its pool, whose work for each call grows with
-the number of calls and connections.
+With a client that the caller passes, httpx does everything. Without one, the adapter uses the two
+libraries that httpx is built on, anyio and h11, and the project's own pool: httpx's pool does work
+for each call that grows with the number of calls and connections.
 """
 
 from typing import TYPE_CHECKING, Unpack, cast
@@ -50,6 +50,8 @@ class Client(AnyClient):
         **options: Unpack[ClientOptions],
     ) -> None:
         settings = Settings(**options)
+        # A traceback may be shown with its local variables, and here is the proxy's password.
+        del options
         if client is None:
             proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
             transport: Transport = Http11Transport(AnyioNetwork(), settings, proxy)
@@ -77,6 +79,8 @@ class SyncClient(AnySyncClient):
         **options: Unpack[ClientOptions],
     ) -> None:
         settings = Settings(**options)
+        # A traceback may be shown with its local variables, and here is the proxy's password.
+        del options
         if client is None:
             proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
             transport: Transport = Http11Transport(BlockingNetwork(), settings, proxy)

@@ -1,22 +1,21 @@
 """Connections without an event loop, for `SyncClient`: sockets whose coroutines never suspend.
 
-A socket takes a time limit for each operation, so no watchdog is needed: each operation gets what
-is left until the calling thread's deadline.
+A socket takes a time limit for each operation: here the seconds until the deadline of the calling
+thread. So no watchdog runs; `Deadline` stands in its place.
 """
 
 import socket
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from math import inf
 from ssl import SSLContext
 from threading import Event as ThreadingEvent
 from threading import Lock, local
 from time import monotonic, sleep
-from typing import Final, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from gprochat_core import Cause
-
-from ..http11.network import READ_SIZE, Causes
+from ..forks import forget_in_child
+from ..http11.network import READ_SIZE, SOCKET_CAUSES
 from ..pool import Pool
 from ..watchdog import Wait, Watchdog
 from .connection import is_readable
@@ -26,16 +25,9 @@ __all__ = ["BlockingNetwork"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CAUSES: Final[Causes] = {
-    TimeoutError: Cause.TIMED_OUT,
-    OSError: Cause.LOST,
-    # A host name that IDNA cannot express.
-    UnicodeError: Cause.LOST,
-}
-
 
 class Deadline(Watchdog):
-    """The deadline of the calling thread, with the face of a watchdog."""
+    """The deadline of each thread. It has the methods of a watchdog, and ends no wait itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,8 +39,10 @@ class Deadline(Watchdog):
             self._thread.at = inf if seconds is None else monotonic() + seconds
 
     def left(self) -> float | None:
-        """Return the seconds until the deadline, None for no limit; never 0, which would make a
-        socket not wait at all."""
+        """Return the seconds until the calling thread's deadline; None for no limit.
+
+        At least a millisecond is returned, because a socket takes 0 for "do not block".
+        """
         at: float = getattr(self._thread, "at", inf)
         return None if at == inf else max(at - monotonic(), 0.001)
 
@@ -62,7 +56,7 @@ class Deadline(Watchdog):
 class BlockingNetwork:
     """The `Network` of threads."""
 
-    causes = CAUSES
+    causes = SOCKET_CAUSES
 
     def __init__(self) -> None:
         self.watchdog = Deadline()
@@ -78,8 +72,8 @@ class BlockingNetwork:
             connected = Proxy.from_url(socks_proxy).connect(host, port, timeout=timeout)
         return BlockingStream(connected, self.watchdog)
 
-    @contextmanager
-    def time_limit(self, seconds: float | None) -> Generator[None, None, None]:
+    @asynccontextmanager
+    async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
         self.watchdog.limit(None, seconds)
         yield
 
@@ -114,11 +108,17 @@ class BlockingStream:
         self._deadline = deadline
         self._in_use = Lock()
         self._closed = False
+        forget_in_child(self)
+
+    def forget(self) -> None:
+        """Close this process's copy of the socket; the parent process still uses its own."""
+        self._closed = True
+        self._socket.close()
 
     async def receive(self) -> bytes:
         return self._do(self._socket.recv, READ_SIZE)
 
-    async def send(self, data: bytes, /) -> None:
+    async def send(self, data: bytes | memoryview, /) -> None:
         self._do(self._socket.sendall, data)
 
     async def start_tls(self, context: SSLContext, host: str) -> "BlockingStream":

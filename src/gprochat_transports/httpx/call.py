@@ -1,5 +1,8 @@
-"""How far a call over a given client is: what httpx's `trace` extension tells (its documentation,
-"Request extensions"), and what its exceptions mean. httpx2 is httpx under another name."""
+"""The phase of a call over a caller's client, and what httpx's exceptions mean.
+
+httpx's `trace` extension tells the phase (see "Request extensions" in its documentation). httpx2 is
+httpx under another name.
+"""
 
 import sys
 from collections.abc import Generator, Mapping
@@ -54,8 +57,8 @@ class Call:
     Attributes:
         timeouts: the time limits in httpx's form, in seconds.
         sent_at: when the last byte of the request was sent, by `time.monotonic`.
-        connected: the stream of a connection that is not ready for the request yet. httpx leaves
-            it open where a SOCKS proxy does not answer in time.
+        connected: the stream of a connection that is not ready for the request yet. The transport
+            closes it, because httpx leaves it open if a SOCKS proxy does not answer in time.
     """
 
     def __init__(self, causes: Causes, limits: SendLimits) -> None:
@@ -90,7 +93,7 @@ class Call:
         return begun
 
     def build(self, client: Any, request: Request, trace: object) -> "httpx.Request":
-        """Return a request in httpx's form; the client adds its headers where it has others."""
+        """Return a request in httpx's form; the client adds headers of its own."""
         built: httpx.Request = client.build_request(
             request.method,
             request.url,
@@ -109,7 +112,8 @@ class Call:
             chain: list[BaseException] = [error]
             while cause := chain[-1].__cause__ or chain[-1].__context__:
                 chain.append(cause)
-            # httpx has one exception for what h11 refuses and for a connection that ended.
+            # httpx raises the same exception for bytes that h11 refuses and for a server that
+            # closes without an answer; only the former is raised from an exception of h11.
             found = next(
                 (each for each in chain if isinstance(each, h11.RemoteProtocolError)), error
             )

@@ -1,6 +1,7 @@
-"""Connections of the adapter's own on asyncio and trio: anyio's streams, which httpx uses too."""
+"""Connections on asyncio and trio over the streams of anyio, which httpx uses too."""
 
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from math import inf
 from selectors import EVENT_READ, DefaultSelector
 from socket import socket
@@ -10,23 +11,20 @@ from typing import Final
 import anyio
 import anyio.abc
 import anyio.lowlevel
-from anyio.streams.tls import TLSStream
+from anyio.streams.tls import TLSAttribute, TLSStream
 
 from gprochat_core import Cause
 
-from ..http11.network import READ_SIZE, Causes
+from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, has_unread
 from ..watchdog import Watchdog, make_watchdog
 
 __all__ = ["AnyioNetwork", "is_readable"]
 
 CAUSES: Final[Causes] = {
-    TimeoutError: Cause.TIMED_OUT,
+    **SOCKET_CAUSES,
     anyio.EndOfStream: Cause.LOST,
     anyio.BrokenResourceError: Cause.LOST,
     anyio.ClosedResourceError: Cause.LOST,
-    OSError: Cause.LOST,
-    # A host name that IDNA cannot express.
-    UnicodeError: Cause.LOST,
 }
 
 
@@ -54,8 +52,10 @@ class AnyioNetwork:
         proxy = Proxy.from_url(socks_proxy)
         return AnyioStream(await proxy.connect(host, port, timeout=inf))
 
-    def time_limit(self, seconds: float | None) -> AbstractContextManager[object]:
-        return anyio.fail_after(seconds)
+    @asynccontextmanager
+    async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
+        with anyio.fail_after(seconds):
+            yield
 
 
 class AnyioStream:
@@ -63,13 +63,15 @@ class AnyioStream:
 
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self._stream = stream
-        self.send = stream.send
 
     async def receive(self) -> bytes:
         try:
             return await self._stream.receive(READ_SIZE)
         except anyio.EndOfStream:
             return b""
+
+    async def send(self, data: bytes | memoryview, /) -> None:
+        await self._stream.send(bytes(data))
 
     async def start_tls(self, context: SSLContext, host: str) -> "AnyioStream":
         tls = await TLSStream.wrap(
@@ -78,7 +80,10 @@ class AnyioStream:
         return AnyioStream(tls)
 
     def is_readable(self) -> bool:
-        return is_readable(self._stream.extra(anyio.abc.SocketAttribute.raw_socket))
+        if is_readable(self._stream.extra(anyio.abc.SocketAttribute.raw_socket)):
+            return True
+        tls = self._stream.extra(TLSAttribute.ssl_object, None)
+        return tls is not None and has_unread(tls)
 
     async def aclose(self) -> None:
         with anyio.CancelScope(shield=True):
@@ -86,7 +91,7 @@ class AnyioStream:
 
 
 def is_readable(sock: socket) -> bool:
-    """Tell whether a socket has something to read, or its end."""
+    """Tell whether a socket has bytes to read, or its peer has closed."""
     with DefaultSelector() as selector:
         selector.register(sock, EVENT_READ)
         return bool(selector.select(0))

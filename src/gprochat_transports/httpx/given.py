@@ -1,4 +1,4 @@
-"""Calls over an httpx client that the caller made: the client does everything, in its own way."""
+"""Calls over an httpx client that the caller made; connections, proxy and TLS are the client's."""
 
 from collections.abc import Mapping
 from math import inf
@@ -33,7 +33,7 @@ class GivenTransport:
         connect_by = deadline(limits.connect)
 
         async def trace(event: str, info: Mapping[str, Any]) -> None:
-            # httpx limits each of its steps and reads; here all of a phase must be in time.
+            # httpx limits each of its steps and reads; the limits here are for a whole phase.
             begun = call.note(event, info)
             if begun is Phase.CONNECTING:
                 scope.deadline = connect_by
@@ -42,9 +42,9 @@ class GivenTransport:
             elif begun is Phase.AWAITING_HEAD:
                 scope.deadline = deadline(limits.reply(monotonic()))
 
-        built = call.build(self._client, request, trace)
         try:
             with call.reporting(), anyio.fail_after(None) as scope:
+                built = call.build(self._client, request, trace)
                 response = await self._client.send(built, stream=True, follow_redirects=False)
         finally:
             if call.connected is not None:
@@ -65,7 +65,7 @@ class GivenResponse:
 
     def __init__(self, response: "httpx.Response", call: Call) -> None:
         self._response = response
-        # Not aiter_raw, which refuses the response of a mock that was made with its text.
+        # Not aiter_raw: it refuses a response that was made from a text, as mocks make them.
         self._body = aiter(cast("httpx.AsyncByteStream", response.stream))
         self._call = call
         self.status = response.status_code
@@ -91,9 +91,9 @@ class BlockingGivenTransport:
 
     async def send(self, request: Request, limits: SendLimits) -> "BlockingGivenResponse":
         call = Call(self._causes, limits)
-        built = call.build(self._client, request, call.note)
         try:
             with call.reporting():
+                built = call.build(self._client, request, call.note)
                 response = self._client.send(built, stream=True, follow_redirects=False)
         finally:
             if call.connected is not None:
@@ -122,7 +122,7 @@ class BlockingGivenResponse:
         self.sent_at = call.sent_at
 
     async def read(self, timeout: float | None) -> bytes:
-        # httpx looks at this once, before its first read of the body.
+        # httpx reads this limit once, before its first read of the body.
         self._call.timeouts["read"] = timeout
         with self._call.reporting():
             return next(self._body, b"")

@@ -1,12 +1,14 @@
 """Connections on trio, for text that arrives a little at a time.
 
-trio's own `SocketStream` tries to read before it waits, which for text that has yet to come is a
-system call and an exception for nothing; and it lets all other tasks run after each send, although
-waiting for the answer comes next here. So the stream here waits first, and then reads.
+trio's own `SocketStream` tries to read before it waits. For text that has not arrived yet, that
+costs a system call and an exception. The stream here waits first, and then reads. After a send,
+`SocketStream` lets all other tasks run; the stream here does not, because it waits for the answer
+next anyway.
 """
 
 import socket
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from math import inf
 from ssl import SSLContext
 from typing import Final
@@ -15,18 +17,16 @@ import trio
 
 from gprochat_core import Cause
 
-from ..http11.network import READ_SIZE, Causes
+from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, has_unread
 from ..watchdog import TrioWatchdog
 
 __all__ = ["TrioNetwork"]
 
 CAUSES: Final[Causes] = {
+    **SOCKET_CAUSES,
     trio.TooSlowError: Cause.TIMED_OUT,
     trio.BrokenResourceError: Cause.LOST,
     trio.ClosedResourceError: Cause.LOST,
-    OSError: Cause.LOST,
-    # A host name that IDNA cannot express.
-    UnicodeError: Cause.LOST,
 }
 
 
@@ -50,10 +50,12 @@ class TrioNetwork:
             # `time_limit` limits the time; python-socks would take 60 seconds for None.
             connected = await Proxy.from_url(socks_proxy).connect(host, port, timeout=inf)
         tcp = TcpStream(connected)
-        return TrioStream(tcp, tcp)
+        return TrioStream(tcp)
 
-    def time_limit(self, seconds: float | None) -> AbstractContextManager[object]:
-        return trio.fail_after(inf if seconds is None else seconds)
+    @asynccontextmanager
+    async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
+        with trio.fail_after(inf if seconds is None else seconds):
+            yield
 
 
 class TcpStream(trio.abc.Stream):
@@ -93,18 +95,18 @@ class TcpStream(trio.abc.Stream):
         self._trio.socket.close()
 
     def is_readable(self) -> bool:
-        """Tell whether bytes, or the end, have arrived and not been received."""
+        """Tell whether bytes have arrived that were not received, or the peer has closed."""
         return self._trio.socket.is_readable()
 
 
 class TrioStream:
     """The `Stream` on trio: TCP, or TLS over it."""
 
-    def __init__(self, tcp: TcpStream, carrier: trio.abc.Stream) -> None:
+    def __init__(self, tcp: TcpStream, tls: "trio.SSLStream[TcpStream] | None" = None) -> None:
         self._tcp = tcp
-        self._carrier = carrier
-        self.send = carrier.send_all
-        self.is_readable = tcp.is_readable
+        self._tls = tls
+        self._carrier = tls or tcp
+        self.send = self._carrier.send_all
 
     async def receive(self) -> bytes:
         return bytes(await self._carrier.receive_some(READ_SIZE))
@@ -113,6 +115,12 @@ class TrioStream:
         tls = trio.SSLStream(self._tcp, context, server_hostname=host, https_compatible=True)
         await tls.do_handshake()
         return TrioStream(self._tcp, tls)
+
+    def is_readable(self) -> bool:
+        if self._tcp.is_readable():
+            return True
+        # trio names the object that decrypts only by way of its methods.
+        return self._tls is not None and has_unread(self._tls.pending.__self__)
 
     async def aclose(self) -> None:
         self._tcp.close()

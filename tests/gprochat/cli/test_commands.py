@@ -29,9 +29,8 @@ def test_every_help_shows_an_example(command: tuple[str, ...], option: str) -> N
 
 
 def test_the_help_lists_the_commands_with_a_whole_sentence_each() -> None:
-    names = {"chat", "check", "completion", "curl", "history", "serve", "sign"}
-    names |= {"login", "logout"}
-    assert set(NAMES) == names
+    names = {"chat", "check", "completion", "curl", "gateway", "history", "login", "logout"}
+    assert set(NAMES) == {*names, "serve", "sign"}
     assert "..." not in invoke("--help").stdout.partition("Commands:")[2]
 
 

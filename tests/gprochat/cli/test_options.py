@@ -1,11 +1,15 @@
 """The options that commands share: URL, secrets and proxy."""
 
+from base64 import b64encode
+
 import click
 import pytest
 
 from gprochat.cli.commands import gprochat
 from gprochat.server import in_thread, serve
 from gprochat_core import Service
+from tests.peers.scripted import ScriptedPeer, receive, repeat, send
+from tests.peers.wire import chunked
 
 from .running import (
     invoke,
@@ -109,3 +113,18 @@ def test_ctrl_c_where_a_secret_is_asked_for_ends_the_command(service: Service) -
         terminal.expect("Secret key of")
         terminal.type("\x03")
         assert terminal.wait() == 130
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY"])
+def test_a_proxys_password_can_come_from_a_variable(service: Service, name: str) -> None:
+    with ScriptedPeer([repeat(receive, send(chunked("by way of the proxy")))]) as proxy:
+        variables = {name: f"http://user:sesame@127.0.0.1:{proxy.port}", "NO_PROXY": ""}
+        result = invoke("chat", "Hello", service=service, variables=variables)
+    assert (result.exit_code, result.stdout) == (0, "by way of the proxy")
+    credentials = b64encode(b"user:sesame").decode()
+    assert proxy.requests[0].field("proxy-authorization") == f"Basic {credentials}"
+
+
+def test_the_help_says_where_a_proxys_password_is_hidden_from_others() -> None:
+    text = " ".join(invoke("chat", "--help").stdout.split())
+    assert "$HTTPS_PROXY, $HTTP_PROXY or $ALL_PROXY, whose password other users cannot see" in text

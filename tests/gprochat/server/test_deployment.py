@@ -18,6 +18,7 @@ import pytest
 from gprochat.server import (
     MAX_REQUEST_BYTES,
     deployment,
+    requests,
     serve,
 )
 from gprochat_core import (
@@ -473,7 +474,7 @@ class TestADisconnect:
     async def test_a_caller_who_does_not_read_is_let_go(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(deployment, "SEND_TIMEOUT", 0.1)
+        monkeypatch.setattr(requests, "SEND_TIMEOUT", 0.1)
         answer = Watched("x" * 10_000_000)
         async with serve(answer) as server:
             _, writer = await ask_reading_little(server)
@@ -543,7 +544,7 @@ class TestAStranger:
         try:
             raise ZeroDivisionError
         except ZeroDivisionError:
-            deployment.http_logger.exception("Unhandled exception")
+            requests.http_logger.exception("Unhandled exception")
         assert "ZeroDivisionError" in caplog.text
 
     async def test_callers_who_do_not_read_make_no_copies_of_a_large_piece(self) -> None:

@@ -1,7 +1,7 @@
 """A network without sockets: what arrives is a list, and what is sent is written down."""
 
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
 from ssl import SSLContext
 from typing import Final, TypeAlias
 
@@ -88,11 +88,11 @@ class FakeStream:
             raise piece
         return piece if isinstance(piece, bytes) else piece()
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         meanwhile = next(self._sending, None)
         if meanwhile is not None:
             meanwhile()
-        self.sent.append(data)
+        self.sent.append(bytes(data))
 
     async def start_tls(self, context: SSLContext, host: str) -> "FakeStream":
         self.tls.append((context, host))
@@ -151,8 +151,8 @@ class FakeNetwork:
             raise stream
         return stream if isinstance(stream, FakeStream) else stream()
 
-    @contextmanager
-    def time_limit(self, seconds: float | None) -> Generator[None, None, None]:
+    @asynccontextmanager
+    async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
         self.time_limits.append(seconds)
         yield
 

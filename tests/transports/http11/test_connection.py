@@ -302,7 +302,7 @@ def test_the_watchdog_watches_a_connection_until_it_is_closed() -> None:
 def test_through_a_tunnel_the_connection_begins_anew() -> None:
     stream = FakeStream(head(200), chunked("fine"))
     connection = connect(stream)
-    run(connection.open_tunnel("chat.example:443", [("Proxy-Authorization", "Basic made-up")]))
+    run(connection.open_tunnel("chat.example:443", "http://user:made-up@proxy.example"))
     context = create_default_context()
     run(connection.start_tls(context, "chat.example"))
     run(connection.send(REQUEST, LIMITS))
@@ -310,10 +310,10 @@ def test_through_a_tunnel_the_connection_begins_anew() -> None:
     connect_head, post_head = stream.heads
     assert connect_head == (
         "CONNECT chat.example:443 HTTP/1.1\r\nhost: chat.example:443\r\n"
-        "Proxy-Authorization: Basic made-up"
+        "Proxy-Authorization: Basic dXNlcjptYWRlLXVw"
     )
     assert post_head.startswith("POST /api/generate HTTP/1.1\r\n")
-    assert "made-up" not in post_head
+    assert "Authorization" not in post_head
     assert not connection.reused
 
 
@@ -321,13 +321,13 @@ def test_through_a_tunnel_the_connection_begins_anew() -> None:
 def test_a_tunnel_that_the_proxy_refuses_is_an_error_with_its_answer(status: int) -> None:
     connection = connect(FakeStream(head(status, "content-length: 0")))
     with pytest.raises(ConnectionError, match=f"the proxy answered {status} Whatever"):
-        run(connection.open_tunnel("chat.example:443", []))
+        run(connection.open_tunnel("chat.example:443", "http://proxy.example"))
 
 
 def test_any_success_opens_a_tunnel() -> None:
-    run(connect(FakeStream(head(204))).open_tunnel("chat.example:443", []))
+    run(connect(FakeStream(head(204))).open_tunnel("chat.example:443", "http://proxy.example"))
 
 
 def test_a_proxy_that_closes_opens_no_tunnel() -> None:
     with pytest.raises(ConnectionError, match="closed without an answer"):
-        run(connect(FakeStream()).open_tunnel("chat.example:443", []))
+        run(connect(FakeStream()).open_tunnel("chat.example:443", "http://proxy.example"))

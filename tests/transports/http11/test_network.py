@@ -51,7 +51,7 @@ every_network_with_a_loop = pytest.mark.parametrize("name", WITH_A_LOOP)
 
 
 async def connect(network: Network, peer: ScriptedPeer) -> Stream:
-    with network.time_limit(SLACK):
+    async with network.time_limit(SLACK):
         return await network.connect(HOST, peer.port, None)
 
 
@@ -68,7 +68,7 @@ async def receive_all(stream: Stream, count: int) -> bytes:
 
 async def shake_hands(network: Network, peer: ScriptedPeer, seconds: float) -> None:
     """Connect with TLS, and close."""
-    with network.time_limit(seconds):
+    async with network.time_limit(seconds):
         stream = await network.connect(HOST, peer.port, None)
         try:
             await stream.start_tls(client_context(), HOST)
@@ -91,7 +91,7 @@ def test_a_stream_carries_bytes_both_ways_and_then_the_end(name: str, tls: bool)
     async def main() -> None:
         network = make()
         stream = await connect(network, peer)
-        with network.time_limit(SLACK):
+        async with network.time_limit(SLACK):
             if tls:
                 stream = await stream.start_tls(client_context(), HOST)
             await stream.send(b"Hello")
@@ -111,7 +111,7 @@ def test_all_bytes_are_sent_to_a_peer_that_reads_slowly(name: str) -> None:
     async def main() -> None:
         network = make()
         stream = await connect(network, peer)
-        with network.time_limit(SLACK):
+        async with network.time_limit(SLACK):
             await stream.send(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(data))
             await stream.send(data)
             assert await stream.receive() == b"thanks"
@@ -134,7 +134,7 @@ def test_a_stream_is_readable_once_bytes_or_the_end_have_arrived(name: str) -> N
         await stream.send(b"now")
         for expected in (b"a", b""):
             await until_readable(stream)
-            with network.time_limit(SLACK):
+            async with network.time_limit(SLACK):
                 assert await stream.receive() == expected
         await stream.aclose()
 
@@ -153,8 +153,9 @@ def test_a_refused_connection_is_lost(name: str) -> None:
 
     async def main() -> None:
         network = make()
-        with pytest.raises(OSError) as caught, network.time_limit(SLACK):  # noqa: PT011
-            await network.connect(HOST, port, None)
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            async with network.time_limit(SLACK):
+                await network.connect(HOST, port, None)
         assert cause(network, caught.value) is Cause.LOST
 
     with closed_port() as port:
@@ -167,8 +168,9 @@ def test_a_host_name_that_idna_cannot_express_is_lost(name: str) -> None:
 
     async def main() -> None:
         network = make()
-        with pytest.raises(tuple(network.causes)) as caught, network.time_limit(SLACK):
-            await network.connect(f"{'a' * 64}.example", 80, None)
+        with pytest.raises(tuple(network.causes)) as caught:
+            async with network.time_limit(SLACK):
+                await network.connect(f"{'a' * 64}.example", 80, None)
         assert cause(network, caught.value) is Cause.LOST
 
     RUN[loop](main)
@@ -181,8 +183,9 @@ def test_connecting_takes_no_longer_than_its_time_limit(name: str) -> None:
     async def main() -> None:
         network = make()
         begun = monotonic()
-        with pytest.raises(tuple(network.causes)) as caught, network.time_limit(SHORT):
-            await network.connect(HOST, port, None)
+        with pytest.raises(tuple(network.causes)) as caught:
+            async with network.time_limit(SHORT):
+                await network.connect(HOST, port, None)
         assert SHORT * 0.9 <= monotonic() - begun < SLACK
         assert cause(network, caught.value) is Cause.TIMED_OUT
 
@@ -197,7 +200,7 @@ def test_a_reset_is_a_loss(name: str) -> None:
     async def main() -> None:
         network = make()
         stream = await connect(network, peer)
-        with network.time_limit(SLACK):
+        async with network.time_limit(SLACK):
             assert await stream.receive() == b"a"
             with pytest.raises(tuple(network.causes)) as caught:
                 await stream.receive()
@@ -307,7 +310,7 @@ def test_a_socks_proxy_is_connected_through(name: str) -> None:
 
     async def main() -> None:
         network = make()
-        with network.time_limit(SLACK):
+        async with network.time_limit(SLACK):
             stream = await network.connect("chat.example", 80, f"socks5://{HOST}:{peer.port}")
             assert await stream.receive() == b"a"
         await stream.aclose()
@@ -323,8 +326,9 @@ def test_a_socks_proxy_that_refuses_closes_its_connection(name: str) -> None:
 
     async def main() -> None:
         network = make()
-        with pytest.raises(Exception, match="refused"), network.time_limit(SLACK):
-            await network.connect("chat.example", 80, f"socks5://{HOST}:{peer.port}")
+        with pytest.raises(Exception, match="refused"):
+            async with network.time_limit(SLACK):
+                await network.connect("chat.example", 80, f"socks5://{HOST}:{peer.port}")
 
     script = [receive_some, send(GREETING), receive_some, send(REFUSED), until_client_closes]
     with ScriptedPeer(script) as peer:
@@ -342,8 +346,9 @@ def test_a_socks_proxy_that_does_not_answer_is_held_to_the_time_limit(
     async def main() -> None:
         network = make()
         begun = monotonic()
-        with pytest.raises(Exception), network.time_limit(SHORT):  # noqa: B017, PT011
-            await network.connect("chat.example", 80, f"socks5://{HOST}:{peer.port}")
+        with pytest.raises(Exception):  # noqa: B017, PT011
+            async with network.time_limit(SHORT):
+                await network.connect("chat.example", 80, f"socks5://{HOST}:{peer.port}")
         assert SHORT * 0.9 <= monotonic() - begun < SLACK
 
     with ScriptedPeer([*steps, until_client_closes]) as peer:

@@ -1,5 +1,6 @@
 """Connections without an event loop, between threads."""
 
+import json
 import os
 import socket
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from gprochat_core import (
     Service,
     Timeouts,
     TransportError,
+    TruncatedReply,
 )
 from gprochat_transports.http11.transport import Http11Transport
 from gprochat_transports.httpx import SyncClient
@@ -29,6 +31,7 @@ from gprochat_transports.pool import Pool
 from gprochat_transports.sync import run
 from tests.faults.certificates import CERTIFICATES, client_context
 from tests.peers.scripted import (
+    Connection,
     Script,
     ScriptedPeer,
     deaf_port,
@@ -38,7 +41,7 @@ from tests.peers.scripted import (
     until_client_closes,
     wait_for,
 )
-from tests.peers.wire import chunk, chunked, head
+from tests.peers.wire import LAST_CHUNK, chunk, chunked, head
 from tests.transports.http11.fake import REQUEST
 from tests.transports.test_pool import FakeConnection
 
@@ -92,20 +95,20 @@ def test_closing_from_another_thread_ends_a_read_at_once(tls: bool, limit: float
     begun, failures = Event(), list[BaseException]()
 
     def read() -> None:
-        with network.time_limit(limit):
-            begun.set()
-            with pytest.raises(ConnectionError, match="closed here") as caught:
-                run(stream.receive())
+        network.watchdog.limit(None, limit)
+        begun.set()
+        with pytest.raises(ConnectionError, match="closed here") as caught:
+            run(stream.receive())
         failures.append(caught.value)
 
     with ScriptedPeer(
         [until_client_closes], ssl_context=CERTIFICATES["good"]() if tls else None
     ) as peer:
         network = BlockingNetwork()
-        with network.time_limit(SLACK):
-            stream = run(network.connect("127.0.0.1", peer.port, None))
-            if tls:
-                stream = run(stream.start_tls(client_context(), "127.0.0.1"))
+        network.watchdog.limit(None, SLACK)
+        stream = run(network.connect("127.0.0.1", peer.port, None))
+        if tls:
+            stream = run(stream.start_tls(client_context(), "127.0.0.1"))
         thread = start(read)
         begun.wait()
         # Time for the read itself to begin; without, the test passes all the same.
@@ -174,12 +177,12 @@ def test_each_operation_gets_what_is_left_of_the_threads_time() -> None:
     stream = BlockingStream(ours, network.watchdog)
     with theirs:
         begun = monotonic()
-        with network.time_limit(SHORT):
-            theirs.send(b"a")
-            assert run(stream.receive()) == b"a"
-            for _ in range(2):
-                with pytest.raises(TimeoutError):
-                    run(stream.receive())
+        network.watchdog.limit(None, SHORT)
+        theirs.send(b"a")
+        assert run(stream.receive()) == b"a"
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                run(stream.receive())
         assert SHORT * 0.9 <= monotonic() - begun < SHORT + SLACK
     run(stream.aclose())
 
@@ -187,9 +190,9 @@ def test_each_operation_gets_what_is_left_of_the_threads_time() -> None:
 def test_a_time_limit_is_the_threads_own() -> None:
     network = BlockingNetwork()
     left: list[float | None] = []
-    with network.time_limit(SHORT):
-        join(start(lambda: left.append(network.watchdog.left())))
-        left.append(network.watchdog.left())
+    network.watchdog.limit(None, SHORT)
+    join(start(lambda: left.append(network.watchdog.left())))
+    left.append(network.watchdog.left())
     assert left[0] is None
     assert left[1] is not None
 
@@ -213,11 +216,11 @@ def test_idle_connections_do_not_change_a_calls_time_limit() -> None:
     pool: Pool[FakeConnection] = Pool(Limits(keep_alive=100), network.make_event)
     pool.watch(network.watchdog)
     idle = run(pool.acquire(connect))
-    with network.time_limit(SHORT):
-        run(pool.release(idle, reusable=True))
-        # The pool looks at its idle connection, which is of no use, and connects.
-        idle.silent = False
-        run(pool.acquire(connect))
+    network.watchdog.limit(None, SHORT)
+    run(pool.release(idle, reusable=True))
+    # The pool looks at its idle connection, which is of no use, and connects.
+    idle.silent = False
+    run(pool.acquire(connect))
     assert left[1] is not None
     assert left[1] <= SHORT
 
@@ -369,3 +372,84 @@ def test_a_time_limit_that_ran_out_while_waiting_is_reported_with_its_phase() ->
             run(transport.send(request, SendLimits(SHORT, SLACK)))
         assert (caught.value.cause, caught.value.phase) == (Cause.TIMED_OUT, Phase.WAITING)
         run(transport.aclose())
+
+
+def echo(connection: Connection) -> None:
+    """Reply with the prompt."""
+    connection.receive()
+    messages = json.loads(connection.requests[-1].body)["messages"]
+    connection.send(chunked(messages[-1]["parts"][0]["text"]))
+
+
+def fork(in_child: Callable[[], object]) -> int:
+    """Run a function in a child process, which then exits with 0 if the function returned true."""
+    child = os.fork()
+    if child:
+        return child
+    passed = False
+    try:
+        passed = bool(in_child())
+    finally:
+        os._exit(not passed)
+
+
+def exit_status(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+# From 3.12 on, Python warns of a fork while the peer's threads run.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+class TestAFork:
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_each_process_gets_its_own_answers_over_connections_of_its_own(
+        self, scheme: str
+    ) -> None:
+        tls = scheme == "https"
+        server = CERTIFICATES["good"]() if tls else None
+        with ScriptedPeer([repeat(echo)], ssl_context=server) as peer:
+            service = Service(peer.url, secret_key="key")
+            context = client_context() if tls else None
+            client = SyncClient(service, proxy=None, ssl_context=context)
+
+            def call(process: str) -> bool:
+                prompts = [f"{process} {number}" for number in range(30)]
+                return [client.complete(prompt) for prompt in prompts] == prompts
+
+            def call_and_close() -> bool:
+                called = call("child")
+                client.close()
+                return called
+
+            assert call("parent")
+            child = fork(call_and_close)
+            assert call("parent")
+            assert exit_status(child) == 0
+            assert call("parent")
+            client.close()
+        assert len(peer.connections) == 2
+
+    def test_a_child_cannot_read_and_does_not_disturb_the_parents_reply(self) -> None:
+        child_is_done = Event()
+        begin = head(200, "transfer-encoding: chunked") + chunk("a")
+        script: Script = [
+            receive,
+            send(begin),
+            wait_for(child_is_done),
+            send(chunk("b") + LAST_CHUNK),
+        ]
+        with ScriptedPeer(script) as peer:
+            client = SyncClient(Service(peer.url, secret_key="key"), proxy=None)
+            with client, client.stream("Hello") as reply:
+                assert next(reply) == "a"
+
+                def read() -> bool:
+                    with pytest.raises(TruncatedReply):
+                        next(reply)
+                    reply.close()
+                    client.close()
+                    return True
+
+                assert exit_status(fork(read)) == 0
+                child_is_done.set()
+                assert list(reply) == ["b"]

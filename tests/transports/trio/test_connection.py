@@ -47,7 +47,7 @@ def test_a_receive_takes_no_more_than_what_costs_little() -> None:
             theirs.setblocking(False)
             sent = theirs.send(bytes(2 * READ_SIZE))
             assert sent > READ_SIZE
-            assert len(await TrioStream(stream, stream).receive()) <= READ_SIZE
+            assert len(await TrioStream(stream).receive()) <= READ_SIZE
 
     trio.run(main)
 
@@ -146,7 +146,7 @@ def test_closing_a_stream_waits_for_nothing() -> None:
         async with open_stream() as (stream, theirs):
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await TrioStream(stream, stream).aclose()
+                await TrioStream(stream).aclose()
             assert not scope.cancelled_caught
             assert theirs.recv(1) == b""
 
@@ -167,7 +167,7 @@ def test_an_event_wakes_the_task_that_waits() -> None:
 
 def test_without_a_time_limit_a_block_takes_as_long_as_it_takes() -> None:
     async def main() -> None:
-        with TrioNetwork().time_limit(None):
+        async with TrioNetwork().time_limit(None):
             assert trio.current_effective_deadline() == float("inf")
 
     trio.run(main)

@@ -1,0 +1,6 @@
+class Part: ...
+
+class TextPart(Part):
+    text: str
+
+class ReasoningPart(Part): ...
