@@ -147,7 +147,7 @@ class Chat:
             self._output.write(report)
         elif report is not None:
             self._waiting.retry(report)
-        elif self._output.text:
-            self._output.tick()
         else:
-            self._waiting.tick()
+            if not self._output.text:
+                self._waiting.tick()
+            self._output.tick()

@@ -17,6 +17,7 @@ from .output import Output, echo, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.markdown import Markdown
 
 __all__ = ["MarkdownOutput"]
 
@@ -57,6 +58,9 @@ class MarkdownOutput(Output):
 
     def tick(self) -> None:
         """Draw what has arrived, if it is time to."""
+        if not self._changed:
+            # While nothing arrives is the best time for an import that takes long.
+            import_markdown()
         begun = monotonic()
         if self._changed and begun >= self._next:
             self._draw()
@@ -96,14 +100,11 @@ class MarkdownOutput(Output):
         return [*[""] * blank, *self._render_text(block.text)]
 
     def _render_text(self, text: str) -> list[str]:
-        # rich takes as long to import as the first word of a quick service takes to come.
-        from rich.markdown import Markdown
-
         console = self._find_console()
         # One column stays free: in the last one, some terminals begin a new line.
         console.width = max(shutil.get_terminal_size().columns - 1, 1)
         with console.capture() as captured:
-            console.print(Markdown(text, code_theme="ansi_dark", hyperlinks=False))
+            console.print(import_markdown()(text, code_theme="ansi_dark", hyperlinks=False))
         lines = [line.rstrip(" ") for line in captured.get().split("\n")]
         # rich puts blank lines around some blocks and not around others.
         while lines and is_blank(lines[-1]):
@@ -121,6 +122,13 @@ class MarkdownOutput(Output):
                 file=io.StringIO(), force_terminal=True, legacy_windows=False, highlight=False
             )
         return self._console
+
+
+def import_markdown() -> "type[Markdown]":
+    """Import rich's Markdown; a command whose output is a pipe never needs it."""
+    from rich.markdown import Markdown
+
+    return Markdown
 
 
 def is_blank(line: str) -> bool:

@@ -78,7 +78,7 @@ class Output:
         raise NotImplementedError
 
     def tick(self) -> None:
-        """Show what has been held back; called while no text arrives."""
+        """Show what has been held back, or prepare to show text; called while no text arrives."""
 
     def end(self) -> None:
         """End a reply that is complete."""

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from gprochat_core import Service
 from gprochat_core.messages import Encoding
@@ -32,7 +32,7 @@ class Services:
     """
 
     default: str | None = None
-    entries: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    entries: dict[str, dict[str, str | None]] = field(default_factory=dict[str, Any])
 
     @classmethod
     def load(cls) -> "Services":

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from keyring.backend import KeyringBackend
+from keyring.compat import properties
 from keyring.errors import PasswordDeleteError
 
 __all__ = ["BACKEND", "FileKeyring"]
@@ -15,7 +16,9 @@ BACKEND = f"{__name__}.FileKeyring"
 class FileKeyring(KeyringBackend):
     """Keeps its passwords in the file that the variable TEST_KEYRING names."""
 
-    priority = 1.0
+    @properties.classproperty
+    def priority(cls) -> float:  # noqa: N805
+        return 1.0
 
     def get_password(self, service: str, username: str) -> str | None:
         return self._load().get(f"{service}/{username}")

@@ -9,6 +9,7 @@ import pytest
 from gprochat.cli.commands import gprochat
 from gprochat.cli.loops import TRANSPORTS
 from gprochat_core import Service
+from tests.docs.pages import ROOT
 
 from .running import (
     invoke,
@@ -16,6 +17,8 @@ from .running import (
 )
 
 NAMES = gprochat.list_commands(click.Context(gprochat))
+
+GUIDES = ("command-line.md", "gateway.md")
 
 COMMANDS = [(), *((name,) for name in NAMES)]
 
@@ -99,3 +102,20 @@ def test_the_embedded_service_takes_no_url() -> None:
     result = invoke("chat", "--local", "--url", "https://chat.example", "Hello")
     assert result.exit_code == 2
     assert "--local has its own" in result.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_guide_names_every_option(name: str) -> None:
+    guides = [(ROOT / "docs" / "guides" / page).read_text() for page in GUIDES]
+    command = gprochat.get_command(click.Context(gprochat), name)
+    assert command is not None
+    commands = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
+    options = {
+        option
+        for each in commands
+        for parameter in each.params
+        if isinstance(parameter, click.Option)
+        for option in [*parameter.opts, *parameter.secondary_opts]
+    }
+    missing = {option for option in options if not any(option in guide for guide in guides)}
+    assert missing - {"--save"} == set()

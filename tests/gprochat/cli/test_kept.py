@@ -162,6 +162,7 @@ def test_a_kill_at_any_call_of_the_system_loses_nothing_that_was_kept() -> None:
     with closing(Keeper(SERVICE)) as keeper:
         keeper.save(ONE)
     added = [Message("user", "new"), Message("assistant", "reply")]
+    call = 0
     for call in range(1, 20):
         before = only().messages
         done = subprocess.run(
@@ -235,3 +236,17 @@ def test_a_folder_that_cannot_be_written_is_no_reason_not_to_chat(
     result = invoke("chat", "Hello", service=service)
     assert (result.exit_code, result.stdout) == (0, "Hello")
     assert result.stderr.startswith("gprochat: this conversation is not kept: ")
+
+
+def test_without_locks_as_on_windows_two_chats_append_to_one_conversation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    first = Keeper(SERVICE)
+    first.save(ONE)
+    second = Keeper(SERVICE, only())
+    second.save(TWO)
+    first.save(OTHER)
+    assert only().messages == OTHER
+    data = only().path.read_bytes()
+    assert data.count(b"fine") == data.count(b"better") == 1

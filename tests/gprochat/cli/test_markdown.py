@@ -7,6 +7,7 @@ import pyte
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyte.modes import LNM
 
 from gprochat.cli import markdown
 from gprochat.cli.markdown import MarkdownOutput, redraw
@@ -52,7 +53,7 @@ class Recorder:
         monkeypatch.setattr(markdown, "monotonic", lambda: self.now)
         monkeypatch.setattr(MarkdownOutput, "_render_text", counted)
         self.screen = pyte.HistoryScreen(columns, lines, history=100_000)
-        self.screen.set_mode(pyte.modes.LNM)
+        self.screen.set_mode(LNM)
 
     def lines(self) -> list[str]:
         """Every line of the terminal from its first one, also those that have scrolled away."""
@@ -197,7 +198,7 @@ def test_a_reply_cannot_control_the_terminal(recorder: Recorder, text: str) -> N
 @given(st.lists(st.sampled_from("abc"), max_size=6), st.lists(st.sampled_from("abc"), max_size=6))
 def test_new_lines_take_the_place_of_old_ones(old: list[str], new: list[str]) -> None:
     screen = pyte.Screen(10, 10)
-    screen.set_mode(pyte.modes.LNM)
+    screen.set_mode(LNM)
     stream = pyte.Stream(screen)
     stream.feed("above\n" + redraw([], old) + redraw(old, new))
     assert [line.rstrip() for line in screen.display if line.strip()] == ["above", *new]
