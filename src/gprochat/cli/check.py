@@ -7,6 +7,7 @@ of some other server is a 200 too. So where a second question can tell more, it 
 * after an error that a wrong encoding explains, the same question in the other encoding.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -65,6 +66,7 @@ UNKNOWN: Final = "unknown: nothing shows that the service got this far"
 @service_options
 @proxy_option
 @encoding_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each verdict.")
 @click.pass_context
 def check(
     context: click.Context,
@@ -75,6 +77,7 @@ def check(
     ask_secret_key: bool,
     proxy: Proxy,
     encoding: Encoding | None,
+    as_json: bool,
 ) -> None:
     """Check whether a service works, and if not, what is wrong.
 
@@ -87,7 +90,7 @@ def check(
         url, name, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
     )
     findings = loop.run(lambda: examine(service, loop, proxy))
-    if not print_findings(findings):
+    if not print_findings(findings, as_json=as_json):
         context.exit(FAILURE)
 
 
@@ -152,9 +155,12 @@ class Finding(NamedTuple):
     words: str
 
 
-def print_findings(findings: Sequence[Finding]) -> bool:
+def print_findings(findings: Sequence[Finding], *, as_json: bool = False) -> bool:
     """Print a line for each finding; return whether none failed."""
     for what, ok, words in findings:
+        if as_json:
+            click.echo(json.dumps({"check": what, "ok": ok, "message": one_line(words)}))
+            continue
         verdict = {True: "ok", False: "FAIL", None: "-"}[ok]
         click.echo(f"{verdict:5} {what:11} {one_line(words)}")
     return all(ok is not False for _, ok, _ in findings)

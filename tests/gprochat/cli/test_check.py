@@ -298,3 +298,13 @@ def test_a_service_that_takes_neither_encoding_may_have_another_fault() -> None:
         result = invoke("check", "--encoding", "content", service=Service(peer.url, secret_key="k"))
     found = verdicts(result.stdout)
     assert (found["encoding"], found["service"], found["first byte"]) == ("-", "-", "FAIL")
+
+
+def test_with_json_each_verdict_is_an_object(service: Service) -> None:
+    result = invoke("check", "--json", service=service)
+    assert result.exit_code == 0
+    findings = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {each["check"]: each["ok"] for each in findings} == dict.fromkeys(
+        ["service", "password", "signature", "first byte", "clock"], True
+    )
+    assert findings[0]["message"] == f"answers at {service.url}"
