@@ -2,7 +2,8 @@
 # Another interpreter than the first one found: make PYTHON=/path/to/python demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick quick-tests test test-all test-lowest lint soak faults fuzz mutants docs bench bench-quick constraints clean
+.PHONY: help demo quick quick-tests test tests-here test-all tests-everywhere test-lowest lint soak faults \
+	fuzz mutants docs bench bench-quick constraints clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -16,7 +17,7 @@ install := $(pip) install --constraint constraints.txt
 help:
 	@echo 'make demo         a signed, streamed chat over each transport, against the embedded service'
 	@echo 'make quick        lint, types, and the tests of core and transports; a minute'
-	@echo 'make test         lint, types, all tests, and their coverage; five minutes'
+	@echo 'make test         lint, types, all tests, and their coverage; four minutes'
 	@echo '                  some tests: make test TESTS="tests/core/test_reply.py -k marker"'
 	@echo 'make test-all     the same, then the tests on the other Pythons of 3.11, 3.12, 3.13 found here'
 	@echo 'make test-lowest  the tests of all adapters with the lowest versions that the extras allow'
@@ -46,11 +47,17 @@ test: .venv/dev.stamp
 	@$(venv) -m pytest $(TESTS)
 else
 test: .venv/dev.stamp
-	@$(venv) noxfile.py --tags here
+	@$(MAKE) --no-print-directory -j 2 lint tests-here
 endif
 
+tests-here: .venv/dev.stamp
+	@$(venv) noxfile.py --tags here
+
 test-all: .venv/dev.stamp
-	@$(venv) noxfile.py
+	@$(MAKE) --no-print-directory -j 2 lint tests-everywhere
+
+tests-everywhere: .venv/dev.stamp
+	@$(venv) noxfile.py --tags tests
 
 test-lowest: .venv/dev.stamp
 	@$(venv) -m nox --session lowest

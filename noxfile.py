@@ -1,11 +1,12 @@
 """Every check of the project, and which interpreters it runs on.
 
 Nox runs the checks, and all tests with their coverage, in the environment that nox itself is
-installed in (the Makefile's .venv); the tag `here` selects these sessions. The tests with other
-people's programs, which clash with what is installed there, have an environment of their own. The
-other supported interpreters that are found then run the tests with fewer examples and one case of
-each row of the fault table. Run as a script, this file prints at its end how many tests passed and
-failed on all interpreters together.
+installed in (the Makefile's .venv). The tests with other people's programs, which clash with what
+is installed there, have an environment of their own. The other supported interpreters that are
+found then run the tests with fewer examples and one case of each row of the fault table. Three tags
+select sessions: `lint` the checks, `here` all tests in this environment, `tests` those on every
+interpreter. The Makefile runs the checks beside the tests. Run as a script, this file prints at its
+end how many tests passed and failed on all interpreters together.
 """
 
 import hashlib
@@ -74,20 +75,20 @@ def install(session: nox.Session, extra: str, group: str, constraints: str) -> N
 
 
 def pytest_arguments(session: nox.Session, name: str) -> list[str]:
-    """Two workers, and a file of results for the closing count."""
+    """Three workers, as many tests wait most of their time; and results for the closing count."""
     result = RESULTS / f"{name}.xml"
     result.unlink(missing_ok=True)
-    return ["-q", "-n", "2", "--dist", "worksteal", f"--junit-xml={result}", *session.posargs]
+    return ["-q", "-n", "3", "--dist", "worksteal", f"--junit-xml={result}", *session.posargs]
 
 
-@nox.session(python=False, tags=["lint", "here"])
+@nox.session(python=False, tags=["lint"])
 def lint(session: nox.Session) -> None:
     """Ruff's rules and format."""
     session.run(sys.executable, "-m", "ruff", "check", "--quiet", ".")
     session.run(sys.executable, "-m", "ruff", "format", "--check", "--quiet", ".")
 
 
-@nox.session(python=False, tags=["lint", "here"])
+@nox.session(python=False, tags=["lint"])
 def types(session: nox.Session) -> None:
     """Mypy and pyright."""
     session.run(sys.executable, "-m", "mypy", "--no-error-summary")
@@ -109,10 +110,10 @@ def tests_on(version: str) -> Callable[[nox.Session], None]:
 for version in SUPPORTED:
     if version != OWN:
         found = next((each for each in interpreters(version) if works(each, version)), False)
-        nox.session(python=found, name=f"tests-{version}")(tests_on(version))
+        nox.session(python=found, name=f"tests-{version}", tags=["tests"])(tests_on(version))
 
 
-@nox.session(python=sys.executable)
+@nox.session(python=sys.executable, tags=["tests"])
 def clients(session: nox.Session) -> None:
     """The gateway and the plugin for llm, with the clients that people use."""
     install(session, "gateway,httpx", "clients", "tests/clients/constraints.txt")
@@ -123,7 +124,7 @@ def clients(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *arguments, *lenient, *chosen)
 
 
-@nox.session(python=False, tags=["here"])
+@nox.session(python=False, tags=["here", "tests"])
 def coverage(session: nox.Session) -> None:
     """The tests of core and transports, and the coverage that they must reach by themselves."""
     coverage = (sys.executable, "-m", "coverage")
@@ -135,7 +136,7 @@ def coverage(session: nox.Session) -> None:
         session.run(*coverage, "report", f"--include=*/{package}/*", f"--fail-under={percent}")
 
 
-@nox.session(python=False, name=f"tests-{OWN}", tags=["here"])
+@nox.session(python=False, name=f"tests-{OWN}", tags=["here", "tests"])
 def other_tests(session: nox.Session) -> None:
     """All other tests on nox's own interpreter, without what measuring coverage costs."""
     ignored = [f"--ignore={folder}" for folder in COVERING]

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import import_module
 from ssl import SSLContext
@@ -236,6 +237,12 @@ class OverGiven(gprochat_transports.httpx.Client):
         await self._given.aclose()
 
 
+@cache
+def usual_ssl_context() -> SSLContext:
+    """The context that httpx makes by itself, made once: loading all authorities takes long."""
+    return httpx.create_ssl_context()
+
+
 def over_plain_httpx(
     service: Service,
     *,
@@ -245,7 +252,9 @@ def over_plain_httpx(
 ) -> OverGiven:
     """Make a client over `httpx.AsyncClient()` as it comes: only proxy and TLS are set."""
     given = httpx.AsyncClient(
-        proxy=find_proxy(service.url, proxy), verify=ssl_context or True, trust_env=False
+        proxy=find_proxy(service.url, proxy),
+        verify=ssl_context or usual_ssl_context(),
+        trust_env=False,
     )
     return OverGiven(service, given, **settings)
 
@@ -262,7 +271,7 @@ def over_tuned_httpx2(
     wanted = limits or Limits()
     given = httpx2.AsyncClient(
         proxy=find_proxy(service.url, proxy),
-        verify=ssl_context or True,
+        verify=ssl_context or usual_ssl_context(),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         limits=httpx2.Limits(
             max_connections=wanted.max_connections, keepalive_expiry=wanted.keep_alive

@@ -23,8 +23,9 @@ TIMEOUTS: Final = Timeouts(connect=8.0, first_byte=8.0, idle=8.0)
 ONE_ATTEMPT: Final = RetryPolicy(max_attempts=1)
 
 
-SOON: Final = 1.0
-"""Seconds within which the peer must see that a connection was closed."""
+SOON: Final = 3.0
+"""Seconds within which the peer must see that a connection was closed, on a busy machine too. An
+idle connection would be kept for 4."""
 
 Cancel: TypeAlias = Callable[[threading.Event, Body], Coroutine[Any, Any, None]]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gprochat_core
@@ -147,7 +147,9 @@ def test_what_an_error_was_not_told_is_none_or_empty(error: type[GPROChatError])
     assert all(not value for name, value in made.items() if name != "limit")
 
 
+# All errors share the code that this tests, so each draws only a part of the examples.
 @pytest.mark.parametrize("error", ERRORS)
+@settings(max_examples=max(5, settings().max_examples // 5))
 @given(data=st.data())
 def test_an_error_is_the_same_after_pickling_and_copying(
     error: type[GPROChatError], data: st.DataObject

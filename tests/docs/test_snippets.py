@@ -36,7 +36,7 @@ COMMANDS: Final = {
     "gunicorn": ["-m", "gunicorn"],
     "llm": ["-m", "llm"],
     # -P: the command pytest does not look for modules in the current folder.
-    "pytest": ["-P", "-m", "pytest", "-p", "no:cacheprovider"],
+    "pytest": ["-P", "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"],
     "python": [],
 }
 """What stands for them, with the arguments that this interpreter takes for it."""

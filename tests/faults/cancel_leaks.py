@@ -12,8 +12,9 @@ from tests.faults.cancel_loops import Interruptible
 
 __all__ = ["SOON", "Residue", "no_complaints", "quick_collection"]
 
-SOON = 1.0
-"""Seconds within which everything must be gone."""
+SOON = 3.0
+"""Seconds within which everything must be gone, on a busy machine too. An idle connection would be
+kept for 4."""
 
 
 class Residue:

@@ -25,8 +25,9 @@ from tests.faults.peer import WELL, FaultyPeer
 
 __all__ = ["play"]
 
-SOON: Final = 1.0
-"""Seconds within which a connection that is not kept must have been closed."""
+SOON: Final = 3.0
+"""Seconds within which a connection that is not kept must have been closed, on a busy machine too.
+An idle connection would be kept for 4."""
 
 SLACK: Final = 1.5
 """Seconds by which a call may end late on a machine that is busy."""
@@ -144,7 +145,7 @@ def check(outcome: Outcome, expected: Expected, service: Service) -> None:
             assert error.text == expected.text
         attributes = {name: getattr(error, name) for name in expected.attributes}
         assert attributes == dict(expected.attributes)
-        told = "".join(traceback.format_exception(error))
+        told = "".join(traceback.format_exception(error, limit=0))
         for secret in filter(None, (service.secret_key, service.password)):
             assert secret not in told
     assert outcome.attempts == expected.attempts

@@ -17,9 +17,9 @@ PLUGIN = () if INSTALLED else ("-p", "gprochat.pytest_plugin")
 
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return pytester.runpytest_subprocess(
-        "-p", "no:cacheprovider", "-W", "error", *PLUGIN, *arguments
-    )
+    # Loading hypothesis would take longer than all the rest of such a run.
+    without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+    return pytester.runpytest_subprocess(*without, "-W", "error", *PLUGIN, *arguments)
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
+from functools import cache
 from itertools import pairwise
 from typing import cast
 
@@ -41,9 +43,17 @@ from tests.peers.wire import LAST_CHUNK, answer, chunk, head
 
 pytestmark = pytest.mark.anyio
 
+one_context = cache(ssl.create_default_context)
+
 HI = (Message("user", "Hi"),)
 EVENT_STREAM = head(200, "content-type: text/event-stream", "transfer-encoding: chunked")
 DONE = b"data: [DONE]\n\n"
+
+
+@pytest.fixture(autouse=True)
+def authorities_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx loads all authorities for each client, also where nothing is encrypted."""
+    monkeypatch.setattr(ssl, "create_default_context", one_context)
 
 
 def event(data: object) -> bytes:
