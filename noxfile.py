@@ -119,7 +119,8 @@ def clients(session: nox.Session) -> None:
     install(session, "gateway,httpx", "clients", "tests/clients/constraints.txt")
     # What these clients leave open or use of others is not for these tests to judge.
     lenient = ("-W", "ignore", "-p", "no:unraisableexception")
-    arguments = pytest_arguments(session, f"{OWN}, clients")
+    # Their imports take most of the time, so one process does them once.
+    arguments = (*pytest_arguments(session, f"{OWN}, clients"), "-n", "0")
     chosen = ("tests/clients", "tests/docs/test_snippets.py", "-k", "clients or llm.md")
     session.run("python", "-m", "pytest", *arguments, *lenient, *chosen)
 
