@@ -13,6 +13,7 @@ from pathlib import Path
 import pdoc.render
 
 import gprochat
+import gprochat.server
 import gprochat_transports
 
 PROGRAMS = {"cli", "demo", "llm_plugin"}
@@ -33,6 +34,9 @@ def main() -> None:
     """Write the pages."""
     (folder,) = sys.argv[1:]
     warnings.simplefilter("error")
+    # pdoc sees a name that is imported when it is first used only after that.
+    for name in gprochat.server.__all__:
+        getattr(gprochat.server, name)
     pdoc.render.configure(docformat="google", footer_text="gprochat")
     pdoc.pdoc(*modules(), output_directory=Path(folder))
 

@@ -42,4 +42,6 @@ if not TYPE_CHECKING:
         # Imported only when needed: httpx imports rich where that is installed.
         with needs("server"):
             from . import bridge
-        return getattr(bridge, name)
+        value = getattr(bridge, name)
+        globals()[name] = value
+        return value
