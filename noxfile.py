@@ -1,11 +1,11 @@
 """Every check of the project, and which interpreters it runs on.
 
 Nox runs the checks, and all tests with their coverage, in the environment that nox itself is
-installed in (the Makefile's .venv). The tests with other people's programs, which clash with what
-is installed there, have an environment of their own. The other supported interpreters that are
-found then run the tests with fewer examples and one case of each row of the fault table. Three tags
-select sessions: `lint` the checks, `here` all tests in this environment, `tests` those on every
-interpreter. The Makefile runs the checks beside the tests. Run as a script, this file prints at its
+installed in (the Makefile's .venv). The tests with programs of others, which clash with what is
+pinned here, have an environment of their own. The other supported interpreters that are found then
+run the tests with fewer examples and one case of each row of the fault table. Three tags select
+sessions: `lint` the checks, `here` all tests in this environment, `tests` those in every
+environment. The Makefile runs the checks beside the tests. Run as a script, this file prints at its
 end how many tests passed and failed on all interpreters together.
 """
 
