@@ -121,7 +121,7 @@ def clients(session: nox.Session) -> None:
     lenient = ("-W", "ignore", "-p", "no:unraisableexception")
     # Their imports take most of the time, so one process does them once.
     arguments = (*pytest_arguments(session, f"{OWN}, clients"), "-n", "0")
-    chosen = ("tests/clients", "tests/docs/test_snippets.py", "-k", "clients or llm.md")
+    chosen = ("tests/clients", "tests/docs/test_snippets.py", "-k", "clients or llm")
     session.run("python", "-m", "pytest", *arguments, *lenient, *chosen)
 
 

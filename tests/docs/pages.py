@@ -47,7 +47,9 @@ class Block:
     directives: Mapping[str, str]
 
     def __str__(self) -> str:
-        return f"{self.page}:{self.line}"
+        place = f"{self.page}:{self.line}"
+        needs = self.directives.get("needs")
+        return f"{place}-{needs}" if needs else place
 
 
 def pages() -> list[Path]:
