@@ -17,7 +17,7 @@ install := $(pip) install --constraint constraints.txt
 help:
 	@echo 'make demo         a signed, streamed chat over each transport, against the embedded service'
 	@echo 'make quick        lint, types, and the tests of core and transports; a minute'
-	@echo 'make test         lint, types, all tests, and their coverage; four minutes'
+	@echo 'make test         lint, types, all tests, and their coverage; seven minutes'
 	@echo '                  some tests: make test TESTS="tests/core/test_reply.py -k marker"'
 	@echo 'make test-all     the same, then the tests on the other Pythons of 3.11, 3.12, 3.13 found here'
 	@echo 'make test-lowest  the tests of all adapters with the lowest versions that the extras allow'
@@ -40,7 +40,7 @@ quick: .venv/dev.stamp
 	@$(MAKE) --no-print-directory -j 2 lint quick-tests
 
 quick-tests: .venv/dev.stamp
-	@$(venv) -m pytest -q -n 2 --dist worksteal --hypothesis-profile quick tests/core tests/transports
+	@$(venv) -m pytest -q -n 4 --dist worksteal --hypothesis-profile quick tests/core tests/transports
 
 ifdef TESTS
 test: .venv/dev.stamp
