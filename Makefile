@@ -24,7 +24,7 @@ help:
 	@echo 'make lint         lint and types only'
 	@echo 'make faults       the fault table over each transport; its outcome goes to docs/faults.md'
 	@echo 'make docs         the reference, from the docstrings, in build/docs'
-	@echo 'make bench        the speed, beside bare libraries and other clients; a quarter of an hour'
+	@echo 'make bench        the speed, beside bare libraries and other clients; half an hour'
 	@echo 'make bench-quick  the same in a minute, for an impression'
 	@echo 'make soak         many calls at once on each transport, a fault in every third, for minutes'
 	@echo 'make fuzz         any bytes to the parsers for a minute, or for FUZZ_SECONDS=...'
