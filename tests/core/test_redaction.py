@@ -199,7 +199,7 @@ def secrets_in(text: str) -> list[str]:
 
 
 def locals_of_the_library(error: BaseException) -> Iterator[str]:
-    """Return what a traceback shows of the library's local variables, without those of the test."""
+    """Return the local variables of gprochat_core's frames, as a traceback would print them."""
     for each in chain(error):
         shown = traceback.TracebackException.from_exception(each, capture_locals=True)
         for frame in shown.stack:

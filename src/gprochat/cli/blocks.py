@@ -72,7 +72,7 @@ class Blocks:
         for line in reversed(self._lines):
             length += len(line) + 1
             if length > max_length or len(lines) == max_lines:
-                # What is left is still code, and is coloured as code.
+                # With its first fence, the end of a long code block is still coloured as code.
                 lines += self._lines[:1] if self._fence else []
                 break
             lines.append(line)

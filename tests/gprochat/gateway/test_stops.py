@@ -21,7 +21,7 @@ def cut(pieces: list[str], stops: list[str]) -> tuple[str, bool]:
 
 
 def expected(text: str, stops: list[str]) -> tuple[str, bool]:
-    """What is left of a text: the shortest beginning that ends in a stop sequence, without it."""
+    """Return a text up to the stop sequence that is complete first, without that sequence."""
     for end in range(len(text) + 1):
         ending = [stop for stop in stops if text[:end].endswith(stop)]
         if ending:
