@@ -83,7 +83,8 @@ class BlockingNetwork:
     def current_loop(self) -> object:
         return self
 
-    async def sleep(self, seconds: float) -> None:
+    @staticmethod
+    async def sleep(seconds: float) -> None:
         sleep(seconds)  # noqa: ASYNC251 - blocking is its purpose
 
 

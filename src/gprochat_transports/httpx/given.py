@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from math import inf
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -10,6 +10,7 @@ import anyio.lowlevel
 
 from gprochat_core import Phase, Request, SendLimits
 
+from .blocking import BlockingNetwork
 from .call import Call, read_causes
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class GivenResponse:
 class BlockingGivenTransport:
     """A `Transport` over a blocking client; its coroutines never suspend."""
 
+    sleep = staticmethod(BlockingNetwork.sleep)
+
     def __init__(self, client: "httpx.Client") -> None:
         self._client = client
         self._causes = read_causes(client, "Client")
@@ -102,9 +105,6 @@ class BlockingGivenTransport:
 
     def current_loop(self) -> object:
         return self
-
-    async def sleep(self, seconds: float) -> None:
-        sleep(seconds)  # noqa: ASYNC251 - blocking is its purpose
 
     async def aclose(self) -> None:
         """Leave the client open: it is the caller's."""
