@@ -18,13 +18,16 @@ from tests.peers.scripted import (
     until_client_closes,
     wait_for,
 )
-from tests.peers.wire import LAST_CHUNK, chunk, chunked, head
+from tests.peers.wire import LAST_CHUNK, answer, chunk, chunked, head
 
 OK: Script = [repeat(receive, send(chunked("fine")))]
 
 CHUNKED = head(200, "transfer-encoding: chunked")
 
 ENDLESS: Script = [receive, send(CHUNKED + chunk("Раз"), chunk("два")), until_client_closes]
+
+
+HTTPCORES = "httpcore decides about the connections of clients that are passed"
 
 
 class OwnError(Exception):
@@ -48,6 +51,39 @@ async def test_a_reply_read_to_its_end_leaves_its_connection_for_the_next(
                 assert [text async for text in reply] == ["fine"]
             assert await client.complete("Hello") == "fine"
     assert len(peer.connections) == 1
+
+
+@pytest.mark.not_on("given-httpx@asyncio", HTTPCORES)
+@pytest.mark.not_on("httpx2@asyncio", HTTPCORES)
+@pytest.mark.parametrize(
+    "stray",
+    [
+        b"\r\n",
+        b"H",
+        b"HTTP/1.1 200 OK\r\nx-junk: ",
+        b"garbage\r\n\r\n",
+        b"0\r\n\r\n",
+        b"a" * 70_000,
+        chunked("not asked for"),
+    ],
+    ids=lambda stray: repr(stray[:9]),
+)
+async def test_bytes_behind_a_reply_end_its_connection(
+    make_client: MakeClient, happens: Happens, stray: bytes
+) -> None:
+    begin, end = chunked("fine")[:-5], LAST_CHUNK
+    scripts: list[Script] = [
+        [receive, send(chunked("fine") + stray), until_client_closes],
+        [receive, send(answer(200, b"fine") + stray), until_client_closes],
+        [receive, send(begin, end + stray, every=0.01), until_client_closes],
+    ]
+    with ScriptedPeer(*scripts, OK) as peer:
+        async with make_client(peer.url) as client:
+            for number in range(len(scripts)):
+                assert await client.complete("Hello") == "fine"
+                assert await happens(peer.connections[number].client_closed)
+            assert await client.complete("Hello") == "fine"
+    assert len(peer.connections) == len(scripts) + 1
 
 
 async def test_closing_the_client_closes_its_kept_connections(
