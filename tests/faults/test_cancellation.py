@@ -12,6 +12,7 @@ project; `tests/contract/test_cancellation.py` cancels its calls too.
 """
 
 import asyncio
+import gc
 import secrets
 import threading
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ from gprochat_core import (
     UsageError,
 )
 from tests.contract.adapters import ADAPTERS, Adapter, Blocking, Client
-from tests.faults.cancel_leaks import SOON, Residue, no_complaints, quick_collection
+from tests.faults.cancel_leaks import SOON, Residue, no_complaints
 from tests.faults.cancel_loops import LOOPS, Interruptible, Outcome
 from tests.faults.cancel_scenarios import QUICK, SCENARIOS, WELL, Scenario, both
 from tests.faults.certificates import CERTIFICATES, client_context
@@ -79,6 +80,11 @@ some_scenarios = pytest.mark.parametrize(
     ],
     ids=lambda each: each.name,
 )
+
+
+@pytest.fixture(autouse=True)
+def garbage_of_other_tests_is_gone() -> None:
+    gc.collect()
 
 
 def loop_of(adapter: Adapter) -> Interruptible:
@@ -182,7 +188,7 @@ def interrupt_everywhere(adapter: Adapter, scenario: Scenario, how: How) -> int:
                 return
             turns = turn
 
-    with scenario.peer() as peer, quick_collection():
+    with scenario.peer() as peer:
         loop.run(main)
     return turns
 
@@ -233,7 +239,7 @@ def test_a_call_that_waits_for_a_connection_may_be_cancelled(adapter: Adapter) -
                 return
             turns = turn
 
-    with scenario.peer() as peer, quick_collection():
+    with scenario.peer() as peer:
         loop.run(main)
     assert turns > 0
 
@@ -253,7 +259,7 @@ def test_a_call_that_nobody_lets_in_may_be_cancelled(adapter: Adapter) -> None:
             if not outcome.interrupted:
                 return
 
-    with deaf_port() as port, quick_collection():
+    with deaf_port() as port:
         url = f"http://127.0.0.1:{port}"
         loop.run(main)
 
@@ -296,7 +302,7 @@ def test_closing_a_client_may_be_cancelled_and_closes_it(
             if not outcome.interrupted:
                 return
 
-    with scenario.peer() as peer, quick_collection():
+    with scenario.peer() as peer:
         loop.run(main)
 
 

@@ -1,7 +1,7 @@
 """Each row of the fault table holds on every adapter.
 
-In some rows the peer breaks off at every byte, so that an HTTP parser is left in each of its states.
-The adapters for aiohttp (with aiohttp's parser) and for trio (with h11, as all further adapters)
+In some rows the peer breaks off at every byte: an HTTP parser is left in each of its states. The
+adapters for aiohttp (with aiohttp's parser) and for trio (with h11, as all further adapters)
 play all these cases. The further adapters play one case of each moment; `make faults` plays all.
 """
 
