@@ -115,6 +115,14 @@ def test_an_error_before_the_first_word_is_a_status(fault: Script, status: int) 
     assert response.headers.get("retry-after") == ("300" if status == 429 else None)
 
 
+def test_a_prompt_that_cannot_be_sent_is_the_caller_s_mistake() -> None:
+    headers = {"content-type": "application/json"}
+    with closed_port() as port, application(f"http://127.0.0.1:{port}") as client:
+        response = client.post("/ask", content=rb'{"prompt": "\ud800"}', headers=headers)
+    assert response.status_code == 400
+    assert "lone surrogate" in response.json()["error"]
+
+
 def test_a_deployment_that_is_down_is_a_status() -> None:
     with closed_port() as port, application(f"http://127.0.0.1:{port}") as client:
         assert ask(client).status_code == 502

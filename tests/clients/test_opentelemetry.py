@@ -29,11 +29,11 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
 
-    # A stand-in for a provider of the whole process, which OpenTelemetry takes only once.
-    def get_tracer(name: str, *_: object, **__: object) -> object:
-        return provider.get_tracer(name)
+    def get_tracer_provider() -> TracerProvider:
+        return provider
 
-    monkeypatch.setattr(trace, "get_tracer", get_tracer)
+    # OpenTelemetry takes a provider only once in a process.
+    monkeypatch.setattr(trace, "get_tracer_provider", get_tracer_provider)
     AioHttpClientInstrumentor().uninstrument()
     yield exporter
     AioHttpClientInstrumentor().uninstrument()

@@ -108,8 +108,11 @@ def outcome(client: SyncClient) -> str:
 def test_a_long_conversation_passes_and_too_many_questions_at_once_do_not(
     through_nginx: Front,
 ) -> None:
-    roles_and_texts = [("user", "x" * 1_800_000), ("assistant", "?"), ("user", "Hello")]
-    conversation = [Message(role, text) for role, text in roles_and_texts]
+    conversation = [
+        Message("user", "x" * 1_800_000),
+        Message("assistant", "?"),
+        Message("user", "Hello"),
+    ]
     with (
         in_thread(serve(allowed_hosts=["chat.example"], grace=0.0)) as server,
         through_nginx(server.service) as client,
