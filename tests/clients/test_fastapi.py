@@ -32,11 +32,9 @@ CHUNKED: Final = head(200, "content-type: text/plain", "transfer-encoding: chunk
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The application's client does not pause between attempts, nor wait long for a reply."""
-    retry = gprochat.RetryPolicy(base_delay=0.0)
-    timeouts = gprochat.Timeouts(first_byte=0.5)
-    client = partial(gprochat.Client, retry=retry, timeouts=timeouts)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application's client has a key, and does not pause between attempts."""
+    client = partial(gprochat.Client, retry=gprochat.RetryPolicy(base_delay=0.0))
     monkeypatch.setattr(gprochat, "Client", client)
     monkeypatch.setenv("GPROCHAT_SECRET_KEY", "made up")
     monkeypatch.delenv("GPROCHAT_PASSWORD", raising=False)
@@ -100,7 +98,6 @@ def test_each_piece_is_passed_on_at_once() -> None:
         pytest.param([send(answer(429, "", "retry-after: 300"))], 429, id="429"),
         pytest.param([send(chunked(FAILURE_MARKER))], 502, id="the marker alone"),
         pytest.param([send(CHUNKED), close], 502, id="broken off before the first word"),
-        pytest.param([until_client_closes], 504, id="silence"),
     ],
 )
 def test_an_error_before_the_first_word_is_a_status(fault: Script, status: int) -> None:
@@ -113,6 +110,13 @@ def test_an_error_before_the_first_word_is_a_status(fault: Script, status: int) 
     assert response.headers["content-type"] == "application/json"
     assert response.json()["error"].startswith(("The chat service", "Too many"))
     assert response.headers.get("retry-after") == ("300" if status == 429 else None)
+
+
+def test_silence_is_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasty = partial(gprochat.Client, timeouts=gprochat.Timeouts(first_byte=0.05))
+    monkeypatch.setattr(gprochat, "Client", hasty)
+    with ScriptedPeer([until_client_closes]) as peer, application(peer.url) as caller:
+        assert ask(caller).status_code == 504
 
 
 def test_a_prompt_that_cannot_be_sent_is_the_caller_s_mistake() -> None:
