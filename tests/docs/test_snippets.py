@@ -46,9 +46,6 @@ COMMANDS: Final = {
 }
 """What stands for them, with the arguments that this interpreter takes for it."""
 
-PLAYED: Final = frozenset({"ini", "nginx"})
-"""Languages of the blocks that tests/recipes/ plays."""
-
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
@@ -104,10 +101,7 @@ def test_the_block_does_what_the_page_says(
     for other in BLOCKS:
         if other.page == block.page and "file" in other.directives:
             (folder / other.directives["file"]).write_text(other.code, encoding="utf-8")
-    if block.language in PLAYED:
-        name = f"test_{Path(block.page).stem.replace('-', '_')}.py"
-        assert (ROOT / "tests" / "recipes" / name).is_file()
-    elif "output" in block.directives:
+    if "output" in block.directives:
         assert BLOCKS[BLOCKS.index(block) - 1].page == block.page
     elif "file" in block.directives:
         check_file(block)
@@ -146,7 +140,7 @@ def run_python(block: Block) -> None:
 
 
 def check_file(block: Block) -> None:
-    """A file runs where another block of the page runs or imports it."""
+    """A file runs where another block of the page uses it, or in the tests of its recipe."""
     name = Path(block.directives["file"]).stem
     users = [
         other
@@ -155,7 +149,12 @@ def check_file(block: Block) -> None:
         and other.page == block.page
         and re.search(rf"\b{re.escape(name)}\b", other.code)
     ]
-    assert users, f"nothing on {block.page} uses {block.directives['file']}"
+    test = f"test_{Path(block.page).stem.replace('-', '_')}.py"
+    tests = [*ROOT.glob(f"tests/recipes/{test}"), *ROOT.glob(f"tests/clients/{test}")]
+    quoted = json.dumps(block.directives["file"])
+    assert users or any(quoted in each.read_text(encoding="utf-8") for each in tests), (
+        f"nothing on {block.page} uses {block.directives['file']}"
+    )
 
 
 def check_tree(block: Block) -> None:

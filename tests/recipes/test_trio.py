@@ -22,6 +22,8 @@ ANSWERS: Script = [receive, send(chunked("whole")), until_client_closes]
 class Client(trio_client.Client):
     """A client that remembers its last reply."""
 
+    last: Reply | None = None
+
     def stream(self, conversation: Conversation, *, keep_text: bool = True) -> Reply:
         self.last = super().stream(conversation, keep_text=keep_text)
         return self.last
@@ -36,8 +38,7 @@ def test_a_deadline_keeps_what_arrived_and_closes_the_connection() -> None:
         async with Client(Service(url, secret_key="made up")) as client:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(many.ask, client, "stops", 10, texts)
-                await trio.lowlevel.checkpoint()
-                while client.last.text != "half":
+                while client.last is None or client.last.text != "half":
                     await trio.lowlevel.checkpoint()
                 clock.jump(10)
             await many.ask(client, "whole", 10, texts)
