@@ -25,7 +25,7 @@ def test_the_command_takes_its_arguments(unit: str) -> None:
     parser = ConfigParser(interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(file_of("systemd", unit))
-    program, name, *arguments = shlex.split(parser["Service"]["ExecStart"])
+    program, name, *arguments = shlex.split(parser["Service"]["ExecStart"].replace("\\\n", " "))
     assert program == PROGRAM
     command = gprochat.get_command(Context(gprochat), name)
     assert command is not None
