@@ -70,7 +70,8 @@ def test_a_proxy_that_a_session_cannot_use_is_no_connection() -> None:
         proxy = "http://us%3Aer:made-up@127.0.0.1:1"
         async with aiohttp.ClientSession(proxy=proxy) as session:
             service = Service("http://127.0.0.1:1", secret_key="k")
-            client = gprochat_transports.aiohttp.Client(service, session=session)
+            retry = RetryPolicy(max_attempts=1)
+            client = gprochat_transports.aiohttp.Client(service, session=session, retry=retry)
             with pytest.raises(ConnectError, match="login"):
                 await client.complete("Hello")
 
