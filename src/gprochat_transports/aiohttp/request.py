@@ -48,11 +48,12 @@ class RequestBody(aiohttp.Payload):
         self._transport: asyncio.WriteTransport | None = None
         self._timed_out = False
 
-    def note_connection(self, protocol: ResponseHandler) -> None:
-        """Take note of the request's connection."""
+    def note_connection(self, protocol: ResponseHandler) -> bool:
+        """Take note of the request's connection; tell whether a request may be sent over it."""
         self._protocol = protocol
         self.reused = protocol in self._served
         self._served.add(protocol)
+        return not protocol.should_close
 
     def failed(self, error: Exception, causes: Causes) -> TransportError:
         """Report an exception with the facts of the call."""

@@ -16,7 +16,7 @@ from gprochat_transports.aiohttp.connection import CAUSES, TLS_BUFFER, Protocol,
 from gprochat_transports.http11.network import READ_SIZE
 from tests.faults.certificates import client_context
 from tests.peers.scripted import ScriptedPeer, pause, receive, repeat, send
-from tests.peers.wire import LAST_CHUNK, answer, chunk, chunked, head
+from tests.peers.wire import LAST_CHUNK, chunk, chunked, head
 
 SHORT = 0.1
 
@@ -27,25 +27,15 @@ class FakeTransport(asyncio.Transport):
     Attributes:
         max_size: how much it reads at once.
         buffer: how much it keeps for a slow reader.
-        open: whether nobody has closed it.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.max_size = 256 * 1024
         self.buffer: int | None = None
-        self.open = True
 
     def set_read_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self.buffer = high
-
-    def is_closing(self) -> bool:
-        return not self.open
-
-    def close(self) -> None:
-        self.open = False
-
-    abort = close
 
 
 def test_a_connection_that_has_not_paused_is_not_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,59 +122,6 @@ def test_a_connection_on_which_bytes_arrived_while_it_was_idle_is_not_used_again
     ) as peer:
         asyncio.run(main(Service(peer.url, secret_key="made up")))
     assert [len(connection.requests) for connection in peer.connections] == [1, 1]
-
-
-REPLIES = (chunked("fi", "ne"), answer(200, b"fine"), chunked(), head(204))
-
-STRAY = (b"", b"\r\n", b"\r\n\r\n", b"H", b"HTTP/1.1 200 OK\r\nx: ", b"garbage", chunked("no"))
-
-
-async def parse(*packets: bytes) -> tuple[bytes, bool]:
-    """Return the body that aiohttp's parser makes of packets, and whether the connection is open.
-
-    Fails if there is no head, or if the body has no end.
-    """
-    protocol, transport = Protocol(asyncio.get_running_loop()), FakeTransport()
-    protocol.connection_made(transport)
-    protocol.set_response_params()
-    for packet in packets:
-        if transport.open:
-            protocol.data_received(packet)
-    _, body = await protocol.read()
-    if len(protocol):
-        # The first was informational.
-        _, body = await protocol.read()
-    assert body.is_eof()
-    return await body.read(), transport.open
-
-
-@pytest.mark.parametrize("reply", REPLIES)
-@pytest.mark.parametrize("stray", STRAY)
-def test_bytes_behind_a_reply_end_the_connection_wherever_packets_end(
-    reply: bytes, stray: bytes
-) -> None:
-    wire = head(103) + reply + stray
-    text = b"fine" if b"ne" in reply else b""
-
-    async def main() -> None:
-        assert await parse(*(bytes((byte,)) for byte in wire)) == (text, not stray)
-        for place in range(len(wire)):
-            assert await parse(wire[:place], wire[place:]) == (text, not stray)
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("rest", [b"zz\r\n", b"\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
-def test_a_head_is_read_whatever_is_behind_it(rest: bytes) -> None:
-    async def main() -> None:
-        protocol = Protocol(asyncio.get_running_loop())
-        protocol.connection_made(FakeTransport())
-        protocol.set_response_params()
-        protocol.data_received(head(200, "transfer-encoding: chunked") + rest)
-        message, body = await protocol.read()
-        assert (message.code, body.is_eof()) == (200, False)
-
-    asyncio.run(main())
 
 
 @pytest.mark.parametrize("socks_proxy", [None, "socks5://user:made-up@proxy.example:1080"])

@@ -71,8 +71,8 @@ def write(body: RequestBody, writer: Any) -> None:
     run(body.write(writer))
 
 
-def note(body: RequestBody, protocol: FakeProtocol) -> None:
-    body.note_connection(cast("ResponseHandler", protocol))
+def note(body: RequestBody, protocol: FakeProtocol) -> bool:
+    return body.note_connection(cast("ResponseHandler", protocol))
 
 
 def test_a_body_is_what_it_was_given() -> None:
@@ -126,9 +126,16 @@ def test_a_connection_is_reused_if_it_has_served_this_client() -> None:
 
 def test_a_connection_that_was_noted_is_not_counted_twice() -> None:
     body, writer = Client().make_body(), FakeWriter()
-    note(body, writer.protocol)
+    assert note(body, writer.protocol)
     write(body, writer)
     assert not body.reused
+
+
+def test_a_connection_on_which_something_arrived_is_not_fit_for_a_request() -> None:
+    body, protocol = Client().make_body(), FakeProtocol()
+    assert note(body, protocol)
+    protocol.should_close = True
+    assert not note(body, protocol)
 
 
 def test_what_arrived_on_an_idle_connection_keeps_the_body_from_being_sent() -> None:
