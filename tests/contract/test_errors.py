@@ -177,7 +177,8 @@ async def test_a_name_that_does_not_resolve_is_no_connection(
 
 
 @pytest.mark.parametrize(
-    "location", ["http://xn--a/", "http://[", "http://host:99999/", "://u:@", "http://\\", "", "\x80"]
+    "location",
+    ["http://xn--a/", "http://[", "http://host:99999/", "://u:@", "http://\\", "", "\x80"],
 )
 async def test_a_redirect_to_a_url_that_cannot_be_is_not_the_service(
     make_client: MakeClient, location: str

@@ -110,8 +110,8 @@ class Call:
         try:
             yield
         except tuple(self._causes) as error:
-            chain: list[BaseException] = [error]
-            while cause := chain[-1].__cause__ or chain[-1].__context__:
+            chain: list[Exception] = [error]
+            while isinstance(cause := chain[-1].__cause__ or chain[-1].__context__, Exception):
                 chain.append(cause)
             # httpx raises the same exception for an answer that cannot be read and for a server
             # that closes without an answer; only the former is raised from another exception.
