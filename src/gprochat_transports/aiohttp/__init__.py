@@ -40,6 +40,7 @@ class Client(AnyClient):
         settings = Settings(**options)
         # A traceback may be shown with its local variables, and here is the proxy's password.
         del options
+        settings.check(service)
         if session is None:
             proxy = find_proxy(service.url, settings.proxy, socks5="aiohttp_socks")
         else:

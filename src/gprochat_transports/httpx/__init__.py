@@ -52,6 +52,7 @@ class Client(AnyClient):
         settings = Settings(**options)
         # A traceback may be shown with its local variables, and here is the proxy's password.
         del options
+        settings.check(service)
         if client is None:
             proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
             transport: Transport = Http11Transport(AnyioNetwork(), settings, proxy)
@@ -81,6 +82,7 @@ class SyncClient(AnySyncClient):
         settings = Settings(**options)
         # A traceback may be shown with its local variables, and here is the proxy's password.
         del options
+        settings.check(service)
         if client is None:
             proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
             transport: Transport = Http11Transport(BlockingNetwork(), settings, proxy)

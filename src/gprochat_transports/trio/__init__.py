@@ -31,6 +31,7 @@ class Client(AnyClient):
         settings = Settings(**options)
         # A traceback may be shown with its local variables, and here is the proxy's password.
         del options
+        settings.check(service)
         proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
         transport = Http11Transport(TrioNetwork(), settings, proxy)
         super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
