@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -15,7 +15,10 @@ from gprochat_transports.options import ClientOptions
 __all__ = ["Client", "first_installed"]
 
 # Where httpx is installed h11 is too, and so the adapter for trio: httpx is no choice on trio.
-ADAPTERS: Final = {"asyncio": ("aiohttp", "httpx"), "trio": ("trio",)}
+ADAPTERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "asyncio": ("aiohttp", "httpx"),
+    "trio": ("trio",),
+}
 """The adapters for each event loop, the preferred one first."""
 
 

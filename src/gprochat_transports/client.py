@@ -43,7 +43,7 @@ __all__ = ["Client", "Reply", "Response", "Transport"]
 REPLY: Final = State.REPLY
 DONE: Final = State.DONE
 
-logger = logging.getLogger("gprochat.client")
+logger: logging.Logger = logging.getLogger("gprochat.client")
 """Logs at DEBUG what is sent and decided, and at INFO each retry, never a text, a key or a
 password. Each line begins with the number of its call."""
 
@@ -362,7 +362,8 @@ class Client:
             check_types(
                 service=service, timeouts=timeouts, retry=retry, on_retry=on_retry, limits=limits
             )
-            self.redactor = Redactor([service.secret_key or "", service.password or "", *secrets])
+            own = (service.secret_key or "", service.password or "")
+            self.redactor: Redactor = Redactor([*own, *secrets])
         finally:
             # A traceback may be shown with its local variables.
             del secrets
@@ -374,7 +375,7 @@ class Client:
                 stacklevel=3,
             )
         self.service = service
-        self.clock = Clock()
+        self.clock: Clock = Clock()
         self.on_retry = on_retry
         self._transport = transport
         self._timeouts = timeouts or Timeouts()
