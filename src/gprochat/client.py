@@ -40,7 +40,8 @@ class Client(gprochat_transports.Client):
     Raises:
         UsageError: no event loop runs.
         ImportError: no adapter for the event loop is installed; the message names an extra.
-        ConfigurationError: the service has no secret key, or the proxy cannot be used.
+        ConfigurationError: the service has no secret key, the proxy cannot be used, or an option
+            has a wrong type.
     """
 
     # A class and not a function, so that annotations and isinstance can name it. An object of it

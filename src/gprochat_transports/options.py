@@ -19,13 +19,13 @@ is 2 or more, the delay in seconds, and the error of the attempt before, without
 
 TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "service": (Service, 'a Service, such as Service("https://chat.example", secret_key="...")'),
-    "timeouts": (Timeouts | None, "a Timeouts, such as Timeouts(first_byte=90)"),
-    "retry": (RetryPolicy | None, "a RetryPolicy, such as RetryPolicy(max_attempts=1)"),
+    "timeouts": (Timeouts, "a Timeouts, such as Timeouts(first_byte=90)"),
+    "retry": (RetryPolicy, "a RetryPolicy, such as RetryPolicy(max_attempts=1)"),
     "on_retry": (object, "a function of attempt, delay and error, without async"),
-    "limits": (Limits | None, "a Limits, such as Limits(max_connections=20)"),
-    "proxy": (str | type(FROM_ENVIRONMENT) | None, "the proxy's URL as a str, or None"),
+    "limits": (Limits, "a Limits, such as Limits(max_connections=20)"),
+    "proxy": (str | type(FROM_ENVIRONMENT), "the proxy's URL as a str, or None"),
     "ssl_context": (
-        SSLContext | None,
+        SSLContext,
         "an ssl.SSLContext, such as ssl.create_default_context(cafile=...)",
     ),
 }
@@ -105,16 +105,18 @@ class Settings:
 
 
 def check_types(**arguments: object) -> None:
-    """Refuse arguments of a client or of a call that have a wrong type.
+    """Refuse arguments of a client or of a call that have a wrong type; only a service is needed.
 
     Raises:
         ConfigurationError: the message says what to pass. It does not show what was passed, which
             may hold a secret.
     """
     for name, value in arguments.items():
+        if value is None and name != "service":
+            continue
         expected, example = TYPES[name]
         fits = isinstance(value, expected)
-        if name == "on_retry" and value is not None:
+        if name == "on_retry":
             fits = callable(value) and not iscoroutinefunction(value)
         if not fits:
             found = type(value).__name__

@@ -26,8 +26,8 @@ class Client(AnyClient):
         options: see `gprochat_transports.ClientOptions`.
 
     Raises:
-        ConfigurationError: no secret key, a proxy that cannot be used, or an option that belongs
-            to the session that was passed.
+        ConfigurationError: no secret key, a proxy that cannot be used, an option of a wrong type,
+            or one that belongs to the session that was passed.
     """
 
     def __init__(

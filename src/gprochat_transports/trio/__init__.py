@@ -24,7 +24,8 @@ class Client(AnyClient):
         options: see `gprochat_transports.ClientOptions`.
 
     Raises:
-        ConfigurationError: no secret key, or a proxy that cannot be used.
+        ConfigurationError: no secret key, a proxy that cannot be used, or an option of a wrong
+            type.
     """
 
     def __init__(self, service: Service, **options: Unpack[ClientOptions]) -> None:
