@@ -83,12 +83,12 @@ def test_an_option_of_a_wrong_type_is_refused_with_what_to_pass(name: str, optio
     assert "pass-word" not in str(caught.value)
 
 
+@pytest.mark.parametrize("wrong", ["https://chat.example", None], ids=repr)
 @pytest.mark.parametrize("name", CLIENTS)
-def test_a_url_where_a_service_is_needed_is_refused_with_what_to_pass(name: str) -> None:
-    with pytest.raises(
-        ConfigurationError, match=r'^service must be .+ Service\("https:.+; got str'
-    ):
-        CLIENTS[name]("https://chat.example")
+def test_what_is_no_service_is_refused_with_what_to_pass(name: str, wrong: object) -> None:
+    expected = rf'^service must be .+ Service\("https:.+; got {type(wrong).__name__}$'
+    with pytest.raises(ConfigurationError, match=expected):
+        CLIENTS[name](wrong)
 
 
 def test_options_of_the_right_types_are_taken() -> None:
