@@ -2,7 +2,7 @@
 # Another interpreter than the first one found: make PYTHON=/path/to/python demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick quick-tests test tests-here test-all tests-everywhere test-lowest test-latest lint soak faults \
+.PHONY: help demo quick quick-tests test tests-here test-all tests-everywhere test-lowest lint soak faults \
 	fuzz mutants docs bench bench-quick constraints clean
 .DELETE_ON_ERROR:
 
@@ -64,6 +64,7 @@ tests-everywhere: .venv/dev.stamp
 test-lowest: .venv/dev.stamp
 	@$(venv) -m nox --session lowest
 
+.PHONY: test-latest
 test-latest: .venv/dev.stamp
 	@$(venv) -m nox --session latest
 
