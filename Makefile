@@ -16,14 +16,16 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 venv := .venv/bin/python
 pip := $(venv) -m pip -qq --disable-pip-version-check
 install := $(pip) install --constraint constraints.txt
+build := hatchling hatch-fancy-pypi-readme
 
 help:
 	@echo 'make demo         a signed, streamed chat over each transport, against the embedded service'
 	@echo 'make quick        lint, types by mypy, and the tests of core and transports; a minute'
 	@echo 'make test         lint, types, all tests, and their coverage; five minutes'
 	@echo '                  some tests: make test TESTS="tests/core/test_reply.py -k marker"'
-	@echo 'make test-all     the same, then the tests on the other Pythons of 3.11, 3.12, 3.13 found here'
+	@echo 'make test-all     the same, then the tests on the other Pythons of 3.11 to 3.14 found here'
 	@echo 'make test-lowest  the tests of all adapters with the lowest versions that the extras allow'
+	@echo 'make test-latest  the same with the latest versions, instead of the pinned ones'
 	@echo 'make lint         lint, and types by mypy and pyright'
 	@echo 'make faults       the fault table over each transport; its outcome goes to docs/faults.md'
 	@echo 'make docs         the reference, from the docstrings, in build/docs'
@@ -69,6 +71,10 @@ tests-everywhere: .venv/dev.stamp
 test-lowest: .venv/dev.stamp
 	@$(venv) -m nox --session lowest
 
+.PHONY: test-latest
+test-latest: .venv/dev.stamp
+	@$(venv) -m nox --session latest
+
 lint: .venv/dev.stamp
 	@$(venv) -m nox --tags lint
 
@@ -97,7 +103,7 @@ $(venv):
 .venv/demo.stamp: pyproject.toml constraints.txt | $(venv)
 	@echo 'Installing gprochat and its transports into .venv ...'
 	@$(install) --upgrade pip
-	@$(install) hatchling
+	@$(install) $(build)
 	@$(install) --no-build-isolation --editable '.[all]'
 	@touch $@
 
@@ -129,9 +135,9 @@ soak: .venv/dev.stamp
 constraints:
 	@test -n "$(PYTHON)" || { echo 'No Python of 3.11 or newer found; name one: make PYTHON=...' >&2; exit 1; }
 	@rm -rf .venv && "$(PYTHON)" -m venv .venv
-	@$(pip) install --upgrade pip hatchling
+	@$(pip) install --upgrade pip setuptools $(build)
 	@$(pip) install --no-build-isolation --editable '.[all]' --group dev --group mutants
-	@{ sed -n '/^#/p' constraints.txt; $(pip) freeze --all --exclude-editable --exclude setuptools; } > .venv/constraints.txt
+	@{ sed -n '/^#/p' constraints.txt; $(pip) freeze --all --exclude-editable; } > .venv/constraints.txt
 	@mv .venv/constraints.txt constraints.txt
 	@touch .venv/demo.stamp .venv/dev.stamp .venv/mutants.stamp
 

@@ -18,15 +18,19 @@ import tomllib
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 import nox
 from packaging.requirements import Requirement
 
-SUPPORTED = ("3.11", "3.12", "3.13")
+SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 COVERING = ("tests/core", "tests/transports")
 RESULTS = Path(__file__).parent / ".nox" / "results"
+
+BUILD = ("hatchling", "hatch-fancy-pypi-readme")
+"""What builds the project, installed beside it instead of into an environment of its own."""
 
 FEWER = ("--one-case", "--hypothesis-profile=quick")
 """What the further interpreters play of the tests; `tests/conftest.py` says what each means."""
@@ -68,7 +72,7 @@ def install(session: nox.Session, extra: str, group: str, constraints: str) -> N
         return
     constrained = ("-qq", "--constraint", constraints)
     session.install(*constrained, "--upgrade", "pip")
-    session.install(*constrained, "hatchling")
+    session.install(*constrained, *BUILD)
     project = ("--no-build-isolation", "--editable", f".[{extra}]")
     session.install(*constrained, *project, "--group", group)
     stamp.write_text(digest.hexdigest())
@@ -98,6 +102,25 @@ def mypy(session: nox.Session) -> None:
 def pyright(session: nox.Session) -> None:
     """The types, by pyright, which has no cache."""
     session.run(sys.executable, "-m", "pyright", "--pythonpath", sys.executable)
+
+
+@nox.session(python=False, tags=["tests"])
+def package(session: nox.Session) -> None:
+    """What a release uploads: the files, their metadata, what they hold, and all public types."""
+    for name in ("gprochat_core", "gprochat_transports", "gprochat"):
+        verify = ("pyright", "--pythonpath", sys.executable, "--ignoreexternal", "--verifytypes")
+        # typings/ stands in for llm, which is not installed here.
+        typings = {"PYTHONPATH": "typings"}
+        session.run(sys.executable, "-m", *verify, name, env=typings, silent=True)
+    with TemporaryDirectory() as folder:
+        build = ("build", "--no-isolation", "--outdir", folder)
+        session.run(sys.executable, "-m", *build, silent=True)
+        sdist, wheel = (str(next(Path(folder).glob(name))) for name in ("*.tar.gz", "*.whl"))
+        session.run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel, silent=True)
+        session.run(sys.executable, "-m", "check_wheel_contents", wheel, silent=True)
+        # The project has no address and no site yet; RELEASING.md says what to set.
+        rate = ("--min", "10", "--skip-tests", "AuthorEmail,Url")
+        session.run(sys.executable, "-m", "pyroma", *rate, sdist, silent=True)
 
 
 def tests_on(version: str) -> Callable[[nox.Session], None]:
@@ -168,12 +191,26 @@ def lowest(session: nox.Session) -> None:
     constraints.write_text("\n".join(sorted(floors())))
     pinned = ("-qq", "--constraint", "constraints.txt")
     session.install(*pinned, "--upgrade", "pip")
-    session.install(*pinned, "hatchling")
+    session.install(*pinned, *BUILD)
     # What the lowest versions need themselves is often older than the pinned version.
     lowest = ("-qq", "--constraint", str(constraints))
     session.install(*lowest, "--no-build-isolation", "--editable", ".[all]")
     session.install(*pinned, "--group", "test")
-    arguments = pytest_arguments(session, f"{OWN}, lowest versions")
+    test_adapters(session, "lowest versions")
+
+
+@nox.session(default=False)
+def latest(session: nox.Session) -> None:
+    """The tests of all adapters with the latest versions that the extras allow."""
+    eager = ("-qq", "--upgrade", "--upgrade-strategy", "eager")
+    session.install(*eager, "pip", *BUILD)
+    session.install(*eager, "--no-build-isolation", "--editable", ".[all]", "--group", "test")
+    test_adapters(session, "latest versions")
+
+
+def test_adapters(session: nox.Session, versions: str) -> None:
+    """Run the tests of all adapters with what a session has installed."""
+    arguments = pytest_arguments(session, f"{OWN}, {versions}")
     session.run("python", "-m", "pytest", *FEWER, *arguments, "tests/contract", "tests/transports")
 
 

@@ -55,7 +55,8 @@ class Block:
 
 def pages() -> list[Path]:
     """Every page that is written for people, a generated one too."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+    names = ("README.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md")
+    return [*(ROOT / name for name in names), *sorted(ROOT.glob("docs/**/*.md"))]
 
 
 def blocks(page: Path) -> Iterator[Block]:

@@ -62,7 +62,7 @@ class Output:
     """
 
     def __init__(self) -> None:
-        self.text = ""
+        self.text: str = ""
 
     def begin(self) -> None:
         """Begin a new reply."""

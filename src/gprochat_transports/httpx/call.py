@@ -66,8 +66,13 @@ class Call:
     def __init__(self, causes: Causes, limits: SendLimits) -> None:
         reply = limits.reply(monotonic())
         connect = limits.connect
-        self.timeouts = {"pool": connect, "connect": connect, "write": reply, "read": reply}
-        self.sent_at = monotonic()
+        self.timeouts: dict[str, float | None] = {
+            "pool": connect,
+            "connect": connect,
+            "write": reply,
+            "read": reply,
+        }
+        self.sent_at: float = monotonic()
         self.connected: Any = None
         self._causes = causes
         self._phase = Phase.WAITING
