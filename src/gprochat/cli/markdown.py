@@ -74,6 +74,9 @@ class MarkdownOutput(Output):
 
     def fail(self, error: BaseException) -> None:
         """Draw what arrived of a reply that failed; the caller prints the error itself."""
+        if isinstance(error, KeyboardInterrupt):
+            # The terminal shows ^C below the text.
+            echo(CLEAR_BELOW)
         super().fail(error)
         self.end()
 
