@@ -85,10 +85,10 @@ def test_a_folder_that_cannot_be_written_is_no_reason_not_to_chat(
 
 def test_tab_completes_a_command_and_the_name_of_a_file(stalling: Service, tmp_path: Path) -> None:
     (tmp_path / "conversation.json").write_text('["earlier"]')
-    with on_terminal("chat", service=stalling) as terminal:
+    with on_terminal("chat", service=stalling, columns=200) as terminal:
         terminal.expect(PROMPT)
         terminal.type(f"/lo{TAB}")
-        terminal.expect("/load")
+        terminal.expect("ad")
         terminal.type(f"{tmp_path}/conv{TAB}")
         terminal.expect("ersation.json")
         terminal.type("\r")

@@ -111,7 +111,7 @@ def test_the_help_is_honest_about_the_model(counting: Service) -> None:
     with on_terminal("chat", service=counting) as terminal:
         terminal.enter("/help")
         terminal.expect("/retry")
-        terminal.expect("The service chooses\r\nits model")
+        terminal.expect("The service chooses its model")
         terminal.enter("/model gemini")
         terminal.expect("the service chooses its model")
         terminal.enter("/quit")
