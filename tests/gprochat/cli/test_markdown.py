@@ -175,6 +175,16 @@ def test_text_that_only_the_error_holds_is_shown(recorder: Recorder) -> None:
     assert recorder.lines() == ["half a word"]
 
 
+def test_ctrl_c_leaves_a_clean_line_below_what_has_arrived(recorder: Recorder) -> None:
+    output = MarkdownOutput()
+    output.write("half a word")
+    # The terminal shows this itself.
+    recorder.shown.append("^C")
+    output.fail(KeyboardInterrupt())
+    assert recorder.lines() == ["half a word"]
+    assert (recorder.screen.cursor.x, recorder.screen.cursor.y) == (0, 1)
+
+
 @pytest.mark.parametrize(
     "text",
     [

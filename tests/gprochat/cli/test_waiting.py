@@ -44,18 +44,20 @@ def test_a_retry_says_what_it_waits_for_and_is_cleared_when_text_comes(
     ]
 
 
-def test_before_the_first_word_a_line_moves() -> None:
+@pytest.mark.parametrize(
+    ("columns", "words"), [(80, "waiting for the first word"), (20, "waiting")]
+)
+def test_before_the_first_word_a_line_moves(columns: int, words: str) -> None:
     go_on = threading.Event()
-    with (
-        ScriptedPeer([receive, wait_for(go_on), send(chunked("fine"))]) as peer,
-        on_terminal("chat", "Hi", service=Service(peer.url, secret_key="k")) as terminal,
-    ):
-        for _ in range(3):
-            terminal.expect("waiting for the first word")
-        go_on.set()
-        terminal.expect("fine")
-        assert terminal.wait() == 0
-    assert screen_of(terminal).display[0].rstrip() == "fine"
+    with ScriptedPeer([receive, wait_for(go_on), send(chunked("fine"))]) as peer:
+        service = Service(peer.url, secret_key="k")
+        with on_terminal("chat", "Hi", service=service, columns=columns) as terminal:
+            for _ in range(3):
+                terminal.expect(words)
+            go_on.set()
+            terminal.expect("fine")
+            assert terminal.wait() == 0
+    assert screen_of(terminal, columns).display[0].rstrip() == "fine"
 
 
 @pytest.mark.parametrize(
