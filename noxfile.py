@@ -158,7 +158,7 @@ def floors() -> set[str]:
 
 @nox.session(default=False)
 def lowest(session: nox.Session) -> None:
-    """The tests of all adapters with the lowest versions that the extras allow."""
+    """The tests of adapters and command with the lowest versions that the extras allow."""
     constraints = Path(session.create_tmp()) / "floors.txt"
     constraints.write_text("\n".join(sorted(floors())))
     pinned = ("-qq", "--constraint", "constraints.txt")
@@ -169,7 +169,8 @@ def lowest(session: nox.Session) -> None:
     session.install(*lowest, "--no-build-isolation", "--editable", ".[all]")
     session.install(*pinned, "--group", "test")
     arguments = pytest_arguments(session, f"{OWN}, lowest versions")
-    session.run("python", "-m", "pytest", *FEWER, *arguments, "tests/contract", "tests/transports")
+    tests = ("tests/contract", "tests/transports", "tests/gprochat/cli")
+    session.run("python", "-m", "pytest", *FEWER, *arguments, *tests)
 
 
 def main() -> int:
