@@ -12,16 +12,26 @@ import subprocess
 import sys
 import termios
 from codecs import getincrementaldecoder
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
+from itertools import count
 from multiprocessing.process import BaseProcess
-from typing import Final
+from typing import Any, Final
 
 import pyte
 from click.testing import CliRunner, Result
 
 from gprochat.cli import main
 from gprochat.cli.commands import gprochat
+from gprochat.cli.kept import Conversation, Keeper
 from gprochat.server import Answer
 from gprochat_core import Message, Service
 from tests.installations import run_with
@@ -34,8 +44,10 @@ __all__ = [
     "answer_of",
     "background",
     "environment",
+    "go_on",
     "imported_by",
     "invoke",
+    "killed_at_each_call",
     "lines_of",
     "on_terminal",
     "run",
@@ -229,6 +241,53 @@ def run_on(terminal: str, variables: dict[str, str], arguments: tuple[str, ...])
     os.environ.clear()
     os.environ.update(variables)
     main()
+
+
+def die_at(number: int, save: Callable[[], None]) -> None:
+    """Call a function, and die by SIGKILL at the call of the system that has this number.
+
+    Of what `os.write` is to write there, half is written.
+    """
+    calls = 0
+
+    def dying(name: str) -> Callable[..., object]:
+        call = getattr(os, name)
+
+        def counted(*arguments: Any, **options: Any) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                if name == "write":
+                    call(arguments[0], arguments[1][: len(arguments[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        return counted
+
+    for name in ("open", "write", "lseek", "read", "fsync", "chmod", "replace"):
+        setattr(os, name, dying(name))
+    save()
+
+
+def killed_at_each_call(save: Callable[[], None]) -> Iterator[bool]:
+    """Save in processes that die at the first call of the system, at the second one, and so on.
+
+    Yields:
+        after each process, whether it died; the last one did not.
+    """
+    for number in count(1):
+        process = FORKED.Process(target=die_at, args=(number, save))
+        process.start()
+        process.join(LIMIT)
+        assert process.exitcode in (0, -signal.SIGKILL)
+        yield process.exitcode != 0
+        if process.exitcode == 0:
+            return
+
+
+def go_on(conversation: Conversation, messages: Sequence[Message]) -> None:
+    """Continue a conversation that was kept, and keep these messages of it."""
+    Keeper(conversation.service, conversation).save(messages)
 
 
 def screen_of(terminal: Terminal, columns: int = 80, lines: int = 24) -> pyte.Screen:
