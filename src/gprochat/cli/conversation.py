@@ -25,6 +25,8 @@ def converse(chat: Chat, *, remember: bool) -> None:
 
     read = line_editor(remember=remember)
     say(f"{chat.service.url}: /help for help, Ctrl-D to leave")
+    if chat.messages:
+        say(f"continues a conversation of {len(chat.messages)} messages")
     while True:
         try:
             text = read()
