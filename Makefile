@@ -24,7 +24,7 @@ help:
 	@echo 'make test         lint, types, all tests, and their coverage; five minutes'
 	@echo '                  some tests: make test TESTS="tests/core/test_reply.py -k marker"'
 	@echo 'make test-all     the same, then the tests on the other Pythons of 3.11 to 3.14 found here'
-	@echo 'make test-lowest  the tests of all adapters with the lowest versions that the extras allow'
+	@echo 'make test-lowest  the tests of adapters and command with the lowest versions of the extras'
 	@echo 'make test-latest  the same with the latest versions, instead of the pinned ones'
 	@echo 'make lint         lint, and types by mypy and pyright'
 	@echo 'make faults       the fault table over each transport; its outcome goes to docs/faults.md'

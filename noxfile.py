@@ -186,7 +186,7 @@ def floors() -> set[str]:
 
 @nox.session(default=False)
 def lowest(session: nox.Session) -> None:
-    """The tests of all adapters with the lowest versions that the extras allow."""
+    """The tests of adapters and command with the lowest versions that the extras allow."""
     constraints = Path(session.create_tmp()) / "floors.txt"
     constraints.write_text("\n".join(sorted(floors())))
     pinned = ("-qq", "--constraint", "constraints.txt")
@@ -196,22 +196,23 @@ def lowest(session: nox.Session) -> None:
     lowest = ("-qq", "--constraint", str(constraints))
     session.install(*lowest, "--no-build-isolation", "--editable", ".[all]")
     session.install(*pinned, "--group", "test")
-    test_adapters(session, "lowest versions")
+    test_versions(session, "lowest versions")
 
 
 @nox.session(default=False)
 def latest(session: nox.Session) -> None:
-    """The tests of all adapters with the latest versions that the extras allow."""
+    """The tests of adapters and command with the latest versions that the extras allow."""
     eager = ("-qq", "--upgrade", "--upgrade-strategy", "eager")
     session.install(*eager, "pip", *BUILD)
     session.install(*eager, "--no-build-isolation", "--editable", ".[all]", "--group", "test")
-    test_adapters(session, "latest versions")
+    test_versions(session, "latest versions")
 
 
-def test_adapters(session: nox.Session, versions: str) -> None:
-    """Run the tests of all adapters with what a session has installed."""
+def test_versions(session: nox.Session, versions: str) -> None:
+    """Run the tests of the adapters and of the command with what a session has installed."""
     arguments = pytest_arguments(session, f"{OWN}, {versions}")
-    session.run("python", "-m", "pytest", *FEWER, *arguments, "tests/contract", "tests/transports")
+    tests = ("tests/contract", "tests/transports", "tests/gprochat/cli")
+    session.run("python", "-m", "pytest", *FEWER, *arguments, *tests)
 
 
 def main() -> int:
