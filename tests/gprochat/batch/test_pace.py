@@ -113,7 +113,8 @@ def test_a_rate_that_was_kept_until_a_refusal_is_reduced_a_little() -> None:
         pace.end()
     before = pace.rate(5.0)
     pace.refuse(pace.begin(5.0), now=5.0)
-    assert pace.rate(5.0) == pytest.approx(BACKED_OFF * before)
+    pace.pause(until=6.0)
+    assert pace.rate(6.0) == pytest.approx(BACKED_OFF * before)
 
 
 def test_a_service_that_takes_nothing_for_a_while_leaves_the_rate_as_it_is() -> None:
