@@ -436,21 +436,24 @@ class Run:
 
     async def _begin(self) -> int | None:
         """Wait until a call may begin, and begin it; None if no more calls may begin."""
-        async with self._turn:
-            while not self._stopped:
-                now = monotonic()
-                wait = self.pace.wait(now)
-                if (
-                    self.calls + self.pace.active >= self._max_calls
-                    or now + (wait or 0.0) >= self._deadline
-                ):
-                    self.budget_used = True
-                    self.stop()
-                elif wait == 0:
-                    return self.pace.begin(now)
-                else:
+        # Workers wait in a line, and only the first of them waits for the pace.
+        if self._turn.locked() or (wait := self._wait()) != 0:
+            async with self._turn:
+                while (wait := self._wait()) != 0:
                     await self._change(wait)
-        return None
+        return None if self._stopped else self.pace.begin(monotonic())
+
+    def _wait(self) -> float | None:
+        """Return how long a call has to wait, 0 too if no more calls may begin; as `Pace.wait`."""
+        now = monotonic()
+        wait = self.pace.wait(now)
+        if (
+            self.calls + self.pace.active >= self._max_calls
+            or now + (wait or 0.0) >= self._deadline
+        ) and not self._stopped:
+            self.budget_used = True
+            self.stop()
+        return 0.0 if self._stopped else wait
 
     def _pause_all(self, error: GPROChatError, began: int) -> None:
         """Pause after a refusal; raise it if it was the last of too many in a row."""
