@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,7 +46,7 @@ class Double(FakeTransport):
         most: how many calls have been under way at once at most.
     """
 
-    answers: tuple[Answer | TransportError, ...] = ()
+    answers: Iterable[Answer | TransportError] = ()
     answer: Callable[[str], Answer | TransportError] = echo
     checkpoint: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
     asked: list[str] = field(default_factory=list)

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 import pytest
 
-from gprochat.batch import Failure, Prompt, Result, ask_many, asking
+from gprochat.batch import Failure, Prompt, Result, ask_many, asking, pace
 from gprochat_core import (
     AuthenticationError,
     Cause,
@@ -459,9 +459,12 @@ def test_arguments_that_make_no_sense_are_refused() -> None:
     client = Double().client()
     with pytest.raises(UsageError, match="a list of prompts"):
         ask_many(client, "Hello")
-    for arguments in ({"concurrency": 0}, {"max_calls": 0}, {"max_seconds": 0.0}):
-        with pytest.raises(ConfigurationError, match="batch"):
-            ask_many(client, ["Hello"], **arguments)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="batch concurrency"):
+        ask_many(client, ["Hello"], concurrency=0)
+    with pytest.raises(ConfigurationError, match="batch max_calls"):
+        ask_many(client, ["Hello"], max_calls=0)
+    with pytest.raises(ConfigurationError, match="batch max_seconds"):
+        ask_many(client, ["Hello"], max_seconds=0.0)
 
 
 def test_results_are_iterated_by_one_task_at_a_time(run: Run) -> None:
