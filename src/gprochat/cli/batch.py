@@ -213,13 +213,22 @@ def batch(
         sys.exit(FAILURE)
 
 
-def opened(source: str) -> BinaryIO:
+@contextmanager
+def opened(source: str) -> Generator[BinaryIO, None, None]:
     """Open the input; "-" is standard input.
 
-    It is not Python's own object for standard input: at exit, that cannot be closed while a thread
-    reads it.
+    A pipe is left open: it cannot be closed while a thread waits for what comes from it.
     """
-    return open(0, "rb", closefd=False) if source == "-" else open(source, "rb")
+    stream: BinaryIO = open(0, "rb", closefd=False) if source == "-" else open(source, "rb")
+    try:
+        yield stream
+    finally:
+        if is_file(stream):
+            stream.close()
+
+
+def is_file(stream: BinaryIO) -> bool:
+    return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
 
 
 class Job:
@@ -247,8 +256,8 @@ class Job:
         self._read = read
         self._answered = self._failed = 0
         self._total: int | None = None
-        self._seekable = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-        if self._seekable:
+        self._is_file = is_file(stream)
+        if self._is_file:
             # All is checked, and counted, before the first prompt is asked.
             for prompt in read():
                 record.check(prompt)
@@ -280,7 +289,7 @@ class Job:
         """
 
         async def work(_report: Callable[[None], None]) -> None:
-            prompts = self._missing() if self._seekable else self._arriving()
+            prompts = self._missing() if self._is_file else self._arriving()
             async with make_client() as client, ask(client, prompts) as self.results:
                 async for result in self.results:
                     self._record.write(result)
