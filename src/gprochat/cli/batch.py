@@ -172,7 +172,10 @@ def batch(
         url, name, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
     )
     with ExitStack() as stack:
-        stream = stack.enter_context(opened(source))
+        stream = open_input(source)
+        if is_file(stream):
+            # A pipe could not be closed while a thread waits for what comes from it.
+            stack.enter_context(stream)
         try:
             record = stack.enter_context(closing(OutputFile(output, retry_failed=retry_failed)))
             job = Job(record, stream, partial(read_prompts, stream, format, column, template))
@@ -213,18 +216,9 @@ def batch(
         sys.exit(FAILURE)
 
 
-@contextmanager
-def opened(source: str) -> Generator[BinaryIO, None, None]:
-    """Open the input; "-" is standard input.
-
-    A pipe is left open: it cannot be closed while a thread waits for what comes from it.
-    """
-    stream: BinaryIO = open(0, "rb", closefd=False) if source == "-" else open(source, "rb")
-    try:
-        yield stream
-    finally:
-        if is_file(stream):
-            stream.close()
+def open_input(source: str) -> BinaryIO:
+    """Open the input; "-" is standard input."""
+    return open(0, "rb", closefd=False) if source == "-" else open(source, "rb")
 
 
 def is_file(stream: BinaryIO) -> bool:
