@@ -83,7 +83,9 @@ def read_budget(
         "gprochat batch table.csv --template 'Translate: {text}' -o replies.jsonl",
     )
 )
-@click.argument("source", metavar="IN", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument(
+    "source", metavar="IN", type=click.Path(exists=True, dir_okay=False, allow_dash=True)
+)
 @click.option(
     "-o",
     "--output",
