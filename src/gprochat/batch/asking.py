@@ -110,7 +110,8 @@ def ask_many(
         AuthenticationError, NotTheService: as described above.
         RateLimited, ServiceFailed: the service refused ten times in a row, with a pause after each
             refusal.
-        ConnectError: the service could not be reached ten times in a row.
+        ConnectError: the service could not be reached ten times in a row; if it never could, as
+            often as `retry` says.
         UsageError: the client is closed, or belongs to another event loop.
         Exception: what iterating over `prompts` raised.
     """
@@ -464,7 +465,10 @@ class Run:
         """Pause after a refusal; raise it if it was the last of too many in a row."""
         self.refusal = error
         now = monotonic()
-        pause = PAUSES.delay(error, self.pace.refuse(began, now), uniform(0.5, 1.0))
+        # A service that has never been reached is unlikely to be there a minute later.
+        never_reached = isinstance(error, ConnectError) and not self._answers
+        policy = self._retry if never_reached else PAUSES
+        pause = policy.delay(error, self.pace.refuse(began, now), uniform(0.5, 1.0))
         if pause is None:
             raise error
         self.pace.pause(now + pause)

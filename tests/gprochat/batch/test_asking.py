@@ -256,8 +256,30 @@ def test_an_error_that_every_prompt_would_meet_ends_the_run_at_once(
 def test_a_service_that_cannot_be_reached_ends_the_run(run: Run) -> None:
     async def main() -> None:
         service = Double(answer=lambda _: LOST)
+        retry = RetryPolicy(max_attempts=2, base_delay=0.0)
+        results = ask_many(service.client(), numbered(9), concurrency=1, retry=retry)
         with pytest.raises(ConnectError):
-            await all_of(ask_many(service.client(), numbered(100)))
+            await all_of(results)
+        assert service.asked == ["prompt 0"] * 2
+
+    run(main)
+
+
+def test_a_service_that_is_away_for_a_while_is_waited_for(run: Run) -> None:
+    async def main() -> None:
+        service = Double()
+        retry = RetryPolicy(max_attempts=1)
+        results = ask_many(service.client(), numbered(9), concurrency=1, retry=retry)
+        assert (await anext(results)).error is None
+        service.answer = fails_first(2, LOST)
+        assert all(result.error is None for result in await all_of(results))
+        service = Double(answer=lambda message: echo(message) if message == "prompt 0" else LOST)
+        results = ask_many(service.client(), numbered(9), concurrency=1, retry=retry)
+        assert (await anext(results)).error is None
+        with pytest.raises(ConnectError):
+            await anext(results)
+        # As often as PAUSES has attempts.
+        assert service.asked == ["prompt 0", *["prompt 1"] * 3]
 
     run(main)
 
