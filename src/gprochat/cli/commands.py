@@ -37,6 +37,7 @@ __all__ = ["gprochat"]
 
 
 OTHERS: Final = {
+    "batch": "batch",
     "check": "check",
     "completion": "completion",
     "curl": "tools",
