@@ -4,27 +4,12 @@
         async for result in ask_many(client, ["One?", "Two?"], concurrency=8):
             print(result.id, result.text or result.error)
 
-The extra `batch` installs what this package needs besides an adapter.
+`Ask` does it on more than one machine, in workers of Ray Data. The extra `batch` installs what this
+package needs besides an adapter, the extra `ray` Ray Data too.
 """
 
-from typing import TYPE_CHECKING
-
 from .asking import Prompts, Results, ask_many
+from .ray import Ask
 from .results import Failure, Prompt, Result
 
-if TYPE_CHECKING:
-    from .ray import Ask
-
 __all__ = ["Ask", "Failure", "Prompt", "Prompts", "Result", "Results", "ask_many"]
-
-# Hidden from type checkers, which otherwise would accept any name.
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        if name != "Ask":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        # Imported only when needed: it imports numpy.
-        from .ray import Ask
-
-        globals()[name] = Ask
-        return Ask

@@ -1,66 +1,84 @@
 """Many prompts on more than one machine: `Ask`, for `ray.data.Dataset.map_batches`.
 
-Ray Data distributes the prompts, replaces workers that die, and writes the replies. `Ask` is what
-runs in a worker. It asks the prompts of all batches in one `ask_many`, over one client, on an event
-loop in a thread of its own: what the service's refusals have taught about its limit is then known to
-the next batch, and no more than `concurrency` calls are under way even if Ray runs several batches
-of a worker at once. Ray would run `async def __call__` on an event loop which it blocks while
-results are not fetched, and time limits of calls would pass meanwhile.
+Ray Data distributes the prompts, replaces workers that die, and writes the replies: docs/guides/
+ray.md shows the whole program. `Ask` is what runs in a worker. It asks the prompts of all batches
+in one `ask_many`, over one client, on an event loop in a thread of its own. So what a refusal
+taught about the service's limit is known to the next batch, and a worker keeps to its `concurrency`
+even where Ray runs several of its batches at once. (Ray would run an `async def __call__` on an
+event loop that it blocks while nobody fetches results. Replies would run into time limits.)
+
+Neither Ray nor a library that comes with it is imported: a batch is used by the methods of `Table`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import Protocol, Self, TypeAlias, TypeVar
 from weakref import finalize
 
 from gprochat_core import RetryPolicy, Timeouts, UsageError
 from gprochat_core.messages import Conversation
 from gprochat_core.policy import check_count
 from gprochat_transports import service_from_environment
-from gprochat_transports.extras import needs
 
 from ..client import Client
 from .asking import ask_many
 from .results import Failure, Prompt, Result
 
-with needs("ray"):
-    import numpy as np
+__all__ = ["Ask", "Column", "Table"]
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
-__all__ = ["Ask", "Batch"]
+Values: TypeAlias = list[str] | list[int] | list[float]
 
-Batch: TypeAlias = "dict[str, NDArray[np.generic]]"
-"""Ray's default format of a batch: columns by name, all of the same length."""
 
-COLUMNS: Final = (
-    *("reply", "status", "attempts", "seconds"),
-    *("error", "error_message", "partial_reply"),
-)
-"""The columns that `Ask` adds."""
+class Column(Protocol):
+    """What is used of a `pyarrow.ChunkedArray`."""
+
+    def to_pylist(self) -> list[Conversation]:
+        """Return the values."""
+        ...
+
+
+class Table(Protocol):
+    """What is used of a `pyarrow.Table`."""
+
+    @property
+    def column_names(self) -> Sequence[str]:
+        """The names of the columns."""
+        ...
+
+    def column(self, i: str) -> Column:
+        """Return a column by its name."""
+        ...
+
+    def append_column(self, field_: str, column: list[Values]) -> Self:
+        """Return a table with one more column, whose values are a list of lists."""
+        ...
+
+
+AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 class Ask:
-    """Asks the prompts of batches: `dataset.map_batches(Ask, fn_constructor_kwargs={...}, ...)`.
+    """Asks the prompts of batches: `dataset.map_batches(Ask, batch_format="pyarrow", ...)`.
 
-    Each worker has one object of this class. It talks to the service that the worker's environment
-    names, see `service_from_environment`. So no secret is in this object, nor in what is pickled of
-    it: only its arguments are.
+    Each worker makes one object of this class, from `fn_constructor_kwargs`. It talks to the
+    service that the worker's environment names, see `service_from_environment`: this object, and
+    what is pickled of it, hold its arguments and no secret.
 
-    A batch that is called with returns with these columns added. None of them holds null, so all
-    files that are written of them have one schema:
+    A batch is returned with these columns added. They are never null, so all files that are
+    written have the same schema:
 
-    * `reply`: the text of the reply; "" if there is no whole reply.
-    * `status`: the HTTP status of the last attempt; 0 if there was no response.
-    * `attempts`: how many requests were sent for the prompt.
-    * `seconds`: how long the last attempt took.
-    * `error`: the name of the error's class; "" if the prompt was answered.
-    * `error_message`: what the error says.
-    * `partial_reply`: what arrived of a reply that is not whole.
+    * `reply` (str): the whole reply; "" if the prompt failed.
+    * `status` (int): the HTTP status of the last attempt; 0 if there was no response.
+    * `attempts` (int): how many requests were sent for the prompt.
+    * `seconds` (float): how long the last attempt took.
+    * `error` (str): the name of the error's class, such as "TruncatedReply"; "" if the prompt was
+      answered.
+    * `error_message` (str): what the error says, without secrets; "" if there is none.
+    * `partial_reply` (str): the part of a failed prompt's reply that arrived.
 
     Args:
         column: the column of the prompts: texts, or lists of role/content dicts.
@@ -73,10 +91,11 @@ class Ask:
         ConfigurationError: `concurrency` is not a whole number above 0.
 
     Raises, when called:
-        UsageError: the batch has no such column, or already has a column that would be added.
+        UsageError: the batch is not a table, has no such column, or has a column that would be
+            overwritten.
         ConfigurationError: the environment does not name a service and its secret key.
-        Exception: what `ask_many` raises, such as AuthenticationError for a wrong secret key. Each
-            later call then raises it too.
+        Exception: what ends `ask_many`, such as AuthenticationError for a wrong secret key. Each
+            later call raises it too.
     """
 
     def __init__(
@@ -96,28 +115,19 @@ class Ask:
         self._asking: Asking | None = None
         self._end: Callable[[], object] = bool
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: AnyTable) -> AnyTable:
         """Ask the prompts of a batch, and return the batch with the replies."""
-        if self._column not in batch:
-            raise UsageError(
-                f"the batch has no column {self._column!r}; it has {', '.join(batch) or 'none'}"
-            )
-        if taken := [name for name in COLUMNS if name in batch]:
-            raise UsageError(
-                f"the replies would overwrite {', '.join(taken)}; rename columns of the dataset"
-            )
-        results = self._running().ask(map(conversation, batch[self._column].tolist()))
-        errors = [result.error or Failure("", "", "") for result in results]
-        columns = (
-            np.array([result.text or "" for result in results], dtype=object),
-            np.array([result.status or 0 for result in results], dtype=np.int64),
-            np.array([result.attempts for result in results], dtype=np.int64),
-            np.array([result.seconds for result in results], dtype=np.float64),
-            np.array([error.kind for error in errors], dtype=object),
-            np.array([error.message for error in errors], dtype=object),
-            np.array([error.text for error in errors], dtype=object),
-        )
-        return {**batch, **dict(zip(COLUMNS, columns, strict=True))}
+        if isinstance(batch, Mapping):
+            raise UsageError('pass batch_format="pyarrow" to map_batches')
+        names = batch.column_names
+        if self._column not in names:
+            raise UsageError(f"the batch has no column {self._column!r} but {', '.join(names)}")
+        if taken := [name for name in columns([]) if name in names]:
+            raise UsageError(f"columns would be overwritten: {', '.join(taken)}; rename them")
+        results = self._running().ask(batch.column(self._column).to_pylist())
+        for name, values in columns(results).items():
+            batch = batch.append_column(name, [values])
+        return batch
 
     def __repr__(self) -> str:
         return f"<Ask column={self._column!r} concurrency={self._concurrency}>"
@@ -146,10 +156,17 @@ class Ask:
             return self._asking
 
 
-def conversation(value: object) -> Conversation:
-    """Return a value of a column as `ask_many` takes it, which refuses what is no conversation."""
-    # Ray makes arrays of lists.
-    return cast("Conversation", value.tolist() if isinstance(value, np.ndarray) else value)
+def columns(results: list[Result]) -> dict[str, Values]:
+    errors = [result.error or Failure("", "", "") for result in results]
+    return {
+        "reply": [result.text or "" for result in results],
+        "status": [result.status or 0 for result in results],
+        "attempts": [result.attempts for result in results],
+        "seconds": [result.seconds for result in results],
+        "error": [error.kind for error in errors],
+        "error_message": [error.message for error in errors],
+        "partial_reply": [error.text for error in errors],
+    }
 
 
 class Asking:
