@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from . import (
+    batch,
     blocking,
     charts,
     core,
@@ -28,7 +29,10 @@ from .measure import Report, Settings
 
 QUESTIONS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (live, whole, first_text, blocking, gateway, core, growth, memory, start, shares)
+    for module in (
+        *(live, whole, first_text, blocking, gateway, batch),
+        *(core, growth, memory, start, shares),
+    )
 }
 
 MEASURED = (

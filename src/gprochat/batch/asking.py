@@ -205,7 +205,7 @@ class Run:
         max_calls: int | None,
         max_seconds: float | None,
     ) -> None:
-        self.pace = Pace(concurrency, monotonic())
+        self.pace = Pace(concurrency)
         self.refusal: GPROChatError | None = None
         self.calls = 0
         self.budget_used = False
@@ -248,9 +248,11 @@ class Run:
                 if self._ready:
                     break
                 error, self._error = self._error, None
-                if error is not None:
-                    raise error
-                raise StopAsyncIteration
+                try:
+                    raise error or StopAsyncIteration
+                finally:
+                    # The error's traceback holds this frame: without it there is no cycle.
+                    del error
             self._arrived = anyio.Event()
             try:
                 await self._arrived.wait()
@@ -380,21 +382,8 @@ class Run:
         while (began := await self._begin()) is not None:
             answers = self._answers
             start = monotonic()
-            reply: Reply | None = None
-            error: GPROChatError | None = None
-            try:
-                reply = self._client.stream(prompt.conversation)
-                async with reply:
-                    async for _ in reply:
-                        pass
-            except GPROChatError as raised:
-                error = raised
-            finally:
-                sent = 0 if reply is None else reply.attempts
-                attempts += sent
-                self.calls += sent
-                self.pace.end()
-                self._wake()
+            reply, error = await self._attempt(prompt.conversation)
+            attempts += 0 if reply is None else reply.attempts
             seconds = monotonic() - start
             # Without an answer to any call meanwhile, the service is away, for every prompt.
             away = isinstance(error, ConnectError) and answers == self._answers
@@ -402,7 +391,7 @@ class Run:
                 self._answers += 1
             if error is None:
                 assert reply is not None
-                self.pace.reply(began)
+                self.pace.reply(began, monotonic())
                 return Result(prompt.id, reply.text, reply.status, attempts, seconds)
             if away or is_refusal(error):
                 self._pause_all(error, began)
@@ -417,6 +406,24 @@ class Run:
             await self._sleep(pause)
         return None
 
+    async def _attempt(
+        self, conversation: Conversation
+    ) -> tuple[Reply | None, GPROChatError | None]:
+        """Make a call; return its reply, and its error if it failed."""
+        reply: Reply | None = None
+        try:
+            reply = self._client.stream(conversation)
+            async with reply:
+                async for _ in reply:
+                    pass
+        except GPROChatError as error:
+            return reply, error
+        finally:
+            self.calls += 0 if reply is None else reply.attempts
+            self.pace.end()
+            self._wake()
+        return reply, None
+
     def _judge(self, error: GPROChatError, failures: int) -> float | None:
         """Return the pause before a prompt is asked again, None if it has failed.
 
@@ -429,21 +436,24 @@ class Run:
 
     async def _begin(self) -> int | None:
         """Wait until a call may begin, and begin it; None if no more calls may begin."""
-        async with self._turn:
-            while not self._stopped:
-                now = monotonic()
-                wait = self.pace.wait(now)
-                if (
-                    self.calls + self.pace.active >= self._max_calls
-                    or now + (wait or 0.0) >= self._deadline
-                ):
-                    self.budget_used = True
-                    self.stop()
-                elif wait == 0:
-                    return self.pace.begin(now)
-                else:
+        # Workers wait in a line, and only the first of them waits for the pace.
+        if self._turn.locked() or (wait := self._wait()) != 0:
+            async with self._turn:
+                while (wait := self._wait()) != 0:
                     await self._change(wait)
-        return None
+        return None if self._stopped else self.pace.begin(monotonic())
+
+    def _wait(self) -> float | None:
+        """Return how long a call has to wait, 0 too if no more calls may begin; as `Pace.wait`."""
+        now = monotonic()
+        wait = self.pace.wait(now)
+        if (
+            self.calls + self.pace.active >= self._max_calls
+            or now + (wait or 0.0) >= self._deadline
+        ) and not self._stopped:
+            self.budget_used = True
+            self.stop()
+        return 0.0 if self._stopped else wait
 
     def _pause_all(self, error: GPROChatError, began: int) -> None:
         """Pause after a refusal; raise it if it was the last of too many in a row."""

@@ -11,6 +11,7 @@ Nothing here waits or reads a clock: each method is told the time, in seconds of
 never goes back.
 """
 
+from collections import deque
 from math import inf
 from typing import Final
 
@@ -20,10 +21,19 @@ BACKED_OFF: Final = 0.95
 """Which part of a rate is left when it was kept for a while and then refused."""
 
 KEPT: Final = 0.8
-"""If this part of a rate was reached on average until a refusal, the rate was the limit."""
+"""If this part of a rate was reached before a refusal, the rate was the limit."""
 
 PROBE: Final = 30.0
-"""Seconds in which a rate grows by as much as it is reduced after a refusal."""
+FIRST_PROBE: Final = 5.0
+"""Seconds in which a rate grows by as much as it is reduced after a refusal; the second for a rate
+that is an estimate, which is often too low."""
+
+MIN_WINDOW: Final = 1.0
+MIN_REPLIES: Final = 10
+"""Over how many seconds, and over how many replies, a rate is measured at least."""
+
+REMEMBERED: Final = 4096
+"""How many replies are remembered at most, to measure a rate."""
 
 CATCH_UP: Final = 0.1
 """Seconds by which the beginning of calls may lag behind their rate and still be made up for."""
@@ -34,7 +44,6 @@ class Pace:
 
     Args:
         concurrency: how many calls may be under way at once at most.
-        now: the time.
 
     Attributes:
         active: how many calls are under way.
@@ -42,19 +51,22 @@ class Pace:
         refusals: how many pauses there were since the last reply.
     """
 
-    def __init__(self, concurrency: int, now: float) -> None:
+    def __init__(self, concurrency: int) -> None:
         self.active = 0
         self.paused_until = -inf
         self.refusals = 0
         self._ceiling = concurrency
         self._limit = float(concurrency)
         self._pauses = 0
-        # Since the first pause after the last reply: the time, and how many replies came.
-        self._since = now
-        self._replies = 0
-        # The rate that the service takes, in calls a second, and where growth begins.
+        # When the last replies came, and the time from the first refusal after a reply to the end
+        # of the last pause: a service that limits calls in a window of time refuses for about as
+        # long as the window.
+        self._replies: deque[float] = deque(maxlen=REMEMBERED)
+        self._refused_at = -inf
+        # The rate that the service takes, in calls a second, and where and how slowly it grows.
         self._learned = inf
         self._floor = inf
+        self._probe = PROBE
         self._next = -inf
 
     @property
@@ -66,7 +78,7 @@ class Pace:
         """Return how many calls may begin in a second; infinite before the first refusal."""
         if self._learned == inf:
             return inf
-        probe = max(0.0, now - self.paused_until) / PROBE
+        probe = max(0.0, now - self.paused_until) / self._probe
         return self._floor + self._learned * (1 - BACKED_OFF) * probe * probe
 
     def wait(self, now: float) -> float | None:
@@ -85,13 +97,14 @@ class Pace:
         """End a call, however it ended; `reply` or `refuse` may follow."""
         self.active -= 1
 
-    def reply(self, began: int) -> None:
+    def reply(self, began: int, now: float) -> None:
         """Count a reply that the service gave.
 
         Args:
             began: what `begin` returned.
+            now: the time.
         """
-        self._replies += 1
+        self._replies.append(now)
         if began == self._pauses:
             # A reply to a call of before the pause does not say that the pause has helped.
             self.refusals = 0
@@ -108,10 +121,9 @@ class Pace:
         """
         if began == self._pauses:
             self._limit = max(1.0, self._limit / 2)
-            if self._replies:
+            if not self.refusals:
                 self._learn(now)
-                self._since = now
-                self._replies = 0
+                self._refused_at = now
             self._pauses += 1
             self.refusals += 1
         return self.refusals
@@ -123,9 +135,11 @@ class Pace:
 
     def _learn(self, now: float) -> None:
         rate = self.rate(now)
-        # With the pauses before: what fits between them and into them is what the service takes.
-        average = self._replies / max(now - self._since, 1e-9)
-        if average >= KEPT * rate:
-            self._learned, self._floor = rate, BACKED_OFF * rate
-        else:
-            self._learned = self._floor = average
+        window = max(MIN_WINDOW, self.paused_until - self._refused_at, MIN_REPLIES / rate)
+        # The pause before counts: what fits between two pauses is what the service takes.
+        replies = sum(1 for time in self._replies if time > now - window)
+        recent = replies / window
+        if recent >= KEPT * rate:
+            self._learned, self._floor, self._probe = rate, BACKED_OFF * rate, PROBE
+        elif recent:
+            self._learned, self._floor, self._probe = recent, recent, FIRST_PROBE

@@ -36,6 +36,7 @@ __all__ = ["gprochat"]
 
 
 OTHERS: Final = {
+    "batch": "batch",
     "check": "check",
     "completion": "completion",
     "curl": "tools",
