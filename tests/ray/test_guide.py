@@ -124,9 +124,7 @@ def test_a_program_that_was_killed_asks_only_what_it_has_not_written(
 
 
 @pytest.fixture(scope="module")
-def asked_again(
-    cluster: "Cluster", asked: Asked, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def asked_again(cluster: "Cluster", asked: Asked, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of replies of which one had failed, after the guide's second program has run."""
     folder = tmp_path_factory.mktemp("failed")
     (folder / "replies").mkdir()
