@@ -11,6 +11,7 @@ from tests.docs.pages import ROOT
 
 MODULES = [
     "gprochat",
+    "gprochat.batch",
     "gprochat.client",
     "gprochat.provider",
     "gprochat.pytest_plugin",

@@ -7,7 +7,7 @@ it is cancelled, or when nobody refers to the object any more.
 
 All calls share one `Pace`. A refusal (RateLimited, or an error with Retry-After) pauses all of
 them; it does not count as a failure of its prompt, which is asked again. Other failures that may
-pass are retried for each prompt by itself. All retries are made here, and none by the client.
+pass are retried for each prompt by itself.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from gprochat_core import (
     ConnectError,
     GPROChatError,
     IncompleteReply,
+    InvalidMessages,
     NotTheService,
     RateLimited,
     ResponseError,
@@ -51,12 +52,12 @@ Prompts: TypeAlias = Iterable[Prompt | Conversation] | AsyncIterable[Prompt | Co
 """Prompts, or conversations, whose ids are then "0", "1" and so on."""
 
 PAUSES: Final = RetryPolicy(max_attempts=10, base_delay=1.0, max_delay=60.0, max_retry_after=1e9)
-"""The pauses after refusals: how long, and how many without a reply between before a run stops."""
+"""How long to pause after refusals, and after how many in a row a run ends."""
 
 ROOM: Final = 2
 ORDERED_ROOM: Final = 16
-"""How many prompts at most, as a multiple of the concurrency, have been taken whose results have
-not; the second where results wait for those before them."""
+"""How many prompts may have been taken whose results have not been taken yet, as a multiple of the
+concurrency; the second is for results that wait for those before them."""
 
 FATAL: Final = (AuthenticationError, NotTheService, UsageError)
 """Errors that every prompt would meet."""
@@ -88,7 +89,10 @@ def ask_many(
                 ...
 
     Args:
-        client: sends the prompts, on the event loop that runs. Its own retries are not used.
+        client: sends the prompts, on the event loop that runs. All retries are made here: make
+            the client with `retry=RetryPolicy(max_attempts=1)`, so that it makes none of its own
+            while other calls pause. Its `Limits.max_connections` should not be below
+            `concurrency`.
         prompts: an iterable or asynchronous iterable of `Prompt` or of conversations.
         concurrency: how many calls are under way at once at most. There are fewer after a refusal.
         ordered: whether results come in the order of the prompts, not in that of completion.
@@ -104,8 +108,10 @@ def ask_many(
 
     Raises, while results are iterated:
         AuthenticationError, NotTheService: as described above.
-        RateLimited, ResponseError: the service refused again after each of ten pauses.
-        ConnectError: the service cannot be reached.
+        RateLimited, ServiceFailed: the service refused ten times in a row, with a pause after each
+            refusal.
+        ConnectError: the service could not be reached ten times in a row; if it never could, as
+            often as `retry` says.
         UsageError: the client is closed, or belongs to another event loop.
         Exception: what iterating over `prompts` raised.
     """
@@ -275,7 +281,7 @@ class Run:
         self.stop()
         if self._scope is None:
             self._end()
-        else:
+        elif not self._ended.is_set():
             self._scope.cancel()
 
     async def aclose(self) -> None:
@@ -387,7 +393,7 @@ class Run:
             seconds = monotonic() - start
             # Without an answer to any call meanwhile, the service is away, for every prompt.
             away = isinstance(error, ConnectError) and answers == self._answers
-            if not isinstance(error, ConnectError):
+            if not isinstance(error, (ConnectError, InvalidMessages)):
                 self._answers += 1
             if error is None:
                 assert reply is not None
@@ -459,7 +465,10 @@ class Run:
         """Pause after a refusal; raise it if it was the last of too many in a row."""
         self.refusal = error
         now = monotonic()
-        pause = PAUSES.delay(error, self.pace.refuse(began, now), uniform(0.5, 1.0))
+        # A service that has never been reached is unlikely to be there a minute later.
+        never_reached = isinstance(error, ConnectError) and not self._answers
+        policy = self._retry if never_reached else PAUSES
+        pause = policy.delay(error, self.pace.refuse(began, now), uniform(0.5, 1.0))
         if pause is None:
             raise error
         self.pace.pause(now + pause)

@@ -58,11 +58,9 @@ class Pace:
         self._ceiling = concurrency
         self._limit = float(concurrency)
         self._pauses = 0
-        # When the last replies came, and the time from the first refusal after a reply to the end
-        # of the last pause: a service that limits calls in a window of time refuses for about as
-        # long as the window.
+        # When the last replies came, and when the first refusal after a reply.
         self._replies: deque[float] = deque(maxlen=REMEMBERED)
-        self._refused_at = -inf
+        self._refused_at = inf
         # The rate that the service takes, in calls a second, and where and how slowly it grows.
         self._learned = inf
         self._floor = inf
@@ -135,6 +133,7 @@ class Pace:
 
     def _learn(self, now: float) -> None:
         rate = self.rate(now)
+        # A service that limits the calls in a window of time refuses for about as long as that.
         window = max(MIN_WINDOW, self.paused_until - self._refused_at, MIN_REPLIES / rate)
         # The pause before counts: what fits between two pauses is what the service takes.
         replies = sum(1 for time in self._replies if time > now - window)

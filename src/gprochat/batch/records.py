@@ -242,12 +242,14 @@ class OutputFile:
                     self._file.truncate(end)
                     return
                 end += len(line)
-                if not line.endswith(b"\n"):
-                    self._append(b"\n")
                 self._ledger.execute(
                     "INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, 0)",
                     (name, of, ANSWERED if answered else failed),
                 )
+                if not line.endswith(b"\n"):
+                    # It is the last line, and lacks nothing else.
+                    self._append(b"\n")
+                    return
 
 
 def is_torn(line: bytes) -> bool:

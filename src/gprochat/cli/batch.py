@@ -83,7 +83,9 @@ def read_budget(
         "gprochat batch table.csv --template 'Translate: {text}' -o replies.jsonl",
     )
 )
-@click.argument("source", metavar="IN", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument(
+    "source", metavar="IN", type=click.Path(exists=True, dir_okay=False, allow_dash=True)
+)
 @click.option(
     "-o",
     "--output",
@@ -172,7 +174,10 @@ def batch(
         url, name, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
     )
     with ExitStack() as stack:
-        stream = stack.enter_context(opened(source))
+        stream = open_input(source)
+        if is_file(stream):
+            # A pipe could not be closed while a thread waits for what comes from it.
+            stack.enter_context(stream)
         try:
             record = stack.enter_context(closing(OutputFile(output, retry_failed=retry_failed)))
             job = Job(record, stream, partial(read_prompts, stream, format, column, template))
@@ -213,13 +218,13 @@ def batch(
         sys.exit(FAILURE)
 
 
-def opened(source: str) -> BinaryIO:
-    """Open the input; "-" is standard input.
-
-    It is not Python's own object for standard input: at exit, that cannot be closed while a thread
-    reads it.
-    """
+def open_input(source: str) -> BinaryIO:
+    """Open the input; "-" is standard input."""
     return open(0, "rb", closefd=False) if source == "-" else open(source, "rb")
+
+
+def is_file(stream: BinaryIO) -> bool:
+    return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
 
 
 class Job:
@@ -247,8 +252,8 @@ class Job:
         self._read = read
         self._answered = self._failed = 0
         self._total: int | None = None
-        self._seekable = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-        if self._seekable:
+        self._is_file = is_file(stream)
+        if self._is_file:
             # All is checked, and counted, before the first prompt is asked.
             for prompt in read():
                 record.check(prompt)
@@ -280,7 +285,7 @@ class Job:
         """
 
         async def work(_report: Callable[[None], None]) -> None:
-            prompts = self._missing() if self._seekable else self._arriving()
+            prompts = self._missing() if self._is_file else self._arriving()
             async with make_client() as client, ask(client, prompts) as self.results:
                 async for result in self.results:
                     self._record.write(result)

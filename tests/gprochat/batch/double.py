@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,13 +42,15 @@ class Double(FakeTransport):
 
     Attributes:
         answer: what a message is answered with.
+        begin: called when a call begins.
         asked: the messages, in the order of the calls.
         most: how many calls have been under way at once at most.
     """
 
-    answers: tuple[Answer | TransportError, ...] = ()
+    answers: Iterable[Answer | TransportError] = ()
     answer: Callable[[str], Answer | TransportError] = echo
     checkpoint: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
+    begin: Callable[[], object] = lambda: None
     asked: list[str] = field(default_factory=list)
     most: int = 0
     _active: int = 0
@@ -61,6 +63,7 @@ class Double(FakeTransport):
     async def send(self, request: Request, limits: SendLimits) -> FakeResponse:
         message = json.loads(request.body)["messages"][-1]["parts"][0]["text"]
         self.asked.append(message)
+        self.begin()
         self._active += 1
         self.most = max(self.most, self.active)
         try:

@@ -4,13 +4,14 @@ import asyncio
 import gc
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from itertools import count, pairwise
+from itertools import count
+from time import monotonic
 from typing import Any, Final, TypeAlias
 
 import anyio
 import pytest
 
-from gprochat.batch import Failure, Prompt, Result, ask_many, asking
+from gprochat.batch import Failure, Prompt, Result, ask_many, asking, pace
 from gprochat_core import (
     AuthenticationError,
     Cause,
@@ -192,25 +193,17 @@ def test_a_failure_that_may_pass_is_retried_as_often_as_the_policy_says(run: Run
 
 def test_a_refusal_of_one_pauses_all_and_is_no_failure(run: Run) -> None:
     async def main() -> None:
-        service = Double()
-        refused = fails_first(1, refuse(429))
-        times: list[float] = []
-
-        def answer(message: str) -> Answer:
-            times.append(anyio.current_time())
-            answered: Answer = refused(message)
-            return answered
-
-        service.answer = answer
+        service = Double(answer=fails_first(1, refuse(429)))
         retry = RetryPolicy(max_attempts=1)
         async with ask_many(service.client(), numbered(20), concurrency=4, retry=retry) as results:
+            begins: list[bool] = []
+            service.begin = lambda: begins.append(monotonic() >= results.pace.paused_until)
             found = await all_of(results)
             assert isinstance(results.refusal, RateLimited)
-            assert results.calls == 21
+            assert results.pace.paused_until > 0
+            assert begins == [True] * results.calls == [True] * 21
         assert sorted(each.attempts for each in found) == [1] * 19 + [2]
         assert all(each.error is None for each in found)
-        # The calls that were under way with the refused one, and then none for a while.
-        assert max(later - earlier for earlier, later in pairwise(times)) >= 0.005
 
     run(main)
 
@@ -263,8 +256,30 @@ def test_an_error_that_every_prompt_would_meet_ends_the_run_at_once(
 def test_a_service_that_cannot_be_reached_ends_the_run(run: Run) -> None:
     async def main() -> None:
         service = Double(answer=lambda _: LOST)
+        retry = RetryPolicy(max_attempts=2, base_delay=0.0)
+        results = ask_many(service.client(), numbered(9), concurrency=1, retry=retry)
         with pytest.raises(ConnectError):
-            await all_of(ask_many(service.client(), numbered(100)))
+            await all_of(results)
+        assert service.asked == ["prompt 0"] * 2
+
+    run(main)
+
+
+def test_a_service_that_is_away_for_a_while_is_waited_for(run: Run) -> None:
+    async def main() -> None:
+        service = Double()
+        retry = RetryPolicy(max_attempts=1)
+        results = ask_many(service.client(), numbered(9), concurrency=1, retry=retry)
+        assert (await anext(results)).error is None
+        service.answer = fails_first(2, LOST)
+        assert all(result.error is None for result in await all_of(results))
+        service = Double(answer=lambda message: echo(message) if message == "prompt 0" else LOST)
+        results = ask_many(service.client(), numbered(9), concurrency=1, retry=retry)
+        assert (await anext(results)).error is None
+        with pytest.raises(ConnectError):
+            await anext(results)
+        # As often as PAUSES has attempts.
+        assert service.asked == ["prompt 0", *["prompt 1"] * 3]
 
     run(main)
 
@@ -293,12 +308,19 @@ def test_the_budget_of_calls_is_kept(run: Run) -> None:
 
 
 def test_no_call_begins_after_the_time_of_the_budget_nor_is_a_pause_beyond_it_waited_for(
-    run: Run,
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = 1000.0
+    monkeypatch.setattr(asking, "monotonic", lambda: now)
+
     async def main() -> None:
-        service = Double(checkpoint=lambda: anyio.sleep(0.02))
-        results = ask_many(service.client(), map(str, count()), max_seconds=0.05)
-        assert await all_of(results)
+        def a_minute_passes() -> None:
+            nonlocal now
+            now += 60
+
+        service = Double(begin=a_minute_passes)
+        results = ask_many(service.client(), map(str, count()), concurrency=1, max_seconds=110)
+        assert len(await all_of(results)) == 2
         assert results.budget_used
         service = Double(answer=lambda _: refuse(429, (b"retry-after", b"60")))
         results = ask_many(service.client(), ["Hello"], max_seconds=30)
@@ -341,12 +363,17 @@ def test_cancel_ends_the_calls_under_way_and_keeps_the_results_so_far(run: Run) 
     run(main)
 
 
-def stalled() -> Double:
-    """Return a service that answers two calls, and none after them."""
+def stalled(then: Callable[[], object] = lambda: None) -> Double:
+    """Return a service that answers two calls, and none after them.
+
+    Args:
+        then: called when the service stalls.
+    """
     service = Double()
 
     async def checkpoint() -> None:
         if len(service.asked) > 2:
+            then()
             await anyio.sleep_forever()
 
     service.checkpoint = checkpoint
@@ -386,8 +413,9 @@ def test_an_exception_in_the_block_ends_all_calls(run: Run) -> None:
 
 def test_cancelling_the_loop_over_the_results_ends_all_calls_first(run: Run) -> None:
     async def main() -> None:
-        service = stalled()
-        with anyio.move_on_after(0.05) as scope:
+        scope = anyio.CancelScope()
+        service = stalled(then=scope.cancel)
+        with scope:
             async for _ in ask_many(service.client(), map(str, count())):
                 pass
         assert scope.cancelled_caught
@@ -459,9 +487,12 @@ def test_arguments_that_make_no_sense_are_refused() -> None:
     client = Double().client()
     with pytest.raises(UsageError, match="a list of prompts"):
         ask_many(client, "Hello")
-    for arguments in ({"concurrency": 0}, {"max_calls": 0}, {"max_seconds": 0.0}):
-        with pytest.raises(ConfigurationError, match="batch"):
-            ask_many(client, ["Hello"], **arguments)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="batch concurrency"):
+        ask_many(client, ["Hello"], concurrency=0)
+    with pytest.raises(ConfigurationError, match="batch max_calls"):
+        ask_many(client, ["Hello"], max_calls=0)
+    with pytest.raises(ConfigurationError, match="batch max_seconds"):
+        ask_many(client, ["Hello"], max_seconds=0.0)
 
 
 def test_results_are_iterated_by_one_task_at_a_time(run: Run) -> None:

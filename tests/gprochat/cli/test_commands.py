@@ -18,7 +18,7 @@ from .running import (
 
 NAMES = gprochat.list_commands(click.Context(gprochat))
 
-GUIDES = ("command-line.md", "gateway.md")
+GUIDES = ("batch.md", "command-line.md", "gateway.md")
 
 COMMANDS = [(), *((name,) for name in NAMES)]
 
@@ -32,8 +32,8 @@ def test_every_help_shows_an_example(command: tuple[str, ...], option: str) -> N
 
 
 def test_the_help_lists_the_commands_with_a_whole_sentence_each() -> None:
-    names = {"chat", "check", "completion", "curl", "gateway", "history", "login", "logout"}
-    assert set(NAMES) == {*names, "serve", "sign"}
+    names = {"batch", "chat", "check", "completion", "curl", "gateway", "history", "login"}
+    assert set(NAMES) == {*names, "logout", "serve", "sign"}
     assert "..." not in invoke("--help").stdout.partition("Commands:")[2]
 
 
