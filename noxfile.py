@@ -153,6 +153,22 @@ def clients(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *arguments, *lenient, *chosen)
 
 
+@nox.session(python=sys.executable, tags=["tests"])
+def ray(session: nox.Session) -> None:
+    """`Ask` in a cluster of Ray on this machine."""
+    constraints = "tests/ray/constraints.txt"
+    pip = ("python", "-m", "pip", "install", "-q", "--constraint", constraints)
+    wheel = ("--dry-run", "--no-deps", "--only-binary=:all:", "ray")
+    found = session.run(*pip, *wheel, success_codes=(0, 1), silent=True)
+    if "No matching distribution" in str(found):
+        session.skip(f"Ray has no wheel for Python {OWN} on this platform")
+    install(session, "ray", "ray", constraints)
+    # What Ray leaves open is not for these tests to judge. They share one cluster.
+    lenient = ("-W", "ignore", "-p", "no:unraisableexception", "-n", "0")
+    arguments = pytest_arguments(session, f"{OWN}, Ray")
+    session.run("python", "-m", "pytest", *arguments, *lenient, "tests/ray")
+
+
 @nox.session(python=False, tags=["here", "tests"])
 def coverage(session: nox.Session) -> None:
     """The tests of core and transports, and the coverage that they must reach by themselves."""

@@ -20,6 +20,7 @@ from . import (
     growth,
     live,
     memory,
+    ray,
     shares,
     start,
     whole,
@@ -30,14 +31,14 @@ from .measure import Report, Settings
 QUESTIONS = {
     module.__name__.rpartition(".")[2]: module
     for module in (
-        *(live, whole, first_text, blocking, gateway, batch),
+        *(live, whole, first_text, blocking, gateway, batch, ray),
         *(core, growth, memory, start, shares),
     )
 }
 
 MEASURED = (
     *("aiohttp", "anyio", "h11", "httpcore", "httpcore2", "httpx", "httpx2", "trio", "uvloop"),
-    *("g4f", "litellm", "openai", "pyperf"),
+    *("g4f", "litellm", "openai", "pyperf", "ray"),
 )
 
 

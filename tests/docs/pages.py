@@ -8,6 +8,7 @@ rendered page does not see:
 * `<!-- until: TEXT -->`: it runs until it prints this, and is then interrupted;
 * `<!-- output -->`: it is what the block before it prints, but for lines left out and `...`;
 * `<!-- needs: NAME -->`: it runs only where this module is installed; `nox -s clients` has them;
+  `tests/ray/` runs the files of the guide to Ray;
 * `<!-- in: repository -->`: it runs in the root of the repository;
 * `<!-- tree -->`: it lists folders and all Python files in them.
 """

@@ -4,10 +4,12 @@
         async for result in ask_many(client, ["One?", "Two?"], concurrency=8):
             print(result.id, result.text or result.error)
 
-The extra `batch` installs what this package needs besides an adapter.
+`Ask` does it on more than one machine, in workers of Ray Data. The extra `batch` installs what this
+package needs besides an adapter, the extra `ray` Ray Data too.
 """
 
 from .asking import Prompts, Results, ask_many
+from .ray import Ask
 from .results import Failure, Prompt, Result
 
-__all__ = ["Failure", "Prompt", "Prompts", "Result", "Results", "ask_many"]
+__all__ = ["Ask", "Failure", "Prompt", "Prompts", "Result", "Results", "ask_many"]
