@@ -68,6 +68,7 @@ autodoc_default_options = {"members": True, "inherited-members": "BaseException,
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 suppress_warnings = ["toc.empty_glob"]
+nitpicky = True
 nitpick_ignore_regex = [
     # What Python and other libraries define has its pages elsewhere.
     ("py:.*", r"(?!gprochat).*"),
@@ -84,6 +85,10 @@ OPTIONS: Final = [
 """The names, types and defaults of the arguments that all clients take."""
 
 LINK: Final = re.compile(r"(?<=\]\()(?P<path>[^)\s:#]+)(?P<anchor>#[^)\s]*)?(?=\))")
+
+BACK: Final = re.compile(
+    r'(?P<before>id="(?P<name>[\w.]+)">\s*)<a class="viewcode-back" href="[^"]*">'
+)
 
 
 def read_page(app: Sphinx, docname: str, content: list[str]) -> None:
@@ -190,6 +195,27 @@ def find_name(
     return None
 
 
+def lead_back(
+    app: Sphinx, pagename: str, template: str, context: dict[str, str], doctree: object
+) -> None:
+    """Lead from a name's source to where the name is described: often not under its module."""
+    if not pagename.startswith("_modules/"):
+        return
+    objects = app.env.domains.python_domain.objects
+    module = pagename.removeprefix("_modules/").replace("/", ".")
+    packages = [module.rsplit(".", times)[0] for times in range(module.count(".") + 1)]
+
+    def lead(link: re.Match[str]) -> str:
+        names = [f"{package}.{link['name']}" for package in packages]
+        known = next((objects[name] for name in names if name in objects), None)
+        if known is None:
+            return link["before"]
+        uri = app.builder.get_relative_uri(pagename, known.docname)
+        return f'{link["before"]}<a class="viewcode-back" href="{uri}#{known.node_id}">'
+
+    context["body"] = BACK.sub(lead, context["body"])
+
+
 def setup(app: Sphinx) -> None:
     """Register the above."""
     app.add_directive("names", Names)
@@ -198,3 +224,4 @@ def setup(app: Sphinx) -> None:
     # Before napoleon reads it.
     app.connect("autodoc-process-docstring", write_rest, priority=100)
     app.connect("missing-reference", find_name)
+    app.connect("html-page-context", lead_back)
