@@ -23,10 +23,10 @@ from sphinx.util.docutils import SphinxDirective
 
 from gprochat_transports import ClientOptions, Settings
 
-DOCS: Final = Path(__file__).parent
+DOCS: Final = Path(__file__).resolve().parent
 
 PAGES: Final = {
-    DOCS / f"{page}.md": (DOCS.parent / file).resolve()
+    DOCS / f"{page}.md": DOCS.parent / file
     for page, file in {
         "benchmarks/results": "benchmarks/RESULTS.md",
         "benchmarks/method": "benchmarks/README.md",
@@ -39,6 +39,7 @@ PAGES: Final = {
 
 project = "gprochat"
 copyright = "gprochat contributors"
+nitpicky = True
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
@@ -46,14 +47,13 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_static", "project/README.md"]
 html_theme = "furo"
 html_title = "gprochat"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_copy_source = False
-html_theme_options = {"top_of_page_buttons": []}
+html_theme_options: dict[str, list[str]] = {"top_of_page_buttons": []}
 myst_heading_anchors = 4
 
 smartquotes_action = "D"  # Python has its own quotes.
@@ -67,8 +67,6 @@ autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True, "inherited-members": "BaseException,str,tuple,dict"}
 napoleon_use_ivar = True
 napoleon_use_rtype = False
-suppress_warnings = ["toc.empty_glob"]
-nitpicky = True
 nitpick_ignore_regex = [
     # What Python and other libraries define has its pages elsewhere.
     ("py:.*", r"(?!gprochat).*"),
@@ -128,7 +126,7 @@ class Names(SphinxDirective):
                 said = (inspect.getdoc(found) or "").partition("\n\n")[0].replace("\n", " ")
             lines += [f".. py:{kind}:: {name}", "   :no-contents-entry:", ""]
             lines += [f"   {said}", "", f"   See :py:obj:`{home}.{name}`.", ""]
-        entries = self.parse_text_to_nodes("\n".join(lines))
+        entries: list[nodes.Node] = self.parse_text_to_nodes("\n".join(lines))
         # An unqualified name in a docstring means the name that is described.
         objects = self.env.domains.python_domain.objects
         for name in names:
@@ -207,9 +205,7 @@ def lead_back(
 
     def lead(link: re.Match[str]) -> str:
         names = [f"{package}.{link['name']}" for package in packages]
-        known = next((objects[name] for name in names if name in objects), None)
-        if known is None:
-            return link["before"]
+        known = next(objects[name] for name in names if name in objects)
         uri = app.builder.get_relative_uri(pagename, known.docname)
         return f'{link["before"]}<a class="viewcode-back" href="{uri}#{known.node_id}">'
 

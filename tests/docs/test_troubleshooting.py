@@ -51,7 +51,7 @@ def constant_parts(node: ast.expr, module: str) -> list[str]:
         case ast.Constant(value=str(text)):
             return [text]
         case ast.JoinedStr(values=values):
-            return [each.value for each in values if isinstance(each, ast.Constant)]
+            return [str(each.value) for each in values if isinstance(each, ast.Constant)]
         case ast.Name(id=name) if name.isupper():
             return [getattr(importlib.import_module(module), name)]
         case _:

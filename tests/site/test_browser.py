@@ -7,7 +7,12 @@ import pytest
 
 from tests.docs.pages import ROOT
 
-PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+WIDTH = 360
+PHONE: dict[str, Any] = {
+    "viewport": {"width": WIDTH, "height": 740},
+    "has_touch": True,
+    "is_mobile": True,
+}
 
 
 def results(page: Any) -> list[str]:
@@ -99,7 +104,7 @@ def test_light_and_dark_are_as_the_system_says_and_can_be_changed(
 )
 def test_nothing_is_wider_than_a_phone(visit: Callable[..., Any], path: str) -> None:
     page = visit(path, **PHONE)
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["viewport"]["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTH
 
 
 def test_a_phone_shows_the_menu_when_it_is_asked_for(visit: Callable[..., Any]) -> None:
