@@ -17,7 +17,6 @@ milliseconds.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, NamedTuple, NoReturn, TypeAlias, cast
 
@@ -115,7 +114,6 @@ VERDICTS: Final[Mapping[tuple[Phase, bool], tuple[Verdict, ...]]] = {
 # fmt: on
 
 
-@dataclass(slots=True)
 class Clock:
     """How far this machine's clock is off, shared by all calls to one service.
 
@@ -124,7 +122,8 @@ class Clock:
             signature was rejected because of the clock sets it.
     """
 
-    correction_ms: int = 0
+    def __init__(self, correction_ms: int = 0) -> None:
+        self.correction_ms = correction_ms
 
 
 class SendLimits(NamedTuple):

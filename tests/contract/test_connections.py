@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import anyio
 import pytest
 
-from gprochat_core import ConnectError, GPROChatError, Limits, UsageError
+from gprochat_core import ConnectError, GPROChatError, Limits, ServiceFailed, UsageError
 from tests.contract.adapters import LOOPS
 from tests.contract.conftest import Happens, MakeClient
 from tests.peers.scripted import (
@@ -18,13 +18,16 @@ from tests.peers.scripted import (
     until_client_closes,
     wait_for,
 )
-from tests.peers.wire import LAST_CHUNK, chunk, chunked, head
+from tests.peers.wire import LAST_CHUNK, answer, chunk, chunked, head
 
 OK: Script = [repeat(receive, send(chunked("fine")))]
 
 CHUNKED = head(200, "transfer-encoding: chunked")
 
 ENDLESS: Script = [receive, send(CHUNKED + chunk("Раз"), chunk("два")), until_client_closes]
+
+
+HTTPCORES = "httpcore decides about the connections of clients that are passed"
 
 
 class OwnError(Exception):
@@ -48,6 +51,51 @@ async def test_a_reply_read_to_its_end_leaves_its_connection_for_the_next(
                 assert [text async for text in reply] == ["fine"]
             assert await client.complete("Hello") == "fine"
     assert len(peer.connections) == 1
+
+
+STRAY = [
+    b"\r\n",
+    b"H",
+    b"HTTP/1.1 200 OK\r\nx-junk: ",
+    b"garbage\r\n\r\n",
+    b"0\r\n\r\n",
+    b"a" * 70_000,
+    chunked("not asked for"),
+]
+
+
+@pytest.mark.not_on("given-httpx@asyncio", HTTPCORES)
+@pytest.mark.not_on("httpx2@asyncio", HTTPCORES)
+@pytest.mark.parametrize("stray", STRAY, ids=lambda stray: repr(stray[:9]))
+async def test_bytes_behind_a_reply_cost_no_reply_and_reach_no_other_call(
+    make_client: MakeClient, stray: bytes
+) -> None:
+    begin, end = chunked("fine")[:-5], LAST_CHUNK
+    busy: Script = [receive, send(answer(503, b"busy"))]
+    for script in (
+        [receive, send(chunked("fine") + stray), *busy],
+        [receive, send(answer(200, b"fine") + stray), *busy],
+        [receive, send(begin, end + stray, every=0.01), *busy],
+    ):
+        with ScriptedPeer(script, busy) as peer:
+            async with make_client(peer.url) as client:
+                assert await client.complete("Hello") == "fine"
+                with pytest.raises(ServiceFailed):
+                    await client.complete("Hello")
+
+
+@pytest.mark.not_on("given-httpx@asyncio", HTTPCORES)
+@pytest.mark.not_on("httpx2@asyncio", HTTPCORES)
+@pytest.mark.not_on("aiohttp@asyncio", "aiohttp drops them, and parses each response anew")
+@pytest.mark.parametrize("stray", STRAY, ids=lambda stray: repr(stray[:9]))
+async def test_bytes_behind_a_reply_end_its_connection(
+    make_client: MakeClient, happens: Happens, stray: bytes
+) -> None:
+    script: Script = [receive, send(chunked("fine") + stray), until_client_closes]
+    with ScriptedPeer(script) as peer:
+        async with make_client(peer.url) as client:
+            assert await client.complete("Hello") == "fine"
+            assert await happens(peer.connections[0].client_closed)
 
 
 async def test_closing_the_client_closes_its_kept_connections(

@@ -433,22 +433,10 @@ def within_a_chunked_reply(place: int) -> tuple[str, Expected]:
 GIVEN: Final = tuple(adapter.name for adapter in ADAPTERS if adapter.given)
 """The adapters over a client that the caller made: the pool is httpx's."""
 
-IN_ONE_PACKET: Final = (
-    "where what breaks HTTP's rules comes in one packet with the head, aiohttp's parser does not "
-    "give the head either"
-)
-
-
 NEXT_ANSWER: Final = (
     "httpx keeps the connection and takes the second answer for the next request's, and only its "
     "pool could tell"
 )
-
-
-def in_one_packet(what: str, rest: bytes, expected: Expected) -> Fault:
-    """A row in which the fault comes in one packet with the head and the first text."""
-    exceptions = {"aiohttp@asyncio": (not_the_service(), IN_ONE_PACKET)}
-    return Fault(what, [Case("", [[send(BEGUN + rest), hang_up]], expected, exceptions)])
 
 
 BODIES: Final = [
@@ -470,7 +458,9 @@ BODIES: Final = [
         before=truncated("a"),
         after=truncated(TEXT + "a"),
     ),
-    in_one_packet("a chunk size that is no number, at once", b"zz\r\n", truncated(TEXT)),
+    an_answer(
+        "a chunk size that is no number, at once", BEGUN + b"zz\r\n", truncated(TEXT), hang_up
+    ),
     in_a_reply(
         "chunk extensions",
         send(b'3;name="value";x\r\nabc\r\n' + LAST_CHUNK),
@@ -497,6 +487,7 @@ BODIES: Final = [
         after=complete(),
         exceptions=dict.fromkeys(GIVEN, (None, NEXT_ANSWER)),
     ),
+    an_answer("garbage in one packet with the whole reply", OK + b"garbage\r\n\r\n", complete()),
     Fault(
         "closes before the length is reached",
         [
@@ -784,6 +775,9 @@ KEPT: Final = [
     on_a_kept_connection("brings garbage between two calls", [MOMENT, send(b"garbage\r\n\r\n")]),
     on_a_kept_connection(
         "brings 408 between two calls, and closes", [MOMENT, send(answer(408)), hang_up]
+    ),
+    on_a_kept_connection(
+        "brings the first byte of an answer between two calls", [MOMENT, send(b"H")]
     ),
     on_a_kept_connection(
         "brings an answer that nobody asked for",

@@ -1,8 +1,9 @@
 """Connections of a session that the adapter makes, and what aiohttp's exceptions mean.
 
-aiohttp makes and keeps the connections. Three things differ from a plain session: a request's body
-learns its connection before sending begins; a connection resumes reading only after a pause; and a
-connection on which bytes arrived while it was idle is not used again.
+aiohttp makes and keeps the connections. Four things differ from a plain session: a request's body
+learns its connection before sending begins; a connection resumes reading only after a pause; a head
+is parsed before the rest of its packet; and a connection on which bytes arrived while it was idle
+is not used again.
 """
 
 import asyncio
@@ -51,10 +52,14 @@ TLS_BUFFER: Final = 32 * 1024
 """Bytes that a TLS connection reads ahead for a slow reader; aiohttp's buffer comes on top."""
 
 
-class Protocol(ResponseHandler):
-    """aiohttp's protocol, which here resumes reading only after a pause.
+END_OF_HEAD: Final = b"\r\n\r\n"
 
-    aiohttp resumes after each read, and then runs its parser once more on no bytes.
+
+class Protocol(ResponseHandler):
+    """aiohttp's protocol, which here resumes reading only after a pause, and parses a head first.
+
+    aiohttp resumes after each read, and then runs its parser once more on no bytes. It drops a head
+    if the rest of the packet breaks HTTP's rules, such as bytes behind the end of a reply.
     """
 
     _is_paused = False
@@ -67,6 +72,13 @@ class Protocol(ResponseHandler):
             reading.max_size = READ_SIZE
         if hasattr(reading, "set_read_buffer_limits"):
             reading.set_read_buffer_limits(TLS_BUFFER)
+
+    def data_received(self, data: bytes) -> None:
+        end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
+        if len(END_OF_HEAD) <= end < len(data):
+            super().data_received(data[:end])
+            data = data[end:]
+        super().data_received(data)
 
     def pause_reading(self) -> None:
         self._is_paused = True

@@ -23,6 +23,8 @@ Headers: TypeAlias = Iterable[tuple[str, str]]
 class Connection:
     """A connection of the pool, and the facts of the call that it serves.
 
+    `send` and `read` report each failure as a `TransportError`.
+
     Attributes:
         forward_headers: the headers for an HTTP proxy that forwards each request; None for a
             connection to the service itself, or for a tunnel to the service.
@@ -42,7 +44,6 @@ class Connection:
         self._stream = stream
         self._watchdog = watchdog
         self._causes = causes
-        self._exceptions = tuple(causes)
         self._max_head = max_head
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
         watchdog.waits.add(self)
@@ -71,11 +72,7 @@ class Connection:
         self._stream = await self._stream.start_tls(context, host)
 
     async def send(self, request: Request, limits: SendLimits) -> tuple[h11.Response, float]:
-        """Send a request; return the response's head, and when the last byte was sent.
-
-        Raises:
-            TransportError: something failed.
-        """
+        """Send a request; return the response's head, and when the last byte was sent."""
         parts = urlsplit(request.url)
         target = parts.path if self.forward_headers is None else request.url
         headers = [("host", parts.netloc), *request.headers, *(self.forward_headers or ())]
@@ -93,29 +90,25 @@ class Connection:
             head = await self._receive_head()
             self.phase = Phase.READING
             return head, sent_at
-        except self._exceptions as error:
+        except tuple(self._causes) as error:
             raise self._failed(error) from error
         finally:
             self.deadline = inf
 
     async def read(self, timeout: float | None) -> bytes:
-        """Wait for the next bytes of the body; b"" at its end.
-
-        Raises:
-            TransportError: something failed.
-        """
+        """Wait for the next bytes of the body; b"" at its end."""
         self._limit(timeout)
         try:
             event = await self._receive()
             return bytes(event.data) if isinstance(event, h11.Data) else b""
-        except self._exceptions as error:
+        except tuple(self._causes) as error:
             raise self._failed(error) from error
         finally:
             self.deadline = inf
 
     def renew(self) -> bool:
         """Make ready for another request; tell whether one may follow."""
-        complete = self._http.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}
+        complete = self._http.our_state is self._http.their_state is h11.DONE
         # Bytes behind the end of a reply would be taken for the next reply.
         if not complete or self._http.trailing_data[0]:
             return False
@@ -152,18 +145,15 @@ class Connection:
 
     def _encode(self, method: str, target: str, headers: Headers, body: bytes = b"") -> bytes:
         length = [("content-length", str(len(body)))] if body else []
-        http = self._http
-        data = http.send(h11.Request(method=method, target=target, headers=[*headers, *length]))
-        if body:
-            data = (data or b"") + (http.send(h11.Data(data=body)) or b"")
-        return (data or b"") + (http.send(h11.EndOfMessage()) or b"")
+        request = h11.Request(method=method, target=target, headers=[*headers, *length])
+        events = (request, h11.Data(data=body), h11.EndOfMessage())
+        return b"".join(self._http.send(event) or b"" for event in events)
 
     async def _receive_head(self) -> h11.Response:
         # Informational responses (1xx) are passed over.
-        while True:
-            event = await self._receive()
-            if isinstance(event, h11.Response):
-                return event
+        while not isinstance(event := await self._receive(), h11.Response):
+            pass
+        return event
 
     async def _receive(self) -> h11.Event | type[h11.PAUSED]:
         http = self._http

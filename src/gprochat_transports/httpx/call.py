@@ -68,7 +68,6 @@ class Call:
         self.sent_at = monotonic()
         self.connected: Any = None
         self._causes = causes
-        self._exceptions = tuple(causes)
         self._phase = Phase.WAITING
         self._reused = True
 
@@ -108,7 +107,7 @@ class Call:
         """Report what the block raises, with the facts of the call."""
         try:
             yield
-        except self._exceptions as error:
+        except tuple(self._causes) as error:
             chain: list[BaseException] = [error]
             while cause := chain[-1].__cause__ or chain[-1].__context__:
                 chain.append(cause)
