@@ -84,6 +84,8 @@ OPTIONS: Final = [
 
 LINK: Final = re.compile(r"(?<=\]\()(?P<path>[^)\s:#]+)(?P<anchor>#[^)\s]*)?(?=\))")
 
+NAME: Final = re.compile(r"gprochat\w*(?:\.\w+)+|[A-Z]\w*(?:\.\w+)*")
+
 BACK: Final = re.compile(
     r'(?P<before>id="(?P<name>[\w.]+)">\s*)<a class="viewcode-back" href="[^"]*">'
 )
@@ -178,19 +180,44 @@ def comment(name: str) -> Iterator[str]:
                 return
 
 
+def described(app: Sphinx, page: str, name: str) -> str | None:
+    """Return the link from a page to what describes a name, which may lack its module."""
+    objects = app.env.domains.python_domain.objects
+    # gprochat_core.exchange.Exchange is described as gprochat_core.Exchange.
+    short = re.sub(r"^(gprochat\w*)\.[\w.]*(?=\b[A-Z])", r"\1.", name)
+    names = (
+        name,
+        short,
+        f"gprochat_core.{name}",
+        f"gprochat.{name}",
+        f"gprochat_transports.{name}",
+    )
+    known = next((objects[each] for each in names if each in objects), None)
+    if known is None:
+        return None
+    return f"{app.builder.get_relative_uri(page, known.docname)}#{known.node_id}"
+
+
 def find_name(
     app: Sphinx, env: BuildEnvironment, node: nodes.Element, text: nodes.TextElement
 ) -> nodes.reference | None:
-    """Find a name that is written without its module, as docstrings do."""
-    if node.get("refdomain") != "py":
-        return None
-    domain = env.domains.python_domain
-    target = node["reftarget"].removesuffix("()")
-    for module in ("gprochat_core", "gprochat_transports", "gprochat"):
-        if known := domain.objects.get(f"{module}.{target}"):
-            uri = app.builder.get_relative_uri(node["refdoc"], known.docname)
-            return nodes.reference("", "", text, internal=True, refuri=f"{uri}#{known.node_id}")
-    return None
+    """Find a name that a docstring writes without its module."""
+    uri = node.get("refdomain") == "py" and described(
+        app, node["refdoc"], node["reftarget"].removesuffix("()")
+    )
+    return nodes.reference("", "", text, internal=True, refuri=uri) if uri else None
+
+
+def link_names(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Link names in the text of a page, such as `RetryPolicy`, to the reference."""
+    for literal in list(doctree.findall(nodes.literal)):
+        name = literal.astext().removesuffix("()")
+        if isinstance(literal.parent, nodes.reference | nodes.title):
+            continue
+        if NAME.fullmatch(name) and (uri := described(app, docname, name)):
+            reference = nodes.reference("", "", internal=True, refuri=uri)
+            literal.replace_self(reference)
+            reference += literal
 
 
 def lead_back(
@@ -220,4 +247,5 @@ def setup(app: Sphinx) -> None:
     # Before napoleon reads it.
     app.connect("autodoc-process-docstring", write_rest, priority=100)
     app.connect("missing-reference", find_name)
+    app.connect("doctree-resolved", link_names)
     app.connect("html-page-context", lead_back)

@@ -101,6 +101,11 @@ def test_a_client_shows_its_keyword_arguments(site: Path) -> None:
     assert "Unpack" not in page
 
 
+def test_a_guide_links_names_to_the_reference(pages: dict[str, Links]) -> None:
+    links = pages["guides/errors.html"].links
+    assert "../reference/core.html#gprochat_core.SignatureRejected" in links
+
+
 def test_every_link_leads_somewhere(site: Path, pages: dict[str, Links]) -> None:
     broken: list[str] = []
     for name, page in pages.items():
