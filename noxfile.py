@@ -115,13 +115,13 @@ for version in SUPPORTED:
 
 @nox.session(python=sys.executable, tags=["tests"])
 def clients(session: nox.Session) -> None:
-    """The gateway and the plugin for llm, with the clients that people use."""
+    """The project with other people's programs: what calls it, and what it is built into."""
     install(session, "gateway,httpx", "clients", "tests/clients/constraints.txt")
     # What these clients leave open or use of others is not for these tests to judge.
     lenient = ("-W", "ignore", "-p", "no:unraisableexception")
     # Their imports take most of the time, so one process does them once.
     arguments = (*pytest_arguments(session, f"{OWN}, clients"), "-n", "0")
-    chosen = ("tests/clients", "tests/docs/test_snippets.py", "-k", "clients or llm")
+    chosen = ("tests/clients", "tests/docs/test_snippets.py", "-k", "clients or needs")
     session.run("python", "-m", "pytest", *arguments, *lenient, *chosen)
 
 

@@ -1,6 +1,6 @@
-"""The gateway and the plugin for llm, with the clients that people use.
+"""The gateway and the plugin for llm, with the clients that people use; and some recipes.
 
-These clients bring many libraries, in versions of their own. So their tests run in an environment
+These programs bring many libraries, in versions of their own. So their tests run in an environment
 of their own: `nox -s clients`. Elsewhere none of them is collected.
 """
 

@@ -7,7 +7,7 @@ rendered page does not see:
 * `<!-- expect: TEXT -->`: what it prints contains this;
 * `<!-- until: TEXT -->`: it runs until it prints this, and is then interrupted;
 * `<!-- output -->`: it is what the block before it prints, but for lines left out and `...`;
-* `<!-- needs: NAME -->`: it runs only where this module is installed; `nox -s clients` has llm;
+* `<!-- needs: NAME -->`: it runs only where this module is installed; `nox -s clients` has them;
 * `<!-- in: repository -->`: it runs in the root of the repository;
 * `<!-- drawing -->`: it is a drawing, which `test_design.py` checks;
 * `<!-- tree -->`: it lists folders and all Python files in them.
@@ -20,9 +20,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
+from types import ModuleType
 from typing import Final
 
-__all__ = ["ROOT", "Block", "blocks", "pages"]
+__all__ = ["ROOT", "Block", "blocks", "file_of", "module_of", "pages"]
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -56,7 +57,7 @@ class Block:
     def __str__(self) -> str:
         place = f"{self.page}:{self.line}"
         needs = self.directives.get("needs")
-        return f"{place}-{needs}" if needs else place
+        return f"{place}-needs-{needs}" if needs else place
 
 
 def pages() -> list[Path]:
@@ -101,3 +102,17 @@ def blocks(page: Path) -> Iterator[Block]:
             directives = {}
         elif directives:
             raise ValueError(f"{page}:{number}: a comment and its block belong together")
+
+
+def file_of(recipe: str, name: str) -> str:
+    """Return the file of this name that a page of `docs/recipes/` shows."""
+    page = ROOT / "docs" / "recipes" / f"{recipe}.md"
+    (code,) = [each.code for each in blocks(page) if each.directives.get("file") == name]
+    return code
+
+
+def module_of(recipe: str, name: str) -> ModuleType:
+    """Return a new module, made from such a file."""
+    module = ModuleType(Path(name).stem)
+    exec(compile(file_of(recipe, name), name, "exec"), vars(module))
+    return module

@@ -25,7 +25,9 @@ def test_every_link_to_a_file_leads_to_one() -> None:
     assert broken == []
 
 
-def test_the_readme_leads_to_every_page() -> None:
+def test_the_readme_leads_to_every_page_and_the_list_of_recipes_to_every_recipe() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    recipes = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     others = [page.relative_to(ROOT).as_posix() for page in pages() if page.name != "README.md"]
-    assert [page for page in others if f"]({page}" not in readme] == []
+    linked = readme + recipes.replace("](recipes/", "](docs/recipes/")
+    assert [page for page in others if f"]({page}" not in linked] == []

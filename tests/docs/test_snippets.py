@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,10 @@ LIMIT: Final = 100.0
 
 pytestmark = pytest.mark.timeout(1.2 * LIMIT)
 
-RUN: Final = frozenset({"echo", "gprochat", "gunicorn", "llm", "pytest", "python"})
+RUN: Final = frozenset(
+    {"curl", "echo", "gprochat", "gunicorn", "llm"}
+    | {"openssl", "printf", "pytest", "python", "uvicorn"}
+)
 """Commands that a shell block may hold and that are run, besides those that are checked."""
 
 COMMANDS: Final = {
@@ -38,6 +42,7 @@ COMMANDS: Final = {
     # -P: the command pytest does not look for modules in the current folder.
     "pytest": ["-P", "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"],
     "python": [],
+    "uvicorn": ["-m", "uvicorn"],
 }
 """What stands for them, with the arguments that this interpreter takes for it."""
 
@@ -109,6 +114,8 @@ def test_the_block_does_what_the_page_says(
         check_output(block, capfd.readouterr().out)
     elif block.language == "sh":
         check_output(block, run_shell(block, folder))
+    elif block.language == "js":
+        check_output(block, run_javascript(block))
     elif block.language == "json":
         json.loads(block.code)
     elif block.language == "toml":
@@ -135,7 +142,7 @@ def run_python(block: Block) -> None:
 
 
 def check_file(block: Block) -> None:
-    """A file runs where another block of the page runs or imports it."""
+    """A file runs where another block of the page uses it, or in the tests of its recipe."""
     name = Path(block.directives["file"]).stem
     users = [
         other
@@ -144,7 +151,12 @@ def check_file(block: Block) -> None:
         and other.page == block.page
         and re.search(rf"\b{re.escape(name)}\b", other.code)
     ]
-    assert users, f"nothing on {block.page} uses {block.directives['file']}"
+    test = f"test_{Path(block.page).stem.replace('-', '_')}.py"
+    tests = [*ROOT.glob(f"tests/recipes/{test}"), *ROOT.glob(f"tests/clients/{test}")]
+    quoted = json.dumps(block.directives["file"])
+    assert users or any(quoted in each.read_text(encoding="utf-8") for each in tests), (
+        f"nothing on {block.page} uses {block.directives['file']}"
+    )
 
 
 def check_tree(block: Block) -> None:
@@ -177,11 +189,11 @@ def run_shell(block: Block, folder: Path) -> str:
     script: list[str] = []
     for command in block.code.replace("\\\n", " ").splitlines():
         words = shlex.split(command, comments=True)
-        while words and re.match(r"[A-Z_]+=", words[0]):
-            del words[0]
         if not words:
             continue
-        if words[0] == "make":
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            del words[0]
+        if words[:1] == ["make"]:
             check_make(words[1:])
         elif words[:2] == ["pip", "install"]:
             check_install(words[2:])
@@ -189,9 +201,21 @@ def run_shell(block: Block, folder: Path) -> str:
             # A test runs in its own environment.
             continue
         else:
-            assert words[0] in RUN, f"{block}: nobody has said how to run {words[0]!r}"
+            assert RUN.issuperset(words[:1]), f"{block}: nobody has said how to run {words[0]!r}"
+            for name in RUN.intersection(words) - COMMANDS.keys():
+                if shutil.which(name) is None:
+                    pytest.skip(f"{name} is not installed")
             script.append(command)
     return run_script(script, block, folder) if script else ""
+
+
+def run_javascript(block: Block) -> str:
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    command = ["node", "--input-type=module"]
+    return subprocess.run(
+        command, input=block.code, capture_output=True, check=True, encoding="utf-8"
+    ).stdout
 
 
 def check_make(targets: list[str]) -> None:
