@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help demo quick quick-lint quick-tests test tests-here test-all tests-everywhere test-lowest lint soak faults \
-	fuzz mutants docs bench bench-quick constraints clean
+	fuzz mutants docs docs-serve bench bench-quick constraints clean
 .DELETE_ON_ERROR:
 
 # Each worker of the tests, and each process that a test starts, would compile all modules again.
@@ -28,7 +28,8 @@ help:
 	@echo 'make test-latest  the same with the latest versions, instead of the pinned ones'
 	@echo 'make lint         lint, and types by mypy and pyright'
 	@echo 'make faults       the fault table over each transport; its outcome goes to docs/faults.md'
-	@echo 'make docs         the reference, from the docstrings, in build/docs'
+	@echo 'make docs         the site, in build/docs'
+	@echo 'make docs-serve   the same on a port of this machine, built anew at each change'
 	@echo 'make bench        the speed, beside bare libraries and other clients; half an hour'
 	@echo 'make bench-quick  the same in a minute, for an impression'
 	@echo 'make soak         many calls at once on each transport, a fault in every third, for minutes'
@@ -90,8 +91,11 @@ mutants: .venv/mutants.stamp
 	@$(venv) -m tests.mutants
 
 docs: .venv/dev.stamp
-	@$(venv) docs/reference.py build/docs
+	@$(venv) -m nox --session docs -- build
 	@echo 'Open build/docs/index.html'
+
+docs-serve: .venv/dev.stamp
+	@$(venv) -m nox --session docs -- serve
 
 $(venv):
 	@test -n "$(PYTHON)" || { echo 'No Python of 3.11 or newer found; name one: make PYTHON=...' >&2; exit 1; }

@@ -169,6 +169,23 @@ def ray(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *arguments, *lenient, "tests/ray")
 
 
+@nox.session(python=sys.executable, tags=["tests"])
+def docs(session: nox.Session) -> None:
+    """The site, without a warning, and its tests; with `build` or `serve`, the site alone."""
+    install(session, "gateway,httpx,trio", "docs", "docs/constraints.txt")
+    folders = ("docs", "build/docs")
+    if "serve" in session.posargs:
+        session.run("sphinx-autobuild", "--watch", "src", *folders)
+        return
+    # From nothing: a page that is not written anew repeats no warning.
+    shutil.rmtree("build/docs", ignore_errors=True)
+    session.run("python", "-m", "sphinx", "-W", "--keep-going", "-q", *folders)
+    if "build" not in session.posargs:
+        # One process starts Chromium once.
+        arguments = (*pytest_arguments(session, f"{OWN}, site"), "-n", "0")
+        session.run("python", "-m", "pytest", *arguments, "tests/site")
+
+
 @nox.session(python=False, tags=["here", "tests"])
 def coverage(session: nox.Session) -> None:
     """The tests of core and transports, and the coverage that they must reach by themselves."""

@@ -21,8 +21,13 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"gprochat", "gprochat_core", "gprochat_transports"}
-CONSTRAINTS = ["constraints.txt", "tests/clients/constraints.txt", "tests/ray/constraints.txt"]
-"""What is installed for most tests, for those of `tests/clients/` and for those of `tests/ray/`."""
+CONSTRAINTS = [
+    "constraints.txt",
+    "docs/constraints.txt",
+    "tests/clients/constraints.txt",
+    "tests/ray/constraints.txt",
+]
+"""What is installed for most tests, for the site, and for the tests of the last two folders."""
 
 PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[0-9][A-Za-z0-9.]*)(?: ;.+)?")
 
@@ -186,7 +191,7 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras, groups = project["project"]["optional-dependencies"], project["dependency-groups"]
     ray = [groups.pop("ray"), extras.pop("ray"), extras["aiohttp"], extras["batch"]]
-    apart = groups.pop("clients")
+    apart, site = groups.pop("clients"), groups.pop("docs")
     here = [project["build-system"]["requires"], *extras.values(), *groups.values()]
     clients = [apart, extras["gateway"], extras["httpx"]]
 
@@ -203,6 +208,7 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
     assert unsatisfied(here, "constraints.txt") == []
     assert unsatisfied(clients, "tests/clients/constraints.txt") == []
     assert unsatisfied(ray, "tests/ray/constraints.txt") == []
+    assert unsatisfied([site, *clients[1:], extras["trio"]], "docs/constraints.txt") == []
 
 
 def test_no_file_names_a_package_registry() -> None:
