@@ -93,20 +93,25 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(python=False, tags=["lint"])
-def types(session: nox.Session) -> None:
-    """Mypy and pyright; and whether each public name of what is installed has a type."""
+def mypy(session: nox.Session) -> None:
+    """The types, by mypy: seconds, once it has its cache."""
     session.run(sys.executable, "-m", "mypy", "--no-error-summary")
-    pyright = (sys.executable, "-m", "pyright", "--pythonpath", sys.executable)
-    session.run(*pyright)
-    for package in ("gprochat_core", "gprochat_transports", "gprochat"):
-        verify = (*pyright, "--ignoreexternal", "--verifytypes", package)
-        # typings/ stands in for llm, which is not installed here.
-        session.run(*verify, env={"PYTHONPATH": "typings"}, silent=True)
 
 
 @nox.session(python=False, tags=["lint"])
+def pyright(session: nox.Session) -> None:
+    """The types, by pyright, which has no cache."""
+    session.run(sys.executable, "-m", "pyright", "--pythonpath", sys.executable)
+
+
+@nox.session(python=False, tags=["tests"])
 def package(session: nox.Session) -> None:
-    """What a release uploads: the files, their metadata, and what they hold."""
+    """What a release uploads: the files, their metadata, what they hold, and all public types."""
+    for name in ("gprochat_core", "gprochat_transports", "gprochat"):
+        verify = ("pyright", "--pythonpath", sys.executable, "--ignoreexternal", "--verifytypes")
+        # typings/ stands in for llm, which is not installed here.
+        typings = {"PYTHONPATH": "typings"}
+        session.run(sys.executable, "-m", *verify, name, env=typings, silent=True)
     with TemporaryDirectory() as folder:
         build = ("build", "--no-isolation", "--outdir", folder)
         session.run(sys.executable, "-m", *build, silent=True)
@@ -148,6 +153,39 @@ def clients(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *arguments, *lenient, *chosen)
 
 
+@nox.session(python=sys.executable, tags=["tests"])
+def ray(session: nox.Session) -> None:
+    """`Ask` in a cluster of Ray on this machine."""
+    constraints = "tests/ray/constraints.txt"
+    pip = ("python", "-m", "pip", "install", "-q", "--constraint", constraints)
+    wheel = ("--dry-run", "--no-deps", "--only-binary=:all:", "ray")
+    found = session.run(*pip, *wheel, success_codes=(0, 1), silent=True)
+    if "No matching distribution" in str(found):
+        session.skip(f"Ray has no wheel for Python {OWN} on this platform")
+    install(session, "ray", "ray", constraints)
+    # What Ray leaves open is not for these tests to judge. They share one cluster.
+    lenient = ("-W", "ignore", "-p", "no:unraisableexception", "-n", "0")
+    arguments = pytest_arguments(session, f"{OWN}, Ray")
+    session.run("python", "-m", "pytest", *arguments, *lenient, "tests/ray")
+
+
+@nox.session(python=sys.executable, tags=["tests"])
+def docs(session: nox.Session) -> None:
+    """The site, without a warning, and its tests; with `build` or `serve`, the site alone."""
+    install(session, "gateway,httpx,trio", "docs", "docs/constraints.txt")
+    folders = ("docs", "build/docs")
+    if "serve" in session.posargs:
+        session.run("sphinx-autobuild", "--watch", "src", *folders)
+        return
+    # From nothing: a page that is not written anew repeats no warning.
+    shutil.rmtree("build/docs", ignore_errors=True)
+    session.run("python", "-m", "sphinx", "-W", "--keep-going", "-q", *folders)
+    if "build" not in session.posargs:
+        # One process starts Chromium once.
+        arguments = (*pytest_arguments(session, f"{OWN}, site"), "-n", "0")
+        session.run("python", "-m", "pytest", *arguments, "tests/site")
+
+
 @nox.session(python=False, tags=["here", "tests"])
 def coverage(session: nox.Session) -> None:
     """The tests of core and transports, and the coverage that they must reach by themselves."""
@@ -181,7 +219,7 @@ def floors() -> set[str]:
 
 @nox.session(default=False)
 def lowest(session: nox.Session) -> None:
-    """The tests of all adapters with the lowest versions that the extras allow."""
+    """The tests of adapters and command with the lowest versions that the extras allow."""
     constraints = Path(session.create_tmp()) / "floors.txt"
     constraints.write_text("\n".join(sorted(floors())))
     pinned = ("-qq", "--constraint", "constraints.txt")
@@ -191,22 +229,23 @@ def lowest(session: nox.Session) -> None:
     lowest = ("-qq", "--constraint", str(constraints))
     session.install(*lowest, "--no-build-isolation", "--editable", ".[all]")
     session.install(*pinned, "--group", "test")
-    test_adapters(session, "lowest versions")
+    test_versions(session, "lowest versions")
 
 
 @nox.session(default=False)
 def latest(session: nox.Session) -> None:
-    """The tests of all adapters with the latest versions that the extras allow."""
+    """The tests of adapters and command with the latest versions that the extras allow."""
     eager = ("-qq", "--upgrade", "--upgrade-strategy", "eager")
     session.install(*eager, "pip", *BUILD)
     session.install(*eager, "--no-build-isolation", "--editable", ".[all]", "--group", "test")
-    test_adapters(session, "latest versions")
+    test_versions(session, "latest versions")
 
 
-def test_adapters(session: nox.Session, versions: str) -> None:
-    """Run the tests of all adapters with what a session has installed."""
+def test_versions(session: nox.Session, versions: str) -> None:
+    """Run the tests of the adapters and of the command with what a session has installed."""
     arguments = pytest_arguments(session, f"{OWN}, {versions}")
-    session.run("python", "-m", "pytest", *FEWER, *arguments, "tests/contract", "tests/transports")
+    tests = ("tests/contract", "tests/transports", "tests/gprochat/cli")
+    session.run("python", "-m", "pytest", *FEWER, *arguments, *tests)
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from . import (
+    batch,
     blocking,
     charts,
     core,
@@ -19,6 +20,7 @@ from . import (
     growth,
     live,
     memory,
+    ray,
     shares,
     start,
     whole,
@@ -28,12 +30,15 @@ from .measure import Report, Settings
 
 QUESTIONS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (live, whole, first_text, blocking, gateway, core, growth, memory, start, shares)
+    for module in (
+        *(live, whole, first_text, blocking, gateway, batch, ray),
+        *(core, growth, memory, start, shares),
+    )
 }
 
 MEASURED = (
     *("aiohttp", "anyio", "h11", "httpcore", "httpcore2", "httpx", "httpx2", "trio", "uvloop"),
-    *("g4f", "litellm", "openai", "pyperf"),
+    *("g4f", "litellm", "openai", "pyperf", "ray"),
 )
 
 

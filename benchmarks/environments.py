@@ -7,7 +7,7 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ENVIRONMENTS = ("gprochat", "openai", "g4f", "litellm", "litellm-proxy")
+ENVIRONMENTS = ("gprochat", "openai", "g4f", "litellm", "litellm-proxy", "ray")
 
 
 def python(name: str) -> str:

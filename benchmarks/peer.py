@@ -8,6 +8,7 @@ wanted:
     /whole/{bytes}/...              a reply of that size as fast as it is taken
     /first/...                      one piece of text at once, and the end
     /idle/...                       one piece of text at once, and then nothing
+    /limited/{requests a second}/...  the same as /first, and status 429 to what is beyond
     /account                        what the peer has done since it was last asked, as JSON
     /hold, /release                 from now on live streams stand still, or go on
 
@@ -20,6 +21,7 @@ import re
 import resource
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable
 from typing import Final, cast
 
@@ -115,10 +117,30 @@ class Pace:
         asyncio.get_running_loop().call_later(SLOT, self._tick)
 
 
+class Limit:
+    """Takes no more than some requests in any second."""
+
+    def __init__(self, requests_a_second: int) -> None:
+        self._taken: deque[float] = deque(maxlen=requests_a_second)
+
+    def take(self) -> bool:
+        now = time.monotonic()
+        if len(self._taken) == self._taken.maxlen and self._taken[0] > now - 1:
+            return False
+        self._taken.append(now)
+        return True
+
+
+REFUSAL: Final = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
+
+
 class Account:
     """What the peer has done since it was last asked."""
 
     def __init__(self) -> None:
+        self.limits: dict[int, Limit] = {}
+        self.taken = 0
+        self.refused = 0
         self.paces: dict[float, Pace] = {}
         self.held = False
         self.body_bytes = 0
@@ -132,7 +154,10 @@ class Account:
             "latest": max((pace.latest for pace in self.paces.values()), default=0.0),
             "pieces": sum(pace.pieces for pace in self.paces.values()),
             "body_bytes": self.body_bytes,
+            "taken": self.taken,
+            "refused": self.refused,
         }
+        self.taken = self.refused = 0
         self._cpu, self._wall = cpu, wall
         for pace in self.paces.values():
             pace.latest, pace.pieces = 0.0, 0
@@ -143,6 +168,9 @@ class Account:
             self.paces[pieces_a_second] = Pace(pieces_a_second)
             self.paces[pieces_a_second].held = self.held
         return self.paces[pieces_a_second]
+
+    def limit(self, requests_a_second: int) -> Limit:
+        return self.limits.setdefault(requests_a_second, Limit(requests_a_second))
 
     def hold(self, held: bool) -> None:
         self.held = held
@@ -200,6 +228,13 @@ class Conversation(asyncio.Protocol):
             self.transport.write(self.shape.head + self.shape.pieces[0])
         elif wanted == "first":
             self.transport.write(self.shape.head + self.shape.pieces[0] + self.shape.end)
+        elif wanted == "limited":
+            if self._account.limit(int(argument)).take():
+                self._account.taken += 1
+                self.transport.write(self.shape.head + self.shape.pieces[0] + self.shape.end)
+            else:
+                self._account.refused += 1
+                self.transport.write(REFUSAL)
         elif wanted == "whole":
             self.transport.write(self.shape.head)
             self._blocks = max(1, round(int(argument) / len(TEXT.block)))

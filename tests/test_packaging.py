@@ -21,8 +21,13 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"gprochat", "gprochat_core", "gprochat_transports"}
-CONSTRAINTS = ["constraints.txt", "tests/clients/constraints.txt"]
-"""What is installed for most tests, and for those of `tests/clients/`."""
+CONSTRAINTS = [
+    "constraints.txt",
+    "docs/constraints.txt",
+    "tests/clients/constraints.txt",
+    "tests/ray/constraints.txt",
+]
+"""What is installed for most tests, for the site, and for the tests of the last two folders."""
 
 PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[0-9][A-Za-z0-9.]*)(?: ;.+)?")
 
@@ -123,7 +128,7 @@ def test_nothing_is_required_without_an_extra(metadata: Message) -> None:
     assert required == []
 
 
-def test_the_extra_all_brings_what_any_extra_brings(metadata: Message) -> None:
+def test_the_extra_all_brings_what_any_extra_but_ray_brings(metadata: Message) -> None:
     def brought(extra: str) -> set[str]:
         found = {
             each.name
@@ -132,7 +137,7 @@ def test_the_extra_all_brings_what_any_extra_brings(metadata: Message) -> None:
         }
         return found - {"gprochat"}
 
-    extras = set(metadata.get_all("Provides-Extra", []))
+    extras = set(metadata.get_all("Provides-Extra", [])) - {"ray"}
     assert brought("all") == set().union(*map(brought, extras))
 
 
@@ -185,7 +190,8 @@ def test_every_constraint_is_one_name_at_one_version(constraints: str) -> None:
 def test_every_requirement_is_pinned_within_its_range() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras, groups = project["project"]["optional-dependencies"], project["dependency-groups"]
-    apart = groups.pop("clients")
+    ray = [groups.pop("ray"), extras.pop("ray"), extras["aiohttp"], extras["batch"]]
+    apart, site = groups.pop("clients"), groups.pop("docs")
     here = [project["build-system"]["requires"], *extras.values(), *groups.values()]
     clients = [apart, extras["gateway"], extras["httpx"]]
 
@@ -201,6 +207,8 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
 
     assert unsatisfied(here, "constraints.txt") == []
     assert unsatisfied(clients, "tests/clients/constraints.txt") == []
+    assert unsatisfied(ray, "tests/ray/constraints.txt") == []
+    assert unsatisfied([site, *clients[1:], extras["trio"]], "docs/constraints.txt") == []
 
 
 def test_no_file_names_a_package_registry() -> None:

@@ -79,6 +79,7 @@ NEEDS: Final[dict[str, list[list[str]]]] = {
     "gprochat_transports.httpx*": [["gprochat[httpx]"], ["gprochat[httpx2]"]],
     "gprochat_transports.trio*": [["gprochat[trio]"]],
     "gprochat_transports.http11.[ct]*": [["h11"]],
+    "gprochat.batch*": [["gprochat[batch]"]],
     # The command itself says what to install where nothing is.
     "gprochat.cli.*": [["gprochat[cli]"]],
     "gprochat.demo": [["gprochat[server]"]],

@@ -138,16 +138,13 @@ class Reply:
     and never half a character. Leaving the block releases the connection, also on an exception or
     a cancellation.
 
-    Raises, when the block is entered:
-        ConnectError, ResponseError, ReplyTimeout: no reply began.
-        UsageError: the reply was entered before, or the client is closed or belongs to another
-            event loop.
-
-    Raises, while the reply is iterated:
-        IncompleteReply: the reply did not end well; the error's `text` is what arrived.
-        ConnectError, ResponseError: the reply failed before its first word, and so did the
+    Raises:
+        ConnectError, ResponseError, ReplyTimeout: no reply began; raised when the block is
+            entered. While the reply is iterated, it failed before its first word, and so did the
             attempts after it.
-        UsageError: the reply is read outside its block, by two tasks at once, or after it failed.
+        IncompleteReply: the reply did not end well; the error's `text` is what arrived.
+        UsageError: the reply is entered twice, read outside its block, by two tasks at once or
+            after it failed, or the client is closed or belongs to another event loop.
     """
 
     def __init__(self, transport: Transport, exchange: Exchange, client: "Client") -> None:

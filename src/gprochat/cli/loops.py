@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import click
 
-from gprochat_core import RetryPolicy, Service, Timeouts
+from gprochat_core import Limits, RetryPolicy, Service, Timeouts
 from gprochat_transports import Client, OnRetry
 from gprochat_transports.environment import Proxy
 
@@ -46,6 +46,7 @@ class MakeClient(Protocol):
         retry: RetryPolicy | None = ...,
         on_retry: OnRetry | None = ...,
         timeouts: Timeouts | None = ...,
+        limits: Limits | None = ...,
     ) -> Client:
         """Make a client."""
         ...

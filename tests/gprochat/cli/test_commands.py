@@ -18,7 +18,7 @@ from .running import (
 
 NAMES = gprochat.list_commands(click.Context(gprochat))
 
-GUIDES = ("command-line.md", "gateway.md")
+GUIDES = ("batch.md", "command-line.md", "gateway.md")
 
 COMMANDS = [(), *((name,) for name in NAMES)]
 
@@ -32,9 +32,18 @@ def test_every_help_shows_an_example(command: tuple[str, ...], option: str) -> N
 
 
 def test_the_help_lists_the_commands_with_a_whole_sentence_each() -> None:
-    names = {"chat", "check", "completion", "curl", "gateway", "history", "login", "logout"}
-    assert set(NAMES) == {*names, "serve", "sign"}
+    names = {"batch", "chat", "check", "completion", "curl", "gateway", "history", "login"}
+    assert set(NAMES) == {*names, "logout", "serve", "sign"}
     assert "..." not in invoke("--help").stdout.partition("Commands:")[2]
+
+
+def test_no_line_of_a_help_is_wider_than_a_narrow_terminal_except_its_examples() -> None:
+    with on_terminal("check", "--help", columns=40, lines=60) as terminal:
+        assert terminal.wait() == 0
+    text, _, examples = terminal.seen.partition("Example:")
+    assert [line for line in text.split("\r\n") if len(line) > 40] == []
+    assert "gprochat check --url https://chat.example" in examples
+    assert "  --service NAME  A service that\r\n" in text
 
 
 def test_the_version_is_the_distributions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,86 @@
+"""A cluster of Ray on this machine, whose nodes ask the prompts that it is told to.
+
+One worker runs on each node that asks. Ray takes seconds to start a worker, so prompts are counted
+only while all workers ask.
+"""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster
+from ray.data import ActorPoolStrategy
+
+from gprochat.batch import Ask
+
+BATCH = 100
+NODE = {"node_ip_address": "127.0.0.2", "object_store_memory": 80 << 20}
+
+
+class Timed(Ask):
+    """Adds which worker asked a batch, and when."""
+
+    def __call__(self, batch: Any) -> Any:
+        begin = time.time()
+        batch = super().__call__(batch)
+        for name, value in (("worker", os.getpid()), ("begin", begin), ("end", time.time())):
+            batch = batch.append_column(name, [[value] * batch.num_rows])
+        return batch
+
+
+def rate(batches: list[dict[str, Any]]) -> float:
+    """Return how many prompts a second all workers together were answered while all asked."""
+    workers: dict[int, list[dict[str, Any]]] = {}
+    for each in batches:
+        workers.setdefault(each["worker"], []).append(each)
+    begin = max(min(each["begin"] for each in asked) for asked in workers.values())
+    end = min(max(each["end"] for each in asked) for asked in workers.values())
+    within = 0.0
+    for each in batches:
+        shared = min(end, each["end"]) - max(begin, each["begin"])
+        within += max(0.0, shared) / (each["end"] - each["begin"])
+    return BATCH * within / (end - begin)
+
+
+def ask(nodes: int, count: int, concurrency: int) -> dict[str, float]:
+    prompts = ray.data.range(count).repartition(target_num_rows_per_block=BATCH)
+    asked = prompts.map_batches(lambda batch: {"prompt": ["Hello"] * len(batch["id"])}).map_batches(
+        Timed,
+        fn_constructor_kwargs={"concurrency": concurrency},
+        batch_format="pyarrow",
+        batch_size=BATCH,
+        compute=ActorPoolStrategy(size=nodes),
+        num_cpus=0,
+        resources={"asks": 1},
+    )
+    rows = asked.take_all()
+    assert len(rows) == count
+    assert {row["error"] for row in rows} == {""}
+    batches = list({(row["worker"], row["begin"]): row for row in rows}.values())
+    return {"rate": rate(batches), "workers": len({each["worker"] for each in batches})}
+
+
+def main(url: str) -> None:
+    os.environ |= {
+        "GPROCHAT_URL": url,
+        "GPROCHAT_SECRET_KEY": "made up",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    }
+    head = {**NODE, "num_cpus": 4, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(2):
+        cluster.add_node(**NODE, num_cpus=0, resources={"asks": 1})
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    for line in sys.stdin:
+        task = json.loads(line)
+        print(json.dumps(ask(task["nodes"], task["count"], task["concurrency"])), flush=True)
+    ray.shutdown()
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

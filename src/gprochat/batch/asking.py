@@ -1,0 +1,502 @@
+"""Many prompts, some at a time: `async for result in ask_many(client, prompts)`.
+
+An asynchronous generator must not own connections: where its loop is left early, it is closed at
+some later time by another task. So `ask_many` returns an object. Its calls are made by one
+background task, and end with it: at the latest when the object's block is left, when the loop over
+it is cancelled, or when nobody refers to the object any more.
+
+All calls share one `Pace`. A refusal (RateLimited, or an error with Retry-After) pauses all of
+them; it does not count as a failure of its prompt, which is asked again. Other failures that may
+pass are retried for each prompt by itself.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from math import inf
+from random import random, uniform
+from time import monotonic
+from types import TracebackType
+from typing import Final, Self, TypeAlias
+
+from gprochat_core import (
+    AuthenticationError,
+    ConnectError,
+    GPROChatError,
+    IncompleteReply,
+    InvalidMessages,
+    NotTheService,
+    RateLimited,
+    ResponseError,
+    RetryPolicy,
+    UsageError,
+)
+from gprochat_core.messages import Conversation
+from gprochat_core.policy import check_count, check_number, is_transient
+from gprochat_transports import Client, Reply
+from gprochat_transports.extras import needs
+
+from ..client import running_loop
+from .pace import Pace
+from .results import Failure, Prompt, Result
+
+with needs("batch"):
+    import anyio
+
+__all__ = ["Prompts", "Results", "ask_many"]
+
+Prompts: TypeAlias = Iterable[Prompt | Conversation] | AsyncIterable[Prompt | Conversation]
+"""Prompts, or conversations, whose ids are then "0", "1" and so on."""
+
+PAUSES: Final = RetryPolicy(max_attempts=10, base_delay=1.0, max_delay=60.0, max_retry_after=1e9)
+"""How long to pause after refusals, and after how many in a row a run ends."""
+
+ROOM: Final = 2
+ORDERED_ROOM: Final = 16
+"""How many prompts may have been taken whose results have not been taken yet, as a multiple of the
+concurrency; the second is for results that wait for those before them."""
+
+FATAL: Final = (AuthenticationError, NotTheService, UsageError)
+"""Errors that every prompt would meet."""
+
+
+def ask_many(
+    client: Client,
+    prompts: Prompts,
+    *,
+    concurrency: int = 8,
+    ordered: bool = False,
+    retry: RetryPolicy | None = None,
+    max_calls: int | None = None,
+    max_seconds: float | None = None,
+) -> "Results":
+    """Ask many prompts, some at a time: `async for result in ask_many(client, prompts)`.
+
+    Prompts are taken from the iterable only when a call can begin, and calls begin only while
+    results are taken, so memory does not grow with the number of prompts. A prompt that fails is a
+    result too. A failure that would be every prompt's ends the loop with an exception, and is not
+    a result: a wrong key or password, a URL at which there is no such service, a service that
+    cannot be reached or keeps refusing.
+
+    The calls begin with the first step of the loop. To leave the loop before its end, use a block,
+    which has ended all calls when it is left:
+
+        async with ask_many(client, prompts) as results:
+            async for result in results:
+                ...
+
+    Args:
+        client: sends the prompts, on the event loop that runs. All retries are made here: make
+            the client with `retry=RetryPolicy(max_attempts=1)`, so that it makes none of its own
+            while other calls pause. Its `Limits.max_connections` should not be below
+            `concurrency`.
+        prompts: an iterable or asynchronous iterable of `Prompt` or of conversations.
+        concurrency: how many calls are under way at once at most. There are fewer after a refusal.
+        ordered: whether results come in the order of the prompts, not in that of completion.
+        retry: how often a prompt is asked again after a failure that may pass; `RetryPolicy()` by
+            default. Refusals do not count.
+        max_calls: how many requests are sent at most; None for any number.
+        max_seconds: in how many seconds calls may begin; None for no limit. A pause that would
+            not be over by then ends the run at once.
+
+    Raises:
+        ConfigurationError: `concurrency`, `max_calls` or `max_seconds` is not a number above 0.
+        UsageError: `prompts` is one prompt.
+
+    Raises, while results are iterated:
+        AuthenticationError, NotTheService: as described above.
+        RateLimited, ServiceFailed: the service refused ten times in a row, with a pause after each
+            refusal.
+        ConnectError: the service could not be reached ten times in a row; if it never could, as
+            often as `retry` says.
+        UsageError: the client is closed, or belongs to another event loop.
+        Exception: what iterating over `prompts` raised.
+    """
+    if isinstance(prompts, (str, bytes, Mapping)):
+        raise UsageError("ask_many takes a list of prompts, or anything else that yields them")
+    check_count("batch", "concurrency", concurrency)
+    if max_calls is not None:
+        check_count("batch", "max_calls", max_calls)
+    if max_seconds is not None:
+        check_number("batch", "max_seconds", max_seconds, zero=False)
+    return Results(
+        Run(
+            client,
+            prompts,
+            concurrency,
+            ordered=ordered,
+            retry=retry or RetryPolicy(),
+            max_calls=max_calls,
+            max_seconds=max_seconds,
+        )
+    )
+
+
+class Results(AsyncIterator[Result]):
+    """The results of `ask_many`, to be iterated over once.
+
+    All methods must be called on the event loop on which the results are iterated.
+    """
+
+    def __init__(self, run: "Run") -> None:
+        self._run = run
+
+    @property
+    def pace(self) -> Pace:
+        """How many calls are under way, how many may be, and until when all pause."""
+        return self._run.pace
+
+    @property
+    def refusal(self) -> GPROChatError | None:
+        """Why the calls paused last; None if they never did."""
+        return self._run.refusal
+
+    @property
+    def calls(self) -> int:
+        """How many requests have been sent, without those of calls under way."""
+        return self._run.calls
+
+    @property
+    def budget_used(self) -> bool:
+        """Whether prompts were left out because `max_calls` or `max_seconds` was reached."""
+        return self._run.budget_used
+
+    def stop(self) -> None:
+        """Begin no more calls. Those under way go on, and the loop ends after their results."""
+        self._run.stop()
+
+    def cancel(self) -> None:
+        """Begin no more calls, and end those under way. The loop ends after the results so far."""
+        self._run.cancel()
+
+    async def aclose(self) -> None:
+        """End all calls and wait for their end; leaving the block does the same."""
+        await self._run.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def __anext__(self) -> Result:
+        return await self._run.next()
+
+    def __del__(self) -> None:
+        self._run.abandon()
+
+
+class Run:
+    """The background task of a `Results`, and what both share.
+
+    The task refers to this object and not to `Results`, so that it ends where that is dropped.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        prompts: Prompts,
+        concurrency: int,
+        *,
+        ordered: bool,
+        retry: RetryPolicy,
+        max_calls: int | None,
+        max_seconds: float | None,
+    ) -> None:
+        self.pace = Pace(concurrency)
+        self.refusal: GPROChatError | None = None
+        self.calls = 0
+        self.budget_used = False
+        self._client = client
+        self._prompts = prompts if isinstance(prompts, AsyncIterable) else iter(prompts)
+        self._concurrency = concurrency
+        self._ordered = ordered
+        self._retry = retry
+        self._max_calls = inf if max_calls is None else max_calls
+        self._max_seconds = inf if max_seconds is None else max_seconds
+        self._deadline = inf
+        self._call_soon: Callable[[Callable[[], object]], object] | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._turn = anyio.Lock(fast_acquire=True)
+        # What the tasks, and the caller who iterates, wait for; None where nobody waits.
+        self._changed: anyio.Event | None = None
+        self._arrived: anyio.Event | None = None
+        self._ended = anyio.Event()
+        # No more prompts come; no more calls begin.
+        self._exhausted = False
+        self._stopped = False
+        self._error: Exception | None = None
+        self._answers = 0
+        # One prompt of an asynchronous iterable at most; results by the number of their prompt.
+        self._incoming: deque[Prompt | Conversation] = deque()
+        self._ready: dict[int, Result] = {}
+        # How many prompts have been taken, and how many results handed over.
+        self._taken = 0
+        self._handed_over = 0
+        self._room = concurrency * (ORDERED_ROOM if ordered else ROOM)
+
+    async def next(self) -> Result:
+        """Return the next result; the first call starts the background task."""
+        if self._arrived is not None:
+            raise UsageError("another task iterates over these results; do it in one task")
+        if self._call_soon is None and not self._ended.is_set():
+            self._start()
+        while not self._ready or (self._ordered and self._handed_over not in self._ready):
+            if self._ended.is_set():
+                if self._ready:
+                    break
+                error, self._error = self._error, None
+                try:
+                    raise error or StopAsyncIteration
+                finally:
+                    # The error's traceback holds this frame: without it there is no cycle.
+                    del error
+            self._arrived = anyio.Event()
+            try:
+                await self._arrived.wait()
+            except BaseException:
+                await self.aclose()
+                raise
+            finally:
+                self._arrived = None
+        # In order, prompts that were given up at the end leave gaps.
+        number = min(self._ready) if self._ordered else next(iter(self._ready))
+        self._handed_over += 1
+        self._wake()
+        return self._ready.pop(number)
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._wake()
+
+    def cancel(self) -> None:
+        self.stop()
+        if self._scope is None:
+            self._end()
+        elif not self._ended.is_set():
+            self._scope.cancel()
+
+    async def aclose(self) -> None:
+        self.cancel()
+        with anyio.CancelScope(shield=True):
+            await self._ended.wait()
+        self._ready.clear()
+        self._error = None
+
+    def abandon(self) -> None:
+        """End the background task soon; any thread may call this, also after the event loop."""
+        if self._call_soon is not None and not self._ended.is_set():
+            with suppress(RuntimeError):
+                self._call_soon(self.cancel)
+
+    def _start(self) -> None:
+        self._deadline = monotonic() + self._max_seconds
+        self._scope = anyio.CancelScope()
+        if running_loop() == "trio":
+            import trio
+
+            self._call_soon = trio.lowlevel.current_trio_token().run_sync_soon
+            trio.lowlevel.spawn_system_task(self._main, context=copy_context())
+        else:
+            loop = asyncio.get_running_loop()
+            self._call_soon = loop.call_soon_threadsafe
+            self._task = loop.create_task(self._main(), name="gprochat ask_many")
+
+    async def _main(self) -> None:
+        assert self._scope is not None
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as readers:
+                    if isinstance(self._prompts, AsyncIterable):
+                        readers.start_soon(self._guard, partial(self._read, self._prompts))
+                    async with anyio.create_task_group() as workers:
+                        for _ in range(self._concurrency):
+                            workers.start_soon(self._guard, self._work)
+                    readers.cancel_scope.cancel()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._ended.set()
+        if self._arrived is not None:
+            self._arrived.set()
+
+    async def _guard(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Run a task; what it raises ends the run, and then the iteration."""
+        try:
+            await function()
+        except Exception as error:
+            self._error = self._error or error
+            self.cancel()
+
+    async def _read(self, prompts: AsyncIterable[Prompt | Conversation]) -> None:
+        async for prompt in prompts:
+            self._incoming.append(prompt)
+            self._wake()
+            while self._incoming:
+                await self._change()
+        self._exhausted = True
+        self._wake()
+
+    async def _work(self) -> None:
+        while (taken := await self._take()) is not None:
+            number, prompt = taken
+            result = await self._ask(prompt)
+            if result is None:
+                return
+            self._ready[number] = result
+            if self._arrived is not None:
+                self._arrived.set()
+
+    async def _take(self) -> tuple[int, Prompt] | None:
+        """Wait for room, and return the next prompt with its number; None if there is none."""
+        while not self._stopped:
+            if self._taken - self._handed_over < self._room:
+                prompt = self._next_prompt()
+                if prompt is not None:
+                    number = self._taken
+                    self._taken += 1
+                    return number, prompt if isinstance(prompt, Prompt) else Prompt(
+                        str(number), prompt
+                    )
+                if self._exhausted:
+                    return None
+            await self._change()
+        return None
+
+    def _next_prompt(self) -> Prompt | Conversation | None:
+        if not isinstance(self._prompts, AsyncIterable):
+            prompt = next(self._prompts, None)
+            self._exhausted = prompt is None
+            return prompt
+        if not self._incoming:
+            return None
+        self._wake()
+        return self._incoming.popleft()
+
+    async def _ask(self, prompt: Prompt) -> Result | None:
+        """Make calls until there is a result; None if no more calls may begin."""
+        attempts = failures = 0
+        while (began := await self._begin()) is not None:
+            answers = self._answers
+            start = monotonic()
+            reply, error = await self._attempt(prompt.conversation)
+            attempts += 0 if reply is None else reply.attempts
+            seconds = monotonic() - start
+            # Without an answer to any call meanwhile, the service is away, for every prompt.
+            away = isinstance(error, ConnectError) and answers == self._answers
+            if not isinstance(error, (ConnectError, InvalidMessages)):
+                self._answers += 1
+            if error is None:
+                assert reply is not None
+                self.pace.reply(began, monotonic())
+                return Result(prompt.id, reply.text, reply.status, attempts, seconds)
+            if away or is_refusal(error):
+                self._pause_all(error, began)
+                continue
+            failures += 1
+            pause = self._judge(error, failures)
+            if pause is None:
+                partial_text = error.text if isinstance(error, IncompleteReply) else ""
+                failure = Failure(type(error).__name__, str(error), partial_text)
+                status = None if reply is None else reply.status
+                return Result(prompt.id, None, status, attempts, seconds, failure)
+            await self._sleep(pause)
+        return None
+
+    async def _attempt(
+        self, conversation: Conversation
+    ) -> tuple[Reply | None, GPROChatError | None]:
+        """Make a call; return its reply, and its error if it failed."""
+        reply: Reply | None = None
+        try:
+            reply = self._client.stream(conversation)
+            async with reply:
+                async for _ in reply:
+                    pass
+        except GPROChatError as error:
+            return reply, error
+        finally:
+            self.calls += 0 if reply is None else reply.attempts
+            self.pace.end()
+            self._wake()
+        return reply, None
+
+    def _judge(self, error: GPROChatError, failures: int) -> float | None:
+        """Return the pause before a prompt is asked again, None if it has failed.
+
+        Raises:
+            GPROChatError: the error itself, if every prompt would meet it.
+        """
+        if isinstance(error, FATAL):
+            raise error
+        return self._retry.delay(error, failures, random())
+
+    async def _begin(self) -> int | None:
+        """Wait until a call may begin, and begin it; None if no more calls may begin."""
+        # Workers wait in a line, and only the first of them waits for the pace.
+        if self._turn.locked() or (wait := self._wait()) != 0:
+            async with self._turn:
+                while (wait := self._wait()) != 0:
+                    await self._change(wait)
+        return None if self._stopped else self.pace.begin(monotonic())
+
+    def _wait(self) -> float | None:
+        """Return how long a call has to wait, 0 too if no more calls may begin; as `Pace.wait`."""
+        now = monotonic()
+        wait = self.pace.wait(now)
+        if (
+            self.calls + self.pace.active >= self._max_calls
+            or now + (wait or 0.0) >= self._deadline
+        ) and not self._stopped:
+            self.budget_used = True
+            self.stop()
+        return 0.0 if self._stopped else wait
+
+    def _pause_all(self, error: GPROChatError, began: int) -> None:
+        """Pause after a refusal; raise it if it was the last of too many in a row."""
+        self.refusal = error
+        now = monotonic()
+        # A service that has never been reached is unlikely to be there a minute later.
+        never_reached = isinstance(error, ConnectError) and not self._answers
+        policy = self._retry if never_reached else PAUSES
+        pause = policy.delay(error, self.pace.refuse(began, now), uniform(0.5, 1.0))
+        if pause is None:
+            raise error
+        self.pace.pause(now + pause)
+        self._wake()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, but no longer than calls may begin."""
+        until = monotonic() + seconds
+        while not self._stopped and (left := until - monotonic()) > 0:
+            await self._change(left)
+
+    async def _change(self, seconds: float | None = None) -> None:
+        """Wait until something has changed, or some seconds have passed."""
+        if self._changed is None:
+            self._changed = anyio.Event()
+        with anyio.move_on_after(seconds):
+            await self._changed.wait()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+
+def is_refusal(error: GPROChatError) -> bool:
+    """Tell whether the service asks to be asked less, of which the prompt is not the reason."""
+    if isinstance(error, RateLimited):
+        return True
+    return (
+        isinstance(error, ResponseError) and error.retry_after is not None and is_transient(error)
+    )

@@ -1,0 +1,258 @@
+r"""The output file, which is also the memory of a run: a JSON line for each prompt that is done.
+
+A line is written at once and whole, at the end of the file, and nothing in the file is changed. A
+process that is killed while it writes leaves at most the beginning of a line at the end, which the
+next run removes. Lines reach the disk within about a second (`sync`), or sooner if the system
+likes; only a crash of the whole machine loses those of the last second. Their prompts are asked
+again.
+
+Each line holds a digest of its prompt, so that the next run notices a prompt that has changed.
+What the lines say is kept in a temporary database on the disk, so that memory does not grow with
+the number of prompts.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+from gprochat_core import GPROChatError
+
+from .reading import InputError
+from .results import Prompt, Result
+
+__all__ = ["Counts", "OutputError", "OutputFile", "digest", "dump", "load"]
+
+BEGINNING: Final = b'{"id": '
+"""How each line begins."""
+
+MISSING: Final = 0
+ANSWERED: Final = 1
+FAILED: Final = 2
+
+CACHE_KIB: Final = 4096
+"""How much of the database is kept in memory."""
+
+
+class OutputError(GPROChatError, ValueError):
+    """The output file holds something else, or another run writes to it."""
+
+
+def digest(prompt: Prompt) -> str:
+    """Return 16 hexadecimal digits that tell this prompt's conversation from any other."""
+    data = json.dumps(prompt.conversation, sort_keys=True).encode()
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def dump(result: Result, of: str) -> bytes:
+    """Return a result as a line of the output file.
+
+    Args:
+        result: the result.
+        of: the digest of its prompt.
+    """
+    line: dict[str, object] = {"id": result.id}
+    if result.error is None:
+        line["text"] = result.text
+    else:
+        error = result.error
+        line["error"] = {"kind": error.kind, "message": error.message, "text": error.text}
+    line |= {"status": result.status, "attempts": result.attempts}
+    line |= {"seconds": round(result.seconds, 3), "digest": of}
+    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+
+def load(line: bytes) -> tuple[str, str, bool]:
+    """Return the id, the digest of the prompt, and whether it was answered.
+
+    Raises:
+        ValueError: the line is not one of the output file.
+    """
+    try:
+        fields: object = json.loads(line)
+    except RecursionError:
+        fields = None
+    if isinstance(fields, dict):
+        found = cast("dict[str, object]", fields)
+        name, of = found.get("id"), found.get("digest")
+        if (
+            isinstance(name, str)
+            and isinstance(of, str)
+            and ("text" in found) != ("error" in found)
+        ):
+            return name, of, "text" in found
+    raise ValueError("not a result")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many prompts there are of each kind.
+
+    Attributes:
+        answered: those with a whole reply.
+        failed: those that failed.
+        missing: those of the input that have no line in the output.
+        foreign: those of the output that are not in the input.
+    """
+
+    answered: int
+    failed: int
+    missing: int
+    foreign: int
+
+
+class OutputFile:
+    """The results so far, and the place for those to come.
+
+    Args:
+        path: the file; it is made if it does not exist.
+        retry_failed: whether prompts that failed count as not asked yet.
+
+    Raises:
+        OutputError: the file holds something else than results, or another run writes to it.
+        OSError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, *, retry_failed: bool = False) -> None:
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path} is not a regular file")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        self._written = False
+        # An empty name is that of a temporary file. Another thread than this one may use it.
+        self._ledger = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        try:
+            self._lock()
+            for statement in (
+                f"PRAGMA cache_size = -{CACHE_KIB}",
+                "PRAGMA journal_mode = OFF",
+                "CREATE TABLE prompts (id TEXT PRIMARY KEY, digest, state, seen) WITHOUT ROWID",
+                "BEGIN",
+            ):
+                self._ledger.execute(statement)
+            self._load(MISSING if retry_failed else FAILED)
+        except BaseException:
+            self.close()
+            raise
+
+    def check(self, prompt: Prompt) -> None:
+        """Take notice of a prompt of the input, before it is asked.
+
+        Raises:
+            InputError: its id has occurred before, or the file has the reply to another prompt
+                of this id.
+        """
+        of = digest(prompt)
+        row = self._row(prompt.id)
+        if row is None:
+            self._ledger.execute(
+                "INSERT INTO prompts VALUES (?, ?, ?, 1)", (prompt.id, of, MISSING)
+            )
+            return
+        if row[2]:
+            raise InputError(f"the input has two prompts with the id {prompt.id}")
+        if row[0] != of and row[1] == ANSWERED:
+            raise InputError(
+                f"the prompt {prompt.id} has changed since it was answered in {self._path}; "
+                "name another output file"
+            )
+        # A prompt that failed and has been changed since is a new one.
+        state = row[1] if row[0] == of else MISSING
+        self._ledger.execute(
+            "UPDATE prompts SET digest = ?, state = ?, seen = 1 WHERE id = ?",
+            (of, state, prompt.id),
+        )
+
+    def needs(self, prompt: Prompt) -> bool:
+        """Tell whether a prompt that has been checked is to be asked."""
+        row = self._row(prompt.id)
+        return row is None or row[1] == MISSING
+
+    def write(self, result: Result) -> None:
+        """Append the result of a prompt that has been checked."""
+        row = self._row(result.id)
+        self._append(dump(result, "" if row is None else row[0]))
+        self._ledger.execute(
+            "UPDATE prompts SET state = ? WHERE id = ?",
+            (FAILED if result.error else ANSWERED, result.id),
+        )
+
+    def sync(self) -> None:
+        """Wait until what has been written is on the disk; may run beside `write`."""
+        if self._written:
+            self._written = False
+            os.fsync(self._file.fileno())
+
+    def counts(self) -> Counts:
+        """Count the prompts; those of the input are those that have been checked."""
+        found: dict[tuple[int, int], int] = {}
+        query = "SELECT state, seen, COUNT(*) FROM prompts GROUP BY state, seen"
+        for state, seen, count in self._ledger.execute(query):
+            found[state, seen] = count
+        answered, failed, missing = (
+            found.get((state, 1), 0) for state in (ANSWERED, FAILED, MISSING)
+        )
+        return Counts(answered, failed, missing, sum(found.values()) - answered - failed - missing)
+
+    def close(self) -> None:
+        """Write everything to the disk, and close the file."""
+        try:
+            self.sync()
+        finally:
+            self._ledger.close()
+            self._file.close()
+
+    def _row(self, name: str) -> tuple[str, int, int] | None:
+        query = "SELECT digest, state, seen FROM prompts WHERE id = ?"
+        return cast("tuple[str, int, int] | None", self._ledger.execute(query, (name,)).fetchone())
+
+    def _append(self, data: bytes) -> None:
+        self._written = True
+        while data:
+            data = data[self._file.write(data) :]
+
+    def _lock(self) -> None:
+        """Keep other runs from the file, until it is closed or the process ends; not on Windows."""
+        try:
+            from fcntl import LOCK_EX, LOCK_NB, flock
+        except ImportError:
+            return
+        try:
+            flock(self._file, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"another run writes to {self._path}; wait for its end, or name another file"
+            ) from None
+
+    def _load(self, failed: int) -> None:
+        end = 0
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    name, of, answered = load(line)
+                except ValueError:
+                    if not is_torn(line):
+                        raise OutputError(
+                            f"line {number} of {self._path} is not a result of this command; "
+                            "name another output file"
+                        ) from None
+                    self._file.truncate(end)
+                    return
+                end += len(line)
+                self._ledger.execute(
+                    "INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, 0)",
+                    (name, of, ANSWERED if answered else failed),
+                )
+                if not line.endswith(b"\n"):
+                    # It is the last line, and lacks nothing else.
+                    self._append(b"\n")
+                    return
+
+
+def is_torn(line: bytes) -> bool:
+    """Tell whether a line is the beginning of a line of the output file, and no more."""
+    ended = line.endswith(b"\n")
+    return not ended and (line.startswith(BEGINNING) or BEGINNING.startswith(line))

@@ -1,0 +1,404 @@
+"""The command `gprochat batch`: the prompts of a file, their results in another file."""
+
+import os
+import re
+import signal
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+from time import monotonic
+from types import FrameType
+from typing import BinaryIO, Final
+
+import anyio
+import click
+
+from gprochat_core import Limits, RetryPolicy
+from gprochat_core.messages import Encoding
+from gprochat_transports import Client
+from gprochat_transports.environment import Proxy
+
+from ..batch import Prompt, Prompts, Results, ask_many
+from ..batch.reading import Format, InputError, format_of, read_prompts
+from ..batch.records import Counts, OutputError, OutputFile
+from .failures import FAILURE, INTERRUPTED, WrongUsage
+from .loops import Loop, choose, reports
+from .options import (
+    encoding_option,
+    example,
+    find_service,
+    proxy_option,
+    service_options,
+    transport_option,
+)
+from .progress import Progress, State, choose_progress, duration
+
+__all__ = ["batch"]
+
+SYNC_EVERY: Final = 1.0
+"""Seconds between two times that the output is written through to the disk."""
+
+LOOK_EVERY: Final = 0.02
+"""Seconds between two looks at whether a pipe has brought a prompt."""
+
+READ_AHEAD: Final = 100
+"""How many prompts are read from a pipe before they are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much may be spent: requests, seconds; None for any number."""
+
+    calls: int | None = None
+    seconds: float | None = None
+
+
+def read_budget(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> Budget:
+    calls: int | None = None
+    seconds: float | None = None
+    for value in values:
+        number = re.fullmatch(r"(\d+(?:\.\d+)?)m|(\d+)", value)
+        if number is None or not float(number[1] or number[2]):
+            raise click.BadParameter(
+                "give a number of calls, such as 500, or of minutes, as in 30m"
+            )
+        if number[1]:
+            seconds = 60 * float(number[1])
+        else:
+            calls = int(number[2])
+    return Budget(calls, seconds)
+
+
+@click.command(
+    epilog=example(
+        "gprochat batch prompts.jsonl -o replies.jsonl",
+        "gprochat batch table.csv --template 'Translate: {text}' -o replies.jsonl",
+    )
+)
+@click.argument(
+    "source", metavar="IN", type=click.Path(exists=True, dir_okay=False, allow_dash=True)
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file for the results, as lines of JSON. If it exists, the run goes on with it.",
+)
+@click.option(
+    "--format",
+    "given_format",
+    type=click.Choice(["jsonl", "csv", "text"]),
+    help="Default: as the name of IN ends; text for standard input.",
+)
+@click.option("--column", metavar="NAME", help="The CSV column of the prompts. Default: prompt.")
+@click.option(
+    "--template", metavar="TEXT", help="The prompt, with names of CSV columns in braces: {name}."
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="How many calls are under way at once at most.",
+)
+@click.option("--ordered", is_flag=True, help="Write the results in the order of the prompts.")
+@click.option("--retry-failed", is_flag=True, help="Ask prompts again that failed in earlier runs.")
+@click.option(
+    "--budget",
+    metavar="N|Nm",
+    multiple=True,
+    callback=read_budget,
+    help="Send at most N requests, or begin none after N minutes. Can be given once for each.",
+)
+@click.option(
+    "--grace",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="How long Ctrl-C lets replies under way go on.",
+)
+@click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
+@transport_option
+@service_options
+@proxy_option
+@encoding_option
+def batch(
+    source: str,
+    output: Path,
+    given_format: Format | None,
+    column: str | None,
+    template: str | None,
+    concurrency: int,
+    ordered: bool,
+    retry_failed: bool,
+    budget: Budget,
+    grace: float,
+    quiet: bool,
+    transport: str | None,
+    url: str | None,
+    name: str | None,
+    ask_password: bool,
+    ask_secret_key: bool,
+    proxy: Proxy,
+    encoding: Encoding | None,
+) -> None:
+    """Ask each prompt of the file IN, and write the results to OUT.
+
+    IN is JSON lines with id and prompt, or id and messages, or OpenAI's batch format; or CSV; or
+    text with a prompt on each line. With -, it is standard input.
+
+    Run the same command again to go on: it asks the prompts that have no line in OUT yet. All calls
+    slow down together when the service refuses one. Ctrl-C lets the replies under way finish; a
+    second Ctrl-C ends them.
+
+    The exit code is 0 only if OUT has a reply to every prompt of IN.
+    """
+    format = given_format or format_of(Path(source).suffix)
+    if (column or template) and format != "csv":
+        raise click.UsageError("--column and --template are for CSV; add --format csv")
+    if column and template:
+        raise click.UsageError("--template names the columns; leave --column out")
+    loop = choose(transport)
+    service = find_service(
+        url, name, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
+    )
+    with ExitStack() as stack:
+        stream = open_input(source)
+        if is_file(stream):
+            # A pipe could not be closed while a thread waits for what comes from it.
+            stack.enter_context(stream)
+        try:
+            record = stack.enter_context(closing(OutputFile(output, retry_failed=retry_failed)))
+            job = Job(record, stream, partial(read_prompts, stream, format, column, template))
+        except (InputError, OutputError) as error:
+            raise WrongUsage(str(error)) from error
+        begun = monotonic()
+        try:
+            job.run(
+                loop,
+                partial(
+                    loop.make_client,
+                    service,
+                    proxy=proxy,
+                    limits=Limits(max_connections=concurrency),
+                    # All retries are the batch's.
+                    retry=RetryPolicy(max_attempts=1),
+                ),
+                partial(
+                    ask_many,
+                    concurrency=concurrency,
+                    ordered=ordered,
+                    max_calls=budget.calls,
+                    max_seconds=budget.seconds,
+                ),
+                choose_progress(quiet=quiet),
+                grace,
+            )
+        except InputError as error:
+            raise WrongUsage(str(error)) from error
+        finally:
+            counts = record.counts()
+            if not quiet:
+                for line in summary(job, counts, monotonic() - begun):
+                    click.echo(line, err=True)
+    if job.interrupted:
+        sys.exit(INTERRUPTED)
+    if counts.failed or counts.missing:
+        sys.exit(FAILURE)
+
+
+def open_input(source: str) -> BinaryIO:
+    """Open the input; "-" is standard input."""
+    return open(0, "rb", closefd=False) if source == "-" else open(source, "rb")
+
+
+def is_file(stream: BinaryIO) -> bool:
+    return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+
+
+class Job:
+    """The run of a batch, in the thread of an event loop, and its display, in the main thread.
+
+    Args:
+        record: the output file.
+        stream: the input file.
+        read: reads prompts from it.
+
+    Attributes:
+        results: the results as they come; None before the run begins.
+        interrupted: whether Ctrl-C was pressed.
+
+    Raises:
+        InputError: the input cannot be used.
+    """
+
+    def __init__(
+        self, record: OutputFile, stream: BinaryIO, read: Callable[[], Iterator[Prompt]]
+    ) -> None:
+        self.results: Results | None = None
+        self.interrupted = False
+        self._record = record
+        self._read = read
+        self._answered = self._failed = 0
+        self._total: int | None = None
+        self._is_file = is_file(stream)
+        if self._is_file:
+            # All is checked, and counted, before the first prompt is asked.
+            for prompt in read():
+                record.check(prompt)
+            stream.seek(0)
+            counts = record.counts()
+            self._answered, self._failed = counts.answered, counts.failed
+            self._total = counts.answered + counts.failed + counts.missing
+
+    def run(
+        self,
+        loop: Loop,
+        make_client: Callable[[], Client],
+        ask: Callable[[Client, Prompts], Results],
+        display: Progress,
+        grace: float,
+    ) -> None:
+        """Ask all prompts that are to be asked.
+
+        Args:
+            loop: the event loop to use.
+            make_client: makes the client.
+            ask: `ask_many` with its settings.
+            display: shows how far it is.
+            grace: for how many seconds the replies under way may go on after Ctrl-C.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed twice, or before the run had begun.
+            GPROChatError: the run has ended early.
+        """
+
+        async def work(_report: Callable[[None], None]) -> None:
+            prompts = self._missing() if self._is_file else self._arriving()
+            async with make_client() as client, ask(client, prompts) as self.results:
+                async for result in self.results:
+                    self._record.write(result)
+                    self._count(result.error is None)
+
+        stopping = False
+        synced = 0.0
+        with (
+            closing(display),
+            loop.thread() as start,
+            self._interruptible(),
+            closing(reports(start, work)) as ticks,
+        ):
+            for _ in ticks:
+                now = monotonic()
+                display.show(self._state(now), now)
+                if now - synced >= SYNC_EVERY:
+                    self._record.sync()
+                    synced = now
+                if self.interrupted and not stopping:
+                    if self.results is None:
+                        raise KeyboardInterrupt
+                    stopping = True
+                    left = duration(grace)
+                    display.say(f"ending; replies under way have {left}; Ctrl-C ends them now")
+                    start(partial(finish, self.results, grace))
+
+    def _missing(self) -> Iterator[Prompt]:
+        return filter(self._record.needs, self._read())
+
+    async def _arriving(self) -> AsyncIterator[Prompt]:
+        """Give the prompts of a pipe as they arrive."""
+        queue: Queue[Prompt | Exception | None] = Queue(maxsize=READ_AHEAD)
+
+        def read() -> None:
+            try:
+                for prompt in self._read():
+                    queue.put(prompt)
+                queue.put(None)
+            except Exception as error:
+                queue.put(error)
+
+        # A daemon, because nothing can end a read from a pipe.
+        Thread(target=read, name="gprochat-input", daemon=True).start()
+        while True:
+            try:
+                item = queue.get_nowait()
+            except Empty:
+                await anyio.sleep(LOOK_EVERY)
+                continue
+            if item is None:
+                return
+            if isinstance(item, Exception):
+                raise item
+            self._record.check(item)
+            if self._record.needs(item):
+                yield item
+            else:
+                self._count(True)
+
+    def _count(self, answered: bool) -> None:
+        if answered:
+            self._answered += 1
+        else:
+            self._failed += 1
+
+    def _state(self, now: float) -> State:
+        if self.results is None:
+            return State(self._answered, self._failed, self._total, 0)
+        pace = self.results.pace
+        return State(
+            self._answered,
+            self._failed,
+            self._total,
+            pace.limit,
+            max(0.0, pace.paused_until - now),
+            self.results.refusal,
+        )
+
+    @contextmanager
+    def _interruptible(self) -> Generator[None, None, None]:
+        """Take notice of the first Ctrl-C; the second raises KeyboardInterrupt."""
+
+        def interrupt(_number: int, _frame: FrameType | None) -> None:
+            self.interrupted = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+async def finish(results: Results, grace: float) -> None:
+    """Begin no more calls, and end those that are under way after some seconds."""
+    results.stop()
+    await anyio.sleep(grace)
+    results.cancel()
+
+
+def summary(job: Job, counts: Counts, seconds: float) -> Iterator[str]:
+    """Give the lines that a run ends with."""
+    calls = 0 if job.results is None else job.results.calls
+    yield (
+        f"{counts.answered} answered, {counts.failed} failed, {counts.missing} not done; "
+        f"{calls} requests in {duration(seconds)}"
+    )
+    if job.results is not None and job.results.budget_used:
+        yield "the budget is used up"
+    if counts.missing:
+        yield "to go on, run the same command again"
+    if counts.failed:
+        yield "to ask the failed prompts again, add --retry-failed"
+    if counts.foreign:
+        yield f"{counts.foreign} results in the output are of prompts that are not in the input"

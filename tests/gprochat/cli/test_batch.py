@@ -1,0 +1,285 @@
+"""The command `gprochat batch`: what it asks, what it writes, how it ends and how it goes on."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from threading import Event
+from typing import Any, Final
+
+import pytest
+
+from gprochat.server import in_thread, serve
+from gprochat_core import Message, Service
+
+from .running import LIMIT, background, invoke, on_terminal, run
+
+INVALID: Final = {"id": "bad", "messages": []}
+"""A prompt that fails without being sent."""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the test works in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(*items: object) -> None:
+    Path("in.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
+
+
+def prompts(*texts: str) -> list[dict[str, str]]:
+    return [{"id": text, "prompt": text} for text in texts]
+
+
+def results() -> list[dict[str, Any]]:
+    path = Path("out.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def replies() -> dict[str, str]:
+    return {item["id"]: item["text"] for item in results()}
+
+
+COMMAND: Final = ("batch", "in.jsonl", "-o", "out.jsonl")
+
+
+def wait_for(count: int) -> None:
+    """Wait until the output has that many results."""
+    deadline = time.monotonic() + LIMIT
+    while len(results()) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def interrupt(process: subprocess.Popen[str], until: str) -> None:
+    """Press Ctrl-C, and wait until the command says this."""
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    while until not in (line := process.stderr.readline()):
+        assert line
+
+
+def rest(process: subprocess.Popen[str]) -> str:
+    """Wait for the end of a command, and return the rest of its standard error."""
+    return process.communicate(timeout=LIMIT)[1]
+
+
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx", "trio"])
+def test_each_prompt_is_answered_once(service: Service, transport: str) -> None:
+    write(*prompts("a", "b", "c"))
+    result = invoke(*COMMAND, "--transport", transport, service=service)
+    assert result.exit_code == 0
+    assert replies() == {"a": "a", "b": "b", "c": "c"}
+    assert len(results()) == 3
+    assert result.stdout == ""
+    assert result.stderr.startswith("3 answered, 0 failed, 0 not done; 3 requests in ")
+
+
+def test_the_results_may_be_in_the_order_of_the_prompts(service: Service) -> None:
+    names = [str(number) for number in range(30)]
+    write(*prompts(*names))
+    assert invoke(*COMMAND, "--ordered", service=service).exit_code == 0
+    assert list(replies()) == names
+
+
+def test_csv_and_a_template(service: Service) -> None:
+    Path("table.csv").write_text("id,text\na,Hello\n")
+    command = ("batch", "table.csv", "-o", "out.jsonl", "--template", "Translate: {text}")
+    assert invoke(*command, service=service).exit_code == 0
+    assert replies() == {"a": "Translate: Hello"}
+
+
+def test_standard_input(service: Service) -> None:
+    done = run("batch", "-", "-o", "out.jsonl", service=service, stdin="Hello\n\nHi\n")
+    assert done.returncode == 0, done.stderr
+    assert replies() == {"1": "Hello", "3": "Hi"}
+    done = run("batch", "-", "-o", "out.jsonl", service=service, stdin="Hello\n\nHi\nNew\n")
+    assert "3 answered, 0 failed, 0 not done; 1 requests" in done.stderr
+    assert replies() == {"1": "Hello", "3": "Hi", "4": "New"}
+
+
+def test_a_prompt_from_a_pipe_is_asked_before_the_pipe_ends(service: Service) -> None:
+    os.mkfifo("pipe")
+    with (
+        background("batch", "pipe", "-o", "out.jsonl", service=service) as process,
+        Path("pipe").open("w") as pipe,
+    ):
+        print("Hello", file=pipe, flush=True)
+        wait_for(1)
+        print("Hi", file=pipe, flush=True)
+        wait_for(2)
+        # Nothing ends the pipe; the command ends nevertheless.
+        interrupt(process, until="ending;")
+        rest(process)
+    assert process.returncode == 130
+    assert replies() == {"1": "Hello", "2": "Hi"}
+
+
+def test_a_prompt_that_fails_makes_the_exit_code_1_and_is_retried_only_if_asked_to(
+    service: Service,
+) -> None:
+    write(*prompts("a"), INVALID)
+    result = invoke(*COMMAND, service=service)
+    assert result.exit_code == 1
+    assert "1 answered, 1 failed, 0 not done" in result.stderr
+    assert "add --retry-failed" in result.stderr
+    (failure,) = [item for item in results() if item["id"] == "bad"]
+    assert failure["error"]["kind"] == "InvalidMessages"
+    assert failure["attempts"] == 0
+    assert invoke(*COMMAND, service=service).exit_code == 1
+    assert len(results()) == 2
+    assert invoke(*COMMAND, "--retry-failed", service=service).exit_code == 1
+    assert len(results()) == 3
+
+
+def test_a_wrong_key_ends_the_run_and_nothing_is_recorded(service: Service) -> None:
+    write(*prompts(*map(str, range(100))))
+    wrong = {"GPROCHAT_URL": service.url, "GPROCHAT_SECRET_KEY": "wrong"}
+    result = invoke(*COMMAND, variables=wrong)
+    assert result.exit_code == 1
+    assert "0 answered, 0 failed, 100 not done" in result.stderr
+    assert "to go on, run the same command again" in result.stderr
+    assert "secret key" in result.stderr.splitlines()[-1]
+    assert results() == []
+    assert invoke(*COMMAND, service=service).exit_code == 0
+
+
+def test_an_input_that_has_changed_is_noticed_before_anything_is_asked(service: Service) -> None:
+    write(*prompts("a", "b"))
+    invoke(*COMMAND, service=service)
+    write({"id": "new", "prompt": "new"}, {"id": "a", "prompt": "another"})
+    result = invoke(*COMMAND, service=service)
+    assert result.exit_code == 2
+    assert "the prompt a has changed" in result.stderr
+    assert replies() == {"a": "a", "b": "b"}
+
+
+def test_results_of_prompts_that_are_gone_are_told(service: Service) -> None:
+    write(*prompts("a", "b"))
+    invoke(*COMMAND, service=service)
+    write(*prompts("b"))
+    result = invoke(*COMMAND, service=service)
+    assert result.exit_code == 0
+    assert "1 results in the output are of prompts that are not in the input" in result.stderr
+
+
+def test_the_budget_of_calls_ends_the_run(service: Service) -> None:
+    write(*prompts(*map(str, range(10))))
+    result = invoke(*COMMAND, "--budget", "4", "--budget", "60m", service=service)
+    assert result.exit_code == 1
+    assert "4 answered, 0 failed, 6 not done; 4 requests" in result.stderr
+    assert "the budget is used up\nto go on, run the same command again" in result.stderr
+    assert invoke(*COMMAND, service=service).exit_code == 0
+    assert len(results()) == len(replies()) == 10
+
+
+def test_quiet_says_nothing(service: Service) -> None:
+    write(*prompts("a"), INVALID)
+    result = invoke(*COMMAND, "--quiet", service=service)
+    assert (result.exit_code, result.output) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--budget", "many"), "give a number of calls"),
+        (("--budget", "0"), "give a number of calls"),
+        (("--column", "text"), "are for CSV"),
+        (("--template", "{text}"), "are for CSV"),
+        (("--format", "csv", "--column", "a", "--template", "{a}"), "leave --column out"),
+        (("--concurrency", "0"), "--concurrency"),
+        (("--format", "csv"), "there is no column prompt"),
+    ],
+)
+def test_wrong_usage(service: Service, arguments: Iterable[str], message: str) -> None:
+    write({"a": 1, "b": 2})
+    result = invoke(*COMMAND, *arguments, service=service)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert results() == []
+
+
+def test_an_output_that_is_no_output_is_wrong_usage(service: Service) -> None:
+    write(*prompts("a"))
+    result = invoke("batch", "in.jsonl", "-o", "in.jsonl", service=service)
+    assert result.exit_code == 2
+    assert "line 1 of in.jsonl is not a result" in result.stderr
+
+
+def test_ctrl_c_lets_the_replies_under_way_finish() -> None:
+    released = Event()
+
+    async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+        yield "re: "
+        if messages[-1].text != "quick":
+            await asyncio.to_thread(released.wait, LIMIT)
+        yield messages[-1].text
+
+    write(*prompts("quick", "slow", "slower", "later", "last"))
+    command = (*COMMAND, "--concurrency", "2")
+    with in_thread(serve(answer, grace=0.0)) as server:
+        with background(*command, service=server.service) as process:
+            wait_for(1)
+            interrupt(process, until="ending; replies under way have 30 s")
+            released.set()
+            said = rest(process)
+        assert process.returncode == 130
+        assert replies() == {name: f"re: {name}" for name in ("quick", "slow", "slower")}
+        assert "to go on, run the same command again" in said
+        assert invoke(*COMMAND, service=server.service).exit_code == 0
+    assert len(results()) == len(replies()) == 5
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["end of the grace", "second Ctrl-C"])
+def test_replies_that_do_not_finish_are_ended_and_not_recorded(
+    stalling: Service, again: bool
+) -> None:
+    write(*prompts("a", "wait"))
+    grace = "1000" if again else "0.1"
+    with background(*COMMAND, "--grace", grace, service=stalling) as process:
+        wait_for(1)
+        interrupt(process, until="ending;")
+        if again:
+            process.send_signal(signal.SIGINT)
+        said = rest(process)
+    assert process.returncode == 130
+    assert "1 answered, 0 failed, 1 not done" in said
+    assert list(replies()) == ["a"]
+
+
+def test_a_killed_run_goes_on(stalling: Service, service: Service) -> None:
+    write(*prompts("a", "wait", "b"))
+    with background(*COMMAND, service=stalling) as process:
+        wait_for(2)
+        process.kill()
+    with Path("out.jsonl").open("a") as file:
+        file.write('{"id": "wa')
+    assert invoke(*COMMAND, service=service).exit_code == 0
+    assert replies() == {"a": "1 heard: a", "b": "1 heard: b", "wait": "wait"}
+
+
+def test_a_bar_shows_how_far_it_is(stalling: Service) -> None:
+    write(*prompts("a", "wait"), INVALID)
+    with on_terminal(*COMMAND, "--grace", "0", service=stalling, columns=120) as terminal:
+        terminal.expect("2 of 3 done, 1 failed")
+        terminal.expect("8 at once")
+        terminal.type("\x03")
+        terminal.expect("ending; replies under way have 0 s")
+        terminal.expect("1 answered, 1 failed, 1 not done")
+        assert terminal.wait() == 130
+
+
+def test_the_output_is_synced_now_and_then(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    write(*prompts("a"))
+    assert invoke(*COMMAND, service=service).exit_code == 0
+    assert synced
