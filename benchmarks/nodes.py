@@ -46,8 +46,8 @@ def rate(batches: list[dict[str, Any]]) -> float:
 
 
 def ask(nodes: int, count: int, concurrency: int) -> dict[str, float]:
-    prompts = ray.data.range(count).repartition(target_num_rows_per_block=BATCH)
-    asked = prompts.map_batches(lambda batch: {"prompt": ["Hello"] * len(batch["id"])}).map_batches(
+    prompts = ray.data.from_items([{"prompt": "Hello"}] * count, override_num_blocks=count // BATCH)
+    asked = prompts.map_batches(
         Timed,
         fn_constructor_kwargs={"concurrency": concurrency},
         batch_format="pyarrow",
