@@ -18,15 +18,19 @@ import tomllib
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 import nox
 from packaging.requirements import Requirement
 
-SUPPORTED = ("3.11", "3.12", "3.13")
+SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 COVERING = ("tests/core", "tests/transports")
 RESULTS = Path(__file__).parent / ".nox" / "results"
+
+BUILD = ("hatchling", "hatch-fancy-pypi-readme")
+"""What builds the project, installed beside it instead of into an environment of its own."""
 
 FEWER = ("--one-case", "--hypothesis-profile=quick")
 """What the further interpreters play of the tests; `tests/conftest.py` says what each means."""
@@ -68,7 +72,7 @@ def install(session: nox.Session, extra: str, group: str, constraints: str) -> N
         return
     constrained = ("-qq", "--constraint", constraints)
     session.install(*constrained, "--upgrade", "pip")
-    session.install(*constrained, "hatchling")
+    session.install(*constrained, *BUILD)
     project = ("--no-build-isolation", "--editable", f".[{extra}]")
     session.install(*constrained, *project, "--group", group)
     stamp.write_text(digest.hexdigest())
@@ -89,10 +93,34 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(python=False, tags=["lint"])
-def types(session: nox.Session) -> None:
-    """Mypy and pyright."""
+def mypy(session: nox.Session) -> None:
+    """The types, by mypy: seconds, once it has its cache."""
     session.run(sys.executable, "-m", "mypy", "--no-error-summary")
+
+
+@nox.session(python=False, tags=["lint"])
+def pyright(session: nox.Session) -> None:
+    """The types, by pyright, which has no cache."""
     session.run(sys.executable, "-m", "pyright", "--pythonpath", sys.executable)
+
+
+@nox.session(python=False, tags=["tests"])
+def package(session: nox.Session) -> None:
+    """What a release uploads: the files, their metadata, what they hold, and all public types."""
+    for name in ("gprochat_core", "gprochat_transports", "gprochat"):
+        verify = ("pyright", "--pythonpath", sys.executable, "--ignoreexternal", "--verifytypes")
+        # typings/ stands in for llm, which is not installed here.
+        typings = {"PYTHONPATH": "typings"}
+        session.run(sys.executable, "-m", *verify, name, env=typings, silent=True)
+    with TemporaryDirectory() as folder:
+        build = ("build", "--no-isolation", "--outdir", folder)
+        session.run(sys.executable, "-m", *build, silent=True)
+        sdist, wheel = (str(next(Path(folder).glob(name))) for name in ("*.tar.gz", "*.whl"))
+        session.run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel, silent=True)
+        session.run(sys.executable, "-m", "check_wheel_contents", wheel, silent=True)
+        # The project has no address and no site yet; RELEASING.md says what to set.
+        rate = ("--min", "10", "--skip-tests", "AuthorEmail,Url")
+        session.run(sys.executable, "-m", "pyroma", *rate, sdist, silent=True)
 
 
 def tests_on(version: str) -> Callable[[nox.Session], None]:
@@ -141,6 +169,23 @@ def ray(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *arguments, *lenient, "tests/ray")
 
 
+@nox.session(python=sys.executable, tags=["tests"])
+def docs(session: nox.Session) -> None:
+    """The site, without a warning, and its tests; with `build` or `serve`, the site alone."""
+    install(session, "gateway,httpx,trio", "docs", "docs/constraints.txt")
+    folders = ("docs", "build/docs")
+    if "serve" in session.posargs:
+        session.run("sphinx-autobuild", "--watch", "src", *folders)
+        return
+    # From nothing: a page that is not written anew repeats no warning.
+    shutil.rmtree("build/docs", ignore_errors=True)
+    session.run("python", "-m", "sphinx", "-W", "--keep-going", "-q", *folders)
+    if "build" not in session.posargs:
+        # One process starts Chromium once.
+        arguments = (*pytest_arguments(session, f"{OWN}, site"), "-n", "0")
+        session.run("python", "-m", "pytest", *arguments, "tests/site")
+
+
 @nox.session(python=False, tags=["here", "tests"])
 def coverage(session: nox.Session) -> None:
     """The tests of core and transports, and the coverage that they must reach by themselves."""
@@ -174,18 +219,33 @@ def floors() -> set[str]:
 
 @nox.session(default=False)
 def lowest(session: nox.Session) -> None:
-    """The tests of all adapters with the lowest versions that the extras allow."""
+    """The tests of adapters and command with the lowest versions that the extras allow."""
     constraints = Path(session.create_tmp()) / "floors.txt"
     constraints.write_text("\n".join(sorted(floors())))
     pinned = ("-qq", "--constraint", "constraints.txt")
     session.install(*pinned, "--upgrade", "pip")
-    session.install(*pinned, "hatchling")
+    session.install(*pinned, *BUILD)
     # What the lowest versions need themselves is often older than the pinned version.
     lowest = ("-qq", "--constraint", str(constraints))
     session.install(*lowest, "--no-build-isolation", "--editable", ".[all]")
     session.install(*pinned, "--group", "test")
-    arguments = pytest_arguments(session, f"{OWN}, lowest versions")
-    session.run("python", "-m", "pytest", *FEWER, *arguments, "tests/contract", "tests/transports")
+    test_versions(session, "lowest versions")
+
+
+@nox.session(default=False)
+def latest(session: nox.Session) -> None:
+    """The tests of adapters and command with the latest versions that the extras allow."""
+    eager = ("-qq", "--upgrade", "--upgrade-strategy", "eager")
+    session.install(*eager, "pip", *BUILD)
+    session.install(*eager, "--no-build-isolation", "--editable", ".[all]", "--group", "test")
+    test_versions(session, "latest versions")
+
+
+def test_versions(session: nox.Session, versions: str) -> None:
+    """Run the tests of the adapters and of the command with what a session has installed."""
+    arguments = pytest_arguments(session, f"{OWN}, {versions}")
+    tests = ("tests/contract", "tests/transports", "tests/gprochat/cli")
+    session.run("python", "-m", "pytest", *FEWER, *arguments, *tests)
 
 
 def main() -> int:

@@ -1,9 +1,12 @@
 """What is released is complete, needs nothing, and is installed from pinned names alone."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import tomllib
 import venv
 from email.message import Message
@@ -18,22 +21,32 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"gprochat", "gprochat_core", "gprochat_transports"}
-CONSTRAINTS = ["constraints.txt", "tests/clients/constraints.txt", "tests/ray/constraints.txt"]
-"""What is installed for most tests, for those of `tests/clients/` and for those of `tests/ray/`."""
+CONSTRAINTS = [
+    "constraints.txt",
+    "docs/constraints.txt",
+    "tests/clients/constraints.txt",
+    "tests/ray/constraints.txt",
+]
+"""What is installed for most tests, for the site, and for the tests of the last two folders."""
 
 PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[0-9][A-Za-z0-9.]*)(?: ;.+)?")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel as a release makes it: from the source distribution, not from the checkout."""
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with what a release uploads: a source distribution, and the wheel made from it."""
     built = tmp_path_factory.mktemp("dist")
     subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", built, ROOT],
         check=True,
         capture_output=True,
     )
-    (wheel,) = built.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Path:
+    (wheel,) = distributions.glob("*.whl")
     return wheel
 
 
@@ -52,6 +65,15 @@ def metadata(wheel: Path) -> Message:
 
 def requirements(metadata: Message) -> list[Requirement]:
     return [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
+
+
+def tracked_files() -> list[str]:
+    """The files of the repository, by their paths from its root."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run([git, "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    return [name for name in listed.stdout.decode().split("\0") if (ROOT / name).is_file()]
 
 
 def pins(constraints: str) -> dict[str, Version]:
@@ -77,6 +99,24 @@ def test_the_wheel_tells_type_checkers_that_it_is_typed(contents: set[str], pack
 
 def test_the_wheel_holds_the_licence(contents: set[str]) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in contents)
+
+
+def test_the_source_distribution_holds_every_tracked_file(distributions: Path) -> None:
+    (sdist,) = distributions.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    left_out = {name for name in tracked_files() if not name.startswith(".ci/")} - held
+    assert left_out == set()
+
+
+def test_the_page_on_an_index_links_to_no_file_beside_it(metadata: Message) -> None:
+    page = metadata.get_payload()
+    assert isinstance(page, str)
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert re.findall(r"\]\((?![a-z]+://|#)[^)]*\)", page) == []
+    # Nothing else is lost: a link to a page is its text.
+    assert "- Errors and retries\n" in page
+    assert page.count("\n```") == (ROOT / "README.md").read_text().count("\n```")
 
 
 def test_nothing_is_required_without_an_extra(metadata: Message) -> None:
@@ -116,6 +156,30 @@ def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) ->
     assert run.stdout.strip() == "1e132a12572889b4a97703ee6b1fb93d114b97125478e738c983b693a1b4402a"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the README is written for a POSIX shell")
+def test_the_readmes_first_lines_install_the_project_from_a_checkout_and_chat(
+    tmp_path: Path,
+) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    install, chat = re.findall(r"^```sh\n(.+)$", readme, re.MULTILINE)[:2]
+    venv.create(tmp_path, with_pip=False)
+    (packages,) = tmp_path.glob("lib/*/site-packages")
+    # What the project requires is the installation that this test runs in.
+    (packages / "required.pth").write_text(sysconfig.get_path("purelib"))
+    pip = tmp_path / "bin" / "pip"
+    pip.write_text(f'#!/bin/sh\nexec {sys.executable} -m pip --python {tmp_path} "$@"\n')
+    pip.chmod(0o755)
+    environ = os.environ | {
+        "PATH": f"{pip.parent}{os.pathsep}{os.environ['PATH']}",
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "no",  # the option's value, not that of its negation
+    }
+    subprocess.run(["sh", "-c", install], cwd=ROOT, env=environ, check=True, capture_output=True)
+    assert (packages / "gprochat").is_dir()
+    run = subprocess.run(["sh", "-c", chat], env=environ, check=True, capture_output=True)
+    assert run.stdout.strip() == b"Hello"
+
+
 @pytest.mark.parametrize("constraints", CONSTRAINTS)
 def test_every_constraint_is_one_name_at_one_version(constraints: str) -> None:
     lines = (ROOT / constraints).read_text().splitlines()
@@ -127,7 +191,7 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras, groups = project["project"]["optional-dependencies"], project["dependency-groups"]
     ray = [groups.pop("ray"), extras.pop("ray"), extras["aiohttp"], extras["batch"]]
-    apart = groups.pop("clients")
+    apart, site = groups.pop("clients"), groups.pop("docs")
     here = [project["build-system"]["requires"], *extras.values(), *groups.values()]
     clients = [apart, extras["gateway"], extras["httpx"]]
 
@@ -144,17 +208,10 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
     assert unsatisfied(here, "constraints.txt") == []
     assert unsatisfied(clients, "tests/clients/constraints.txt") == []
     assert unsatisfied(ray, "tests/ray/constraints.txt") == []
+    assert unsatisfied([site, *clients[1:], extras["trio"]], "docs/constraints.txt") == []
 
 
 def test_no_file_names_a_package_registry() -> None:
-    git = shutil.which("git")
-    if git is None or not (ROOT / ".git").exists():
-        pytest.skip("not a git checkout")
-    listed = subprocess.run([git, "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
     hosts = re.compile(rb"(?:pypi|pythonhosted|npmjs)\.(?:org|com)")
-    naming = [
-        name
-        for name in listed.stdout.decode().split("\0")
-        if (ROOT / name).is_file() and hosts.search((ROOT / name).read_bytes())
-    ]
+    naming = [name for name in tracked_files() if hosts.search((ROOT / name).read_bytes())]
     assert naming == []

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -15,7 +15,10 @@ from gprochat_transports.options import ClientOptions
 __all__ = ["Client", "first_installed"]
 
 # Where httpx is installed h11 is too, and so the adapter for trio: httpx is no choice on trio.
-ADAPTERS: Final = {"asyncio": ("aiohttp", "httpx"), "trio": ("trio",)}
+ADAPTERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "asyncio": ("aiohttp", "httpx"),
+    "trio": ("trio",),
+}
 """The adapters for each event loop, the preferred one first."""
 
 
@@ -37,7 +40,8 @@ class Client(gprochat_transports.Client):
     Raises:
         UsageError: no event loop runs.
         ImportError: no adapter for the event loop is installed; the message names an extra.
-        ConfigurationError: the service has no secret key, or the proxy cannot be used.
+        ConfigurationError: the service has no secret key, the proxy cannot be used, or an option
+            has a wrong type.
     """
 
     # A class and not a function, so that annotations and isinstance can name it. An object of it

@@ -32,11 +32,13 @@ class GPROChat:
 
     Attributes:
         label: the provider's name, for people.
-        url, api_endpoint: the deployment's URL and where conversations are posted; an argument or
-            `GPROCHAT_URL` overrides them.
+        url: the deployment's URL; an argument or `GPROCHAT_URL` overrides it.
+        api_endpoint: where conversations are posted, below that URL.
         secret_key: the deployment's secret key; an argument or `GPROCHAT_SECRET_KEY` overrides it,
             and None requires either.
-        working, supports_stream, supports_message_history: capabilities, for applications.
+        working: whether the provider can be used, for applications that ask.
+        supports_stream: whether replies are streamed.
+        supports_message_history: whether a conversation may have several messages.
         default_model: the model that stands for every unknown name.
     """
 

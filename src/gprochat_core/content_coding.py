@@ -37,7 +37,7 @@ class Inflater:
         self._gzip = coding != "deflate"
         self._inflate = zlib.decompressobj(GZIP) if self._gzip else None
         self._begin = b""
-        self.corrupt = False
+        self.corrupt: bool = False
 
     @property
     def complete(self) -> bool:

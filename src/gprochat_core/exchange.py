@@ -199,8 +199,8 @@ class Exchange:
         self._body_begun = False
         self._stale = False
         self._stale_connections = 0
-        self.state = State.READY
-        self.attempts = 0
+        self.state: State = State.READY
+        self.attempts: int = 0
 
     @property
     def text(self) -> str:

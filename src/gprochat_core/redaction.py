@@ -55,16 +55,19 @@ class Redactor:
 
     def redact_error(self, error: GPROChatError) -> None:
         """Remove from an error's chain each exception of a library that shows a secret."""
-        self._cut_chain(error)
-
-    def _cut_chain(self, error: BaseException) -> None:
-        for name in ("__cause__", "__context__"):
-            linked: BaseException | None = getattr(error, name)
-            if linked is not None:
-                if self._pattern.search(shown_by(linked)):
-                    setattr(error, name, None)
-                else:
-                    self._cut_chain(linked)
+        chain: list[BaseException] = [error]
+        # Cause and context are often the same exception, so each is searched once.
+        shows_secret: dict[int, bool] = {}
+        for each in chain:
+            for name in ("__cause__", "__context__"):
+                linked: BaseException | None = getattr(each, name)
+                if linked is None:
+                    continue
+                if id(linked) not in shows_secret:
+                    shows_secret[id(linked)] = bool(self._pattern.search(shown_by(linked)))
+                    chain.append(linked)
+                if shows_secret[id(linked)]:
+                    setattr(each, name, None)
 
 
 def shown_by(error: BaseException) -> str:

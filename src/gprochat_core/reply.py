@@ -102,8 +102,8 @@ class ReplyParser:
         redactor: Redactor = NO_SECRETS,
         encoding: Encoding = "native",
     ) -> None:
-        self.status = status
-        self.headers = read_headers(headers)
+        self.status: int = status
+        self.headers: dict[str, str] = read_headers(headers)
         self._now = now
         self._waited = waited
         self._redactor = redactor

@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
+from itertools import count
 from random import random
 from time import monotonic, time_ns
 from types import TracebackType
@@ -24,6 +25,7 @@ from gprochat_core import (
     Phase,
     Redactor,
     Request,
+    ResponseError,
     RetryPolicy,
     SendLimits,
     Service,
@@ -33,7 +35,7 @@ from gprochat_core import (
     UsageError,
 )
 
-from .options import OnRetry
+from .options import OnRetry, check_types
 
 __all__ = ["Client", "Reply", "Response", "Transport"]
 
@@ -41,9 +43,12 @@ __all__ = ["Client", "Reply", "Response", "Transport"]
 REPLY: Final = State.REPLY
 DONE: Final = State.DONE
 
-logger = logging.getLogger("gprochat.client")
+logger: logging.Logger = logging.getLogger("gprochat.client")
 """Logs at DEBUG what is sent and decided, and at INFO each retry, never a text, a key or a
-password."""
+password. Each line begins with the number of its call."""
+
+CALLS: Final = count(1)
+"""Numbers the calls of this process, so that the log tells concurrent calls apart."""
 
 
 class Response(Protocol):
@@ -133,22 +138,20 @@ class Reply:
     and never half a character. Leaving the block releases the connection, also on an exception or
     a cancellation.
 
-    Raises, when the block is entered:
-        ConnectError, ResponseError, ReplyTimeout: no reply began.
-        UsageError: the reply was entered before, or the client is closed or belongs to another
-            event loop.
-
-    Raises, while the reply is iterated:
-        IncompleteReply: the reply did not end well; the error's `text` is what arrived.
-        ConnectError, ResponseError: the reply failed before its first word, and so did the
+    Raises:
+        ConnectError, ResponseError, ReplyTimeout: no reply began; raised when the block is
+            entered. While the reply is iterated, it failed before its first word, and so did the
             attempts after it.
-        UsageError: the reply is read outside its block, by two tasks at once, or after it failed.
+        IncompleteReply: the reply did not end well; the error's `text` is what arrived.
+        UsageError: the reply is entered twice, read outside its block, by two tasks at once or
+            after it failed, or the client is closed or belongs to another event loop.
     """
 
     def __init__(self, transport: Transport, exchange: Exchange, client: "Client") -> None:
         self._transport = transport
         self._exchange = exchange
         self._client = client
+        self._number = next(CALLS)
         self._response: Response | None = None
         self._reading = False
         self._closed = False
@@ -227,12 +230,12 @@ class Reply:
                     except TransportError as error:
                         raise exchange.fail(error, monotonic()) from error.__cause__
                 except GPROChatError as error:
-                    logger.debug("reply ended: %s", type(error).__name__)
+                    logger.debug("call %d: reply ended: %s", self._number, type(error).__name__)
                     # Only a reply that failed before its first word gets another attempt.
                     pause = self._pause_after(error)
                 else:
                     if exchange.state is not REPLY:
-                        logger.debug("reply complete")
+                        logger.debug("call %d: reply complete", self._number)
                         await self._release()
                     if text:
                         return text
@@ -259,7 +262,10 @@ class Reply:
                 await self._release()
                 if self._closed:
                     continue
-                logger.debug("attempt %d: %s", exchange.attempts, type(error).__name__)
+                logger.debug(
+                    "call %d: attempt %d: %s",
+                    *(self._number, exchange.attempts, type(error).__name__),
+                )
                 pause = self._pause_after(error)
             except BaseException:
                 await self.aclose()
@@ -271,10 +277,14 @@ class Reply:
         try:
             self._client.redactor.redact_error(error)
             pause = self._exchange.retry(error, monotonic(), random())
-            number = self._exchange.attempts + 1
-            logger.info("attempt %d in %.2f s, after %s", number, pause, type(error).__name__)
+            attempt = self._exchange.attempts + 1
+            logger.info(
+                "call %d: attempt %d in %.2f s, after %s%s",
+                *(self._number, attempt, pause, type(error).__name__),
+                f" with status {error.status}" if isinstance(error, ResponseError) else "",
+            )
             if self._client.on_retry is not None:
-                self._client.on_retry(number, pause, error)
+                self._client.on_retry(attempt, pause, error)
             return pause
         finally:
             # The error's traceback holds this frame: without it there is no cycle.
@@ -285,13 +295,16 @@ class Reply:
         exchange = self._exchange
         request = exchange.attempt(unix_time_ms())
         logger.debug(
-            "attempt %d: %d bytes to %s", exchange.attempts, len(request.body), request.url
+            "call %d: attempt %d: %d bytes to %s",
+            *(self._number, exchange.attempts, len(request.body), request.url),
         )
         try:
             response = self._response = await self._transport.send(
                 request, exchange.send_limits(monotonic())
             )
-            logger.debug("attempt %d: status %d", exchange.attempts, response.status)
+            logger.debug(
+                "call %d: attempt %d: status %d", self._number, exchange.attempts, response.status
+            )
             if self._closed:
                 raise TransportError(
                     Cause.LOST, Phase.AWAITING_HEAD, detail="this reply was closed"
@@ -322,7 +335,7 @@ class Client:
             a proxy's password.
 
     Raises:
-        ConfigurationError: the service has no secret key.
+        ConfigurationError: the service has no secret key, or an argument has a wrong type.
 
     Attributes:
         service: the deployment.
@@ -342,9 +355,15 @@ class Client:
         limits: Limits | None = None,
         secrets: Iterable[str] = (),
     ) -> None:
-        self.redactor = Redactor([service.secret_key or "", service.password or "", *secrets])
-        # A traceback may be shown with its local variables.
-        del secrets
+        try:
+            check_types(
+                service=service, timeouts=timeouts, retry=retry, on_retry=on_retry, limits=limits
+            )
+            own = (service.secret_key or "", service.password or "")
+            self.redactor: Redactor = Redactor([*own, *secrets])
+        finally:
+            # A traceback may be shown with its local variables.
+            del secrets
         _ = service.signer
         if service.exposes_password:
             warnings.warn(
@@ -353,7 +372,7 @@ class Client:
                 stacklevel=3,
             )
         self.service = service
-        self.clock = Clock()
+        self.clock: Clock = Clock()
         self.on_retry = on_retry
         self._transport = transport
         self._timeouts = timeouts or Timeouts()
@@ -427,26 +446,37 @@ class Client:
         """Unregister a reply that no longer uses the transport."""
         self._replies.discard(reply)
 
-    def stream(self, conversation: Conversation, *, keep_text: bool = True) -> Reply:
+    def stream(
+        self,
+        conversation: Conversation,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        keep_text: bool = True,
+    ) -> Reply:
         """Return a reply to enter and to iterate; entering it sends the request.
 
         Args:
             conversation: a str, a `Message`, or a list of either or of role/content dicts; the
                 last message must be the user's.
+            timeouts: how long to wait in this call; None for the client's timeouts.
+            retry: when to make another attempt in this call; None for the client's policy.
             keep_text: whether `reply.text`, and the `text` of an error, is the whole reply. Pass
                 False for a reply that is too long to keep in memory: text that has been iterated
                 over is then discarded.
 
         Raises:
             InvalidMessages: the conversation cannot be sent.
+            ConfigurationError: `timeouts` or `retry` has a wrong type.
             UsageError: the client has been closed.
         """
         self.check_open()
+        check_types(timeouts=timeouts, retry=retry)
         exchange = Exchange(
             self.service,
             conversation,
-            timeouts=self._timeouts,
-            retry=self._retry,
+            timeouts=timeouts or self._timeouts,
+            retry=retry or self._retry,
             limits=self._limits,
             keep_text=keep_text,
             now=monotonic(),
@@ -455,17 +485,23 @@ class Client:
         )
         return Reply(self._transport, exchange, self)
 
-    async def complete(self, conversation: Conversation) -> str:
+    async def complete(
+        self,
+        conversation: Conversation,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> str:
         """Send a conversation and return the whole reply.
 
         Args:
-            conversation: as in `stream`.
+            conversation, timeouts, retry: as in `stream`.
 
         Raises:
             GPROChatError: any error of `stream` and of `Reply`; the `text` of an IncompleteReply
                 is what arrived.
         """
-        async with self.stream(conversation) as reply:
+        async with self.stream(conversation, timeouts=timeouts, retry=retry) as reply:
             async for _ in reply:
                 pass
             return reply.text

@@ -1,19 +1,35 @@
 """The arguments that the clients of all adapters take, written once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from ssl import SSLContext
-from typing import TypeAlias, TypedDict
+from types import UnionType
+from typing import Final, TypeAlias, TypedDict
 
-from gprochat_core import ConfigurationError, GPROChatError, Limits, RetryPolicy, Timeouts
+from gprochat_core import ConfigurationError, GPROChatError, Limits, RetryPolicy, Service, Timeouts
 
 from .environment import FROM_ENVIRONMENT, Proxy
 
-__all__ = ["ClientOptions", "OnRetry", "Settings"]
+__all__ = ["ClientOptions", "OnRetry", "Settings", "check_types"]
 
 OnRetry: TypeAlias = Callable[[int, float, GPROChatError], None]
 """What a client calls before it waits for another attempt: with the number of that attempt, which
 is 2 or more, the delay in seconds, and the error of the attempt before, without secrets."""
+
+TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
+    "service": (Service, 'a Service, such as Service("https://chat.example", secret_key="...")'),
+    "timeouts": (Timeouts, "a Timeouts, such as Timeouts(first_byte=90)"),
+    "retry": (RetryPolicy, "a RetryPolicy, such as RetryPolicy(max_attempts=1)"),
+    "on_retry": (object, "a function of attempt, delay and error, without async"),
+    "limits": (Limits, "a Limits, such as Limits(max_connections=20)"),
+    "proxy": (str | type(FROM_ENVIRONMENT), "the proxy's URL as a str, or None"),
+    "ssl_context": (
+        SSLContext,
+        "an ssl.SSLContext, such as ssl.create_default_context(cafile=...)",
+    ),
+}
+"""The type of each argument of a client, and what an error says to pass."""
 
 
 class ClientOptions(TypedDict, total=False):
@@ -67,6 +83,14 @@ class Settings:
             "limits": self.limits,
         }
 
+    def check(self, service: Service) -> None:
+        """Refuse options, and a service, of a wrong type.
+
+        Raises:
+            ConfigurationError: the message says what to pass.
+        """
+        check_types(service=service, **{name: getattr(self, name) for name in self.__slots__})
+
     def refuse_for(self, given: str) -> None:
         """Refuse proxy and TLS, which a session or client that the caller passed brings itself.
 
@@ -78,3 +102,24 @@ class Settings:
         """
         if self.proxy not in (None, FROM_ENVIRONMENT) or self.ssl_context is not None:
             raise ConfigurationError(f"set proxy and TLS on the {given} that you pass")
+
+
+def check_types(**arguments: object) -> None:
+    """Refuse arguments of a client or of a call that have a wrong type; only a service is needed.
+
+    Raises:
+        ConfigurationError: the message says what to pass. It does not show what was passed, which
+            may hold a secret.
+    """
+    for name, value in arguments.items():
+        if value is None and name != "service":
+            continue
+        expected, example = TYPES[name]
+        fits = isinstance(value, expected)
+        if name == "on_retry":
+            fits = callable(value) and not iscoroutinefunction(value)
+        if not fits:
+            found = type(value).__name__
+            # A traceback may be shown with its local variables.
+            del arguments, value
+            raise ConfigurationError(f"{name} must be {example}; got {found}")

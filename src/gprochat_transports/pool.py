@@ -61,7 +61,7 @@ class Pool(Generic[C]):
     """
 
     def __init__(self, limits: Limits, make_event: Callable[[], Event]) -> None:
-        self.deadline = inf
+        self.deadline: float = inf
         self._keep_alive = limits.keep_alive
         self._free_slots = limits.max_connections
         self._make_event = make_event

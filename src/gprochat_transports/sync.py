@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from gprochat_core import Conversation, Service
+from gprochat_core import Conversation, RetryPolicy, Service, Timeouts
 
 from .client import Client, Reply
 
@@ -116,10 +116,26 @@ class SyncClient:
         """Close the client and end its unfinished replies; a second call does nothing."""
         run(self._client.aclose())
 
-    def stream(self, conversation: Conversation, *, keep_text: bool = True) -> SyncReply:
+    def stream(
+        self,
+        conversation: Conversation,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        keep_text: bool = True,
+    ) -> SyncReply:
         """Return a reply to enter and to iterate; arguments and errors as in `Client.stream`."""
-        return SyncReply(self._client.stream(conversation, keep_text=keep_text))
+        return SyncReply(
+            self._client.stream(conversation, timeouts=timeouts, retry=retry, keep_text=keep_text)
+        )
 
-    def complete(self, conversation: Conversation) -> str:
-        """Send a conversation and return the whole reply; raises as `Client.complete`."""
-        return run(self._client.complete(conversation))
+    def complete(
+        self,
+        conversation: Conversation,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> str:
+        """Send a conversation and return the whole reply; arguments and errors as in
+        `Client.complete`."""
+        return run(self._client.complete(conversation, timeouts=timeouts, retry=retry))

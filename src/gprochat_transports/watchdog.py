@@ -47,8 +47,8 @@ class Watchdog(ABC):
 
     def __init__(self) -> None:
         self.waits: set[Wait] = set()
-        self.next_look = inf
-        self.closed = False
+        self.next_look: float = inf
+        self.closed: bool = False
 
     def limit(self, wait: Wait, seconds: float | None) -> None:
         """Have a wait end so many seconds from now; None for no limit."""

@@ -13,7 +13,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import import_module
 from ssl import SSLContext
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeAlias
+from typing import Any, Final, Protocol, Self, TypeAlias, TypedDict, Unpack
 
 import httpx
 import httpx2
@@ -22,7 +22,7 @@ import trio
 import gprochat_transports.aiohttp
 import gprochat_transports.httpx
 import gprochat_transports.trio
-from gprochat_core import Conversation, Limits, Service
+from gprochat_core import Conversation, Limits, RetryPolicy, Service, Timeouts
 from gprochat_transports.environment import FROM_ENVIRONMENT, Proxy, find_proxy
 from gprochat_transports.sync import SyncClient, SyncReply
 
@@ -54,6 +54,13 @@ class Reply(Protocol):
     async def __anext__(self) -> str: ...
 
 
+class CallOptions(TypedDict, total=False):
+    """What a call may have of its own."""
+
+    timeouts: Timeouts | None
+    retry: RetryPolicy | None
+
+
 class Client(Protocol):
     """`gprochat_transports.Client` as the tests use it."""
 
@@ -66,8 +73,22 @@ class Client(Protocol):
         /,
     ) -> None: ...
     async def aclose(self) -> None: ...
-    def stream(self, conversation: Conversation, /) -> Reply: ...
-    async def complete(self, conversation: Conversation, /) -> str: ...
+    def stream(
+        self,
+        conversation: Conversation,
+        /,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Reply: ...
+    async def complete(
+        self,
+        conversation: Conversation,
+        /,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> str: ...
 
 
 class Loop(Protocol):
@@ -216,11 +237,11 @@ class UnblockedClient:
     async def aclose(self) -> None:
         self._client.close()
 
-    def stream(self, conversation: Conversation) -> UnblockedReply:
-        return UnblockedReply(self._client.stream(conversation))
+    def stream(self, conversation: Conversation, **options: Unpack[CallOptions]) -> UnblockedReply:
+        return UnblockedReply(self._client.stream(conversation, **options))
 
-    async def complete(self, conversation: Conversation) -> str:
-        return self._client.complete(conversation)
+    async def complete(self, conversation: Conversation, **options: Unpack[CallOptions]) -> str:
+        return self._client.complete(conversation, **options)
 
 
 class OverGiven(gprochat_transports.httpx.Client):

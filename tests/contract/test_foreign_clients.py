@@ -12,7 +12,7 @@ import trio
 
 import gprochat_transports.aiohttp
 import gprochat_transports.httpx
-from gprochat_core import ConfigurationError, NotTheService, RetryPolicy, Service
+from gprochat_core import ConfigurationError, ConnectError, NotTheService, RetryPolicy, Service
 from tests.contract.adapters import Adapter, load
 from tests.peers.scripted import Script, ScriptedPeer, close, receive, repeat, send
 from tests.peers.wire import answer, chunked
@@ -63,6 +63,19 @@ def test_a_connection_of_a_session_that_ends_at_the_next_request_costs_no_call()
     with ScriptedPeer([receive, send(chunked(TEXT)), receive, close], SERVING) as peer:
         asyncio.run(main(Service(peer.url, secret_key="k")))
     assert len(peer.connections) == 2
+
+
+def test_a_proxy_that_a_session_cannot_use_is_no_connection() -> None:
+    async def main() -> None:
+        proxy = "http://us%3Aer:made-up@127.0.0.1:1"
+        async with aiohttp.ClientSession(proxy=proxy) as session:
+            service = Service("http://127.0.0.1:1", secret_key="k")
+            retry = RetryPolicy(max_attempts=1)
+            client = gprochat_transports.aiohttp.Client(service, session=session, retry=retry)
+            with pytest.raises(ConnectError, match="login"):
+                await client.complete("Hello")
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("module", [httpx, httpx2])

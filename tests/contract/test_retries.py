@@ -239,3 +239,19 @@ async def test_a_signature_rejected_by_a_clock_that_agrees_is_not_tried_again(
             with pytest.raises(SignatureRejected):
                 await client.complete("Hello")
     assert len(peer.requests) == 1
+
+
+async def test_a_call_may_have_a_retry_policy_of_its_own(make_client: MakeClient) -> None:
+    with ScriptedPeer([receive, send(answer(503)), repeat(receive, send(OK))]) as peer:
+        async with make_client(peer.url) as client:
+            assert await client.complete("Hello", retry=AT_ONCE) == "fine"
+    assert len(peer.requests) == 2
+
+
+async def test_a_call_may_be_tried_once_where_its_client_retries(make_client: MakeClient) -> None:
+    with ScriptedPeer([receive, send(answer(503)), repeat(receive, send(OK))]) as peer:
+        async with make_client(peer.url, retry=AT_ONCE) as client:
+            with pytest.raises(ServiceFailed):
+                async with client.stream("Hello", retry=RetryPolicy(max_attempts=1)):
+                    pass
+    assert len(peer.requests) == 1

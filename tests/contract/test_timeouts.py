@@ -34,6 +34,8 @@ OK: Script = [repeat(receive, send(chunked("fine")))]
 
 CHUNKED = head(200, "transfer-encoding: chunked")
 
+LAST_CHUNK = b"0\r\n\r\n"
+
 
 async def times_out(
     make_client: MakeClient,
@@ -188,3 +190,68 @@ async def test_no_limit_waits(make_client: MakeClient) -> None:
     with ScriptedPeer([receive, pause(0.1), send(chunked("ok"))]) as peer:
         async with make_client(peer.url, timeouts=none) as client:
             assert await client.complete("Hello") == "ok"
+
+
+async def test_a_call_may_have_shorter_limits_than_its_client(
+    make_client: MakeClient, happens: Happens
+) -> None:
+    begun: Script = [receive, send(CHUNKED + chunk("a")), until_client_closes]
+    limits = {"first_byte": Timeouts(first_byte=SHORT), "idle": Timeouts(idle=SHORT)}
+    with ScriptedPeer([receive, until_client_closes], begun, OK) as peer:
+        async with make_client(peer.url) as client:
+            for number, (limit, timeouts) in enumerate(limits.items()):
+                with pytest.raises(ReplyTimeout) as caught:
+                    await client.complete("Hello", timeouts=timeouts)
+                assert (caught.value.limit, caught.value.seconds) == (limit, SHORT)
+                assert await happens(peer.connections[number].client_closed)
+            assert await client.complete("Hello") == "fine"
+
+
+async def test_a_call_may_have_less_time_to_connect_than_its_client(
+    make_client: MakeClient,
+) -> None:
+    with deaf_port() as port:
+        async with make_client(f"http://127.0.0.1:{port}") as client:
+            with pytest.raises(ConnectTimeout) as connecting:
+                await client.complete("Hello", timeouts=Timeouts(connect=SHORT))
+            with pytest.raises(ReplyTimeout) as total:
+                await client.complete("Hello", timeouts=Timeouts(total=SHORT))
+    assert (connecting.value.seconds, total.value.seconds) == (SHORT, SHORT)
+
+
+@pytest.mark.not_on("given-httpx@asyncio", "the client that was passed limits its connections")
+async def test_a_call_may_wait_less_for_a_free_connection(make_client: MakeClient) -> None:
+    with ScriptedPeer([receive, send(CHUNKED + chunk("a")), until_client_closes]) as peer:
+        async with (
+            make_client(peer.url, limits=Limits(max_connections=1)) as client,
+            client.stream("Hello") as reply,
+        ):
+            assert await anext(reply) == "a"
+            with pytest.raises(ConnectTimeout) as caught:
+                await client.complete("Hello", timeouts=Timeouts(connect=SHORT))
+    assert caught.value.seconds == SHORT
+
+
+async def test_a_call_may_have_longer_limits_than_its_client(make_client: MakeClient) -> None:
+    late = pause(1.5 * SHORT)
+    slow: Script = [receive, late, send(CHUNKED + chunk("o")), late, send(chunk("k") + LAST_CHUNK)]
+    silent: Script = [receive, until_client_closes]
+    short = Timeouts(first_byte=SHORT, idle=SHORT, total=SHORT)
+    with ScriptedPeer([*slow, *silent], silent) as peer:
+        async with make_client(peer.url, timeouts=short) as client:
+            assert await client.complete("Hello", timeouts=Timeouts()) == "ok"
+            with pytest.raises(ReplyTimeout) as caught:
+                await client.complete("Hello")
+    assert caught.value.seconds == SHORT
+
+
+async def test_each_of_two_calls_at_once_has_its_own_limit(make_client: MakeClient) -> None:
+    begun: Script = [receive, send(CHUNKED + chunk("a"))]
+    end: Script = [pause(2 * SHORT), send(chunk("b") + LAST_CHUNK)]
+    with ScriptedPeer([*begun, *end], [*begun, until_client_closes]) as peer:
+        async with make_client(peer.url) as client, client.stream("Hello") as patient:
+            assert await anext(patient) == "a"
+            with pytest.raises(ReplyTimeout) as caught:
+                await client.complete("Hello", timeouts=Timeouts(idle=SHORT))
+            assert [text async for text in patient] == ["b"]
+    assert (caught.value.limit, caught.value.text) == ("idle", "a")

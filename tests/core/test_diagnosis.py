@@ -82,10 +82,10 @@ def test_without_a_content_type_nothing_is_a_page() -> None:
     assert not is_html({})
 
 
-@pytest.mark.parametrize("status", range(100, 700))
-def test_only_a_status_that_an_error_of_the_service_may_have_needs_its_body(status: int) -> None:
-    needs_its_body = 400 <= status <= 599 and status != 405
-    assert is_settled_by_head(status, {}) is not needs_its_body
+def test_only_a_status_that_an_error_of_the_service_may_have_needs_its_body() -> None:
+    statuses = range(100, 700)
+    need_their_body = [status for status in statuses if not is_settled_by_head(status, {})]
+    assert need_their_body == [status for status in range(400, 600) if status != 405]
 
 
 # Dates

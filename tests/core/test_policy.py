@@ -218,10 +218,10 @@ def test_what_the_service_asks_to_wait_is_waited_or_ends_the_attempts(
 # Which errors pass
 
 
-@pytest.mark.parametrize("status", [*range(100, 200), *range(201, 600)])
-def test_of_all_statuses_those_that_may_pass_are_tried_again(status: int) -> None:
-    tried_again = status in {408, 429, 500, 502, 503, 504} or 520 <= status <= 529
-    assert is_transient(diagnose(status, {}, b"")) is tried_again
+def test_of_all_statuses_those_that_may_pass_are_tried_again() -> None:
+    statuses = [*range(100, 200), *range(201, 600)]
+    tried_again = [status for status in statuses if is_transient(diagnose(status, {}, b""))]
+    assert tried_again == [408, 429, 500, 502, 503, 504, *range(520, 530)]
 
 
 @pytest.mark.parametrize(

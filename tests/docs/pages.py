@@ -10,7 +10,10 @@ rendered page does not see:
 * `<!-- needs: NAME -->`: it runs only where this module is installed; `nox -s clients` has them;
   `tests/ray/` runs the files of the guide to Ray;
 * `<!-- in: repository -->`: it runs in the root of the repository;
+* `<!-- drawing -->`: it is a drawing, which `test_design.py` checks;
 * `<!-- tree -->`: it lists folders and all Python files in them.
+
+A block whose language is in braces, such as `{toctree}`, is for the site and not for readers.
 """
 
 import re
@@ -25,9 +28,13 @@ __all__ = ["ROOT", "Block", "blocks", "file_of", "module_of", "pages"]
 
 ROOT: Final = Path(__file__).parents[2]
 
+ELSEWHERE: Final = (ROOT / "docs" / "benchmarks", ROOT / "docs" / "project")
+
 FENCE: Final = re.compile(r"(?P<indent> *)(?P<fence>```+|~~~+)(?P<language>.*)")
 COMMENT: Final = re.compile(r" *<!-- (?P<name>[a-z]+)(?:: (?P<value>.+))? -->")
-DIRECTIVES: Final = frozenset({"file", "expect", "until", "output", "needs", "in", "tree"})
+DIRECTIVES: Final = frozenset(
+    {"file", "expect", "until", "output", "needs", "in", "tree", "drawing"}
+)
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,13 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """Every page that is written for people, a generated one too."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+    """Every page that is written for people, a generated one too.
+
+    Pages in place of which the site shows a file outside of `docs/` are none.
+    """
+    names = ("README.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md")
+    written = [page for page in ROOT.glob("docs/**/*.md") if page.parent not in ELSEWHERE]
+    return [*(ROOT / name for name in names), *sorted(written)]
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -80,6 +92,8 @@ def blocks(page: Path) -> Iterator[Block]:
                 code.append(inside)
             else:
                 raise ValueError(f"{page}:{number}: this block never ends")
+            if opening["language"].startswith("{"):
+                continue
             yield Block(
                 page.relative_to(ROOT).as_posix(),
                 number,

@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -39,15 +40,18 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.endswith("__")
 
 
+@cache
+def source(cls: type) -> str:
+    """The source of a class; nothing for a class that is written in C."""
+    with suppress(TypeError, OSError):
+        return inspect.getsource(cls)
+    return ""
+
+
 def foreign_source(cls: type) -> str:
     """The source of those classes that a class inherits from and that other libraries define."""
-    sources: list[str] = []
-    for base in cls.__mro__:
-        if not base.__module__.startswith("gprochat"):
-            # A class that is written in C has none.
-            with suppress(TypeError, OSError):
-                sources.append(inspect.getsource(base))
-    return "\n".join(sources)
+    foreign = [base for base in cls.__mro__ if not base.__module__.startswith("gprochat")]
+    return "\n".join(map(source, foreign))
 
 
 def private_names(path: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from time import monotonic
 
 from tests.faults.cancel_loops import Interruptible
 
-__all__ = ["SOON", "Residue", "no_complaints", "quick_collection"]
+__all__ = ["SOON", "Residue", "no_complaints"]
 
 SOON = 3.0
 """Seconds within which everything must be gone, on a busy machine too. An idle connection would be
@@ -78,14 +78,3 @@ def no_complaints(loop: Interruptible) -> Generator[None, None, None]:
     complaints = [each for each in complaints if "<ssl.SSLSocket " not in each]
     if complaints:
         raise AssertionError("\n".join(complaints))
-
-
-@contextmanager
-def quick_collection() -> Generator[None, None, None]:
-    """Let the garbage collector look only at objects that are made within the block."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

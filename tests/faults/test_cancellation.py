@@ -7,9 +7,12 @@ Over a client that the caller made, httpx decides what becomes of a connection w
 interrupted. Where asyncio cancels a call while httpx closes its reply, or connects through a proxy,
 httpx keeps the connection, and its slot, until that client is closed. So an adapter over such a
 client is asked for less: calls end at once, the next one is well, and closing closes everything.
+Such a client is httpx2's here, at every turn. A client of httpx takes the same path through this
+project; `tests/contract/test_cancellation.py` cancels its calls too.
 """
 
 import asyncio
+import gc
 import secrets
 import threading
 from collections.abc import Sequence
@@ -33,7 +36,7 @@ from gprochat_core import (
     UsageError,
 )
 from tests.contract.adapters import ADAPTERS, Adapter, Blocking, Client
-from tests.faults.cancel_leaks import SOON, Residue, no_complaints, quick_collection
+from tests.faults.cancel_leaks import SOON, Residue, no_complaints
 from tests.faults.cancel_loops import LOOPS, Interruptible, Outcome
 from tests.faults.cancel_scenarios import QUICK, SCENARIOS, WELL, Scenario, both
 from tests.faults.certificates import CERTIFICATES, client_context
@@ -51,14 +54,22 @@ from tests.peers.wire import chunk, chunked, head
 
 How: TypeAlias = Literal["cancel", "time out", "close the reply", "close the client"]
 
-LEAST: Final = 1
-"""Every call over a socket takes more turns of the event loop, on a busy machine too."""
+LEAST: Final = 4
+"""Every call over a socket takes more turns of the event loop."""
+
+RUNS: Final = 3
+"""How often a call must have ended before a turn that is said not to exist: if the machine is busy,
+what a call would wait for may be there already, and the call takes fewer turns than as a rule."""
 
 BEGUN: Final = head(200, "transfer-encoding: chunked") + chunk("Раз")
 
 pytestmark = pytest.mark.parametrize(
     "adapter",
-    [each for each in ADAPTERS if not isinstance(each.loop, Blocking)],
+    [
+        each
+        for each in ADAPTERS
+        if not isinstance(each.loop, Blocking) and each.name != "given-httpx@asyncio"
+    ],
     ids=lambda each: each.name,
 )
 
@@ -73,6 +84,11 @@ some_scenarios = pytest.mark.parametrize(
     ],
     ids=lambda each: each.name,
 )
+
+
+@pytest.fixture(autouse=True)
+def garbage_of_other_tests_is_gone() -> None:
+    gc.collect()
 
 
 def loop_of(adapter: Adapter) -> Interruptible:
@@ -165,18 +181,24 @@ def interrupt_everywhere(adapter: Adapter, scenario: Scenario, how: How) -> int:
     loop = loop_of(adapter)
     turns = 0
 
+    async def interrupt(turn: int) -> bool:
+        with no_complaints(loop):
+            residue = Residue(loop)
+            interrupted = await Trial(adapter, scenario, peer).run(how, turn)
+            await residue.check()
+        return interrupted
+
     async def main() -> None:
         nonlocal turns
         for turn in count(1):
-            with no_complaints(loop):
-                residue = Residue(loop)
-                interrupted = await Trial(adapter, scenario, peer).run(how, turn)
-                await residue.check()
-            if not interrupted:
+            for _ in range(RUNS):
+                if await interrupt(turn):
+                    turns = turn
+                    break
+            else:
                 return
-            turns = turn
 
-    with scenario.peer() as peer, quick_collection():
+    with scenario.peer() as peer:
         loop.run(main)
     return turns
 
@@ -202,8 +224,6 @@ def test_a_client_may_be_closed_at_any_time(adapter: Adapter, scenario: Scenario
 
 
 def test_a_call_that_waits_for_a_connection_may_be_cancelled(adapter: Adapter) -> None:
-    if adapter.name == "given-httpx@asyncio":
-        pytest.skip("the client that was passed limits its connections")
     loop = loop_of(adapter)
     settings = {
         "limits": Limits(max_connections=1),
@@ -229,7 +249,7 @@ def test_a_call_that_waits_for_a_connection_may_be_cancelled(adapter: Adapter) -
                 return
             turns = turn
 
-    with scenario.peer() as peer, quick_collection():
+    with scenario.peer() as peer:
         loop.run(main)
     assert turns > 0
 
@@ -249,7 +269,7 @@ def test_a_call_that_nobody_lets_in_may_be_cancelled(adapter: Adapter) -> None:
             if not outcome.interrupted:
                 return
 
-    with deaf_port() as port, quick_collection():
+    with deaf_port() as port:
         url = f"http://127.0.0.1:{port}"
         loop.run(main)
 
@@ -292,7 +312,7 @@ def test_closing_a_client_may_be_cancelled_and_closes_it(
             if not outcome.interrupted:
                 return
 
-    with scenario.peer() as peer, quick_collection():
+    with scenario.peer() as peer:
         loop.run(main)
 
 

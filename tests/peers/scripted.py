@@ -210,7 +210,7 @@ class Connection:
 
     def _read(self) -> None:
         try:
-            data = self._socket.recv(65536)
+            data = self._socket.recv(1 << 20)
         except TimeoutError:
             raise
         except OSError as error:

@@ -3,7 +3,7 @@
 import trio
 from trio.testing import MockClock
 
-from gprochat_core import Conversation, Service
+from gprochat_core import Service
 from gprochat_transports import Reply
 from gprochat_transports import trio as trio_client
 from tests.docs.pages import module_of
@@ -24,9 +24,9 @@ class Client(trio_client.Client):
 
     last: Reply | None = None
 
-    def stream(self, conversation: Conversation, *, keep_text: bool = True) -> Reply:
-        self.last = super().stream(conversation, keep_text=keep_text)
-        return self.last
+    def enter(self, reply: Reply) -> None:
+        self.last = reply
+        super().enter(reply)
 
 
 def test_a_deadline_keeps_what_arrived_and_closes_the_connection() -> None:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import pytest
 
@@ -24,6 +24,7 @@ from tests.peers.scripted import Script, ScriptedPeer, close, closed_port, recei
 from tests.peers.scripted import until_client_closes as wait
 from tests.peers.tls import Authority
 from tests.peers.wire import answer, chunk, head
+from tests.transports.fake import FakeTransport
 
 from .test_errors import ECHOES, PROXY_ANSWERS, QUICK, Secrets, error_body, fail
 
@@ -204,6 +205,28 @@ def test_a_client_without_a_key(adapter: Adapter) -> None:
         see_that_no_frame_tells(error, hidden)
 
     adapter.loop.run(main)
+
+
+@each_adapter
+def test_an_option_of_a_wrong_type(adapter: Adapter) -> None:
+    hidden = Secrets()
+    service = Service("https://chat.example", secret_key="made up")
+
+    async def main() -> None:
+        proxy = f"http://user:{hidden.proxy_password}@proxy.example:1"
+        error = refusal(lambda: adapter.make(service, proxy=proxy, timeouts=3))
+        see_that_no_frame_tells(error, hidden)
+
+    adapter.loop.run(main)
+
+
+def test_an_argument_of_a_wrong_type_beside_the_secrets_of_a_transport() -> None:
+    hidden = Secrets()
+    make: Callable[..., object] = partial(gprochat_transports.Client, retry=cast("None", 3))
+    service = hidden.service("https://chat.example")
+    transport = FakeTransport([])
+    error = refusal(lambda: make(service, transport, secrets=[hidden.proxy_password]))
+    see_that_no_frame_tells(error, hidden)
 
 
 def test_a_secret_that_has_no_utf_8() -> None:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from time import time
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -185,10 +186,63 @@ async def test_each_retry_is_reported_before_its_pause_and_logged(
         *[("report", 2, 0.5, ServiceFailed), ("sleep", 0.5)],
         *[("report", 3, 7.0, RateLimited), ("sleep", 7.0)],
     ]
+    number = caplog.messages[0].removeprefix("call ").partition(":")[0]
     assert [record.getMessage() for record in caplog.records] == [
-        "attempt 2 in 0.50 s, after ServiceFailed",
-        "attempt 3 in 7.00 s, after RateLimited",
+        f"call {number}: attempt 2 in 0.50 s, after ServiceFailed with status 503",
+        f"call {number}: attempt 3 in 7.00 s, after RateLimited with status 429",
     ]
+
+
+async def test_the_log_has_a_number_of_its_own_for_each_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "gprochat")
+    client = Client(SERVICE, FakeTransport([BUSY, FINE, BUSY, FINE]))
+    async with client.stream("Hello"), client.stream("Hello"):
+        pass
+    assert len({message.partition(": ")[0] for message in caplog.messages}) == 2
+
+
+async def test_a_failed_connection_is_logged_without_a_status(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "gprochat")
+    await Client(SERVICE, FakeTransport([lost(), FINE])).complete("Hello")
+    assert [message.endswith(", after ConnectError") for message in caplog.messages] == [True]
+
+
+async def test_a_call_may_have_time_limits_and_a_retry_policy_of_its_own() -> None:
+    transport = FakeTransport([BUSY, FINE, BUSY])
+    client = Client(
+        SERVICE,
+        transport,
+        timeouts=Timeouts(connect=1, first_byte=2),
+        retry=RetryPolicy(max_attempts=1),
+    )
+    own = Timeouts(connect=3, first_byte=4)
+    assert await client.complete("Hello", timeouts=own, retry=RetryPolicy()) == "fine"
+    with pytest.raises(ServiceFailed):
+        await client.complete("Hello", timeouts=None, retry=None)
+    assert transport.limits == [(3, 4), (3, 4), (1, 2)]
+
+
+@pytest.mark.parametrize("option", ["timeouts", "retry"])
+async def test_what_is_no_option_of_a_call_is_refused_with_what_to_pass(option: str) -> None:
+    transport = FakeTransport([])
+    client = Client(SERVICE, transport)
+    wrong: dict[str, Any] = {option: 0}
+    with pytest.raises(ConfigurationError, match=f"^{option} must be a .+; got int$"):
+        client.stream("Hello", **wrong)
+    with pytest.raises(ConfigurationError, match=f"^{option} must be a .+; got int$"):
+        await client.complete("Hello", **wrong)
+    assert transport.requests == []
+
+
+@pytest.mark.parametrize("option", ["timeouts", "retry", "on_retry", "limits"])
+def test_what_is_no_option_of_a_client_is_refused_with_what_to_pass(option: str) -> None:
+    wrong: dict[str, Any] = {option: 0}
+    with pytest.raises(ConfigurationError, match=f"^{option} must be a .+; got int$"):
+        Client(SERVICE, FakeTransport([]), **wrong)
 
 
 async def test_what_is_raised_where_a_retry_is_reported_ends_the_call() -> None:

@@ -405,11 +405,14 @@ async def test_the_watchdog_closes_idle_connections_without_a_further_call() -> 
     pool, watchdog = make_pool(keep_alive=SHORT), make_watchdog()
     pool.watch(watchdog)
     closed = [anyio.Event(), anyio.Event()]
-
-    async def note() -> None:
-        closed[connections[1].closed].set()
+    left = iter(closed)
 
     async def connect() -> FakeConnection:
+        event = next(left)
+
+        async def note() -> None:
+            event.set()
+
         return FakeConnection(note)
 
     connections = [await pool.acquire(connect) for _ in closed]

@@ -53,7 +53,7 @@ class Chat:
         record: Record | None = None,
     ) -> None:
         self.service: Service = session.service
-        self.messages = list(messages)
+        self.messages: list[Message] = list(messages)
         self._unanswered: str | None = None
         if system is not None:
             self.instruct(system)

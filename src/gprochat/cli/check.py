@@ -45,9 +45,9 @@ from .options import (
     service_options,
     transport_option,
 )
-from .output import one_line
+from .output import one_line, say
 
-__all__ = ["Finding", "check", "examine", "print_findings"]
+__all__ = ["Finding", "check", "examine", "is_accepted", "print_findings"]
 
 FIRST_LIMIT: Final = 60.0
 """Seconds that the first question may take; a service has been seen to need 33 to begin."""
@@ -57,6 +57,10 @@ SECOND_LIMIT: Final = 20.0
 
 TOLERATED_CLOCK_SKEW: Final = 30.0
 """Seconds; a deployment that checks the time allows five minutes."""
+
+FIRST_BYTE: Final = "first byte"
+CLOCK: Final = "clock"
+"""The subjects that tell of the model and of this machine, and not of the settings."""
 
 UNKNOWN: Final = "unknown: nothing shows that the service got this far"
 
@@ -83,14 +87,16 @@ def check(
 
     The check sends a short question and waits for the first byte of the reply. A second question
     shows whether the service refuses a wrong signature, or reads another encoding. The check ends
-    within 90 seconds. The exit code is 0 if nothing failed, else 1.
+    within 90 seconds. The exit code is 0 if all is well: each line says ok. Else it is 1.
     """
     loop = choose(transport)
     service = find_service(
         url, name, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
     )
     findings = loop.run(lambda: examine(service, loop, proxy))
-    if not print_findings(findings, as_json=as_json):
+    print_findings(findings, as_json=as_json)
+    # A line without evidence is no success: what it is about may not work.
+    if not all(ok for _, ok, _ in findings):
         context.exit(FAILURE)
 
 
@@ -155,15 +161,22 @@ class Finding(NamedTuple):
     words: str
 
 
-def print_findings(findings: Sequence[Finding], *, as_json: bool = False) -> bool:
-    """Print a line for each finding; return whether none failed."""
+def print_findings(findings: Sequence[Finding], *, as_json: bool = False) -> None:
+    """Print a line for each finding."""
     for what, ok, words in findings:
         if as_json:
             click.echo(json.dumps({"check": what, "ok": ok, "message": one_line(words)}))
-            continue
-        verdict = {True: "ok", False: "FAIL", None: "-"}[ok]
-        click.echo(f"{verdict:5} {what:11} {one_line(words)}")
-    return all(ok is not False for _, ok, _ in findings)
+        else:
+            verdict = {True: "ok", False: "FAIL", None: "-"}[ok]
+            say(words, head=f"{verdict:5} {what:11} ")
+
+
+def is_accepted(findings: Sequence[Finding]) -> bool:
+    """Return whether the service accepts URL, password, secret key and encoding.
+
+    The model may fail all the same, and the clock may be wrong.
+    """
+    return all(ok for what, ok, _ in findings if what not in (FIRST_BYTE, CLOCK))
 
 
 async def examine(service: Service, loop: Loop, proxy: Proxy) -> list[Finding]:
@@ -191,7 +204,7 @@ async def examine(service: Service, loop: Loop, proxy: Proxy) -> list[Finding]:
         *judge_secrets(service, answer, reached),
         *([encoding] if encoding else []),
         judge_first_byte(answer, reached),
-        judge_clock(answer.clock_skew),
+        judge_clock(answer, reached),
     ]
 
 
@@ -236,9 +249,9 @@ def judge_service(
         return Finding("service", False, words_of(answer.error))
     if wrong_signature is not None and wrong_signature.status == 200:
         words = "answers 200 to a wrong signature too: no service of this family, or a careless one"
-        return Finding("service", False, f"{service.url} {words}")
+        return Finding("service", False, f"{service.url} {words}; check the URL")
     words = f"unknown: something answers {answer.status} at {service.url}, which may be anything"
-    return Finding("service", None, words)
+    return Finding("service", None, f"{words}; check the URL, or try again later")
 
 
 def judge_secrets(service: Service, answer: Answer, reached: Reached) -> Iterator[Finding]:
@@ -263,28 +276,34 @@ def judge_first_byte(answer: Answer, reached: Reached) -> Finding:
     error = answer.error
     if error is None and reached is Reached.MODEL:
         if answer.first_byte is None:
-            return Finding("first byte", False, "the reply is empty: the model said nothing")
-        return Finding("first byte", True, f"after {answer.first_byte:.3f} s")
+            words = "the reply is empty: the model said nothing; tell the deployment's owner"
+            return Finding(FIRST_BYTE, False, words)
+        return Finding(FIRST_BYTE, True, f"after {answer.first_byte:.3f} s")
     answered = answer.status is not None and not isinstance(error, NotTheService)
     unexplained = reached is Reached.NOTHING_KNOWN and answered and error is not None
     if reached is Reached.MODEL or unexplained:
-        return Finding("first byte", False, words_of(error))
-    return Finding("first byte", None, UNKNOWN)
+        return Finding(FIRST_BYTE, False, words_of(error))
+    return Finding(FIRST_BYTE, None, UNKNOWN)
 
 
 def words_of(error: GPROChatError | None) -> str:
     if isinstance(error, ReplyTimeout):
-        return f"no text within {error.seconds:g} s"
+        return f"no text within {error.seconds:g} s; try again later"
     return str(error)
 
 
-def judge_clock(skew: float | None) -> Finding:
+def judge_clock(answer: Answer, reached: Reached) -> Finding:
+    skew = answer.clock_skew
     if skew is None:
-        return Finding("clock", None, "unknown: the service sends no Date header")
+        if reached is Reached.MODEL:
+            # The question was signed with this machine's time, and nothing more is asked of it.
+            return Finding(CLOCK, True, "accepted; the service does not tell its own time")
+        silent = "unknown: the service does not tell its own time"
+        return Finding(CLOCK, None, UNKNOWN if answer.status is None else silent)
     # A Date header has whole seconds, rounded down.
     if -2 < skew < 1:
-        return Finding("clock", True, "within a second or two of the service's")
+        return Finding(CLOCK, True, "within a second or two of the service's")
     words = f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the service's"
     if abs(skew) <= TOLERATED_CLOCK_SKEW:
-        return Finding("clock", True, words)
-    return Finding("clock", False, f"{words}; set this machine's clock")
+        return Finding(CLOCK, True, words)
+    return Finding(CLOCK, False, f"{words}; set this machine's clock")

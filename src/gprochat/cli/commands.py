@@ -1,7 +1,8 @@
 """The command `gprochat` itself, `gprochat chat`, and the exit codes of all commands."""
 
+import shutil
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -48,6 +49,24 @@ OTHERS: Final = {
     "sign": "tools",
 }
 """The modules of the commands besides `chat`, which are imported only when they run."""
+
+
+class HelpFormatter(click.HelpFormatter):
+    """Writes help that fits the terminal; click's own needs 50 columns at least."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.width = min(self.width, max(shutil.get_terminal_size().columns - 2, 11))
+
+    def write_dl(
+        self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        """Write a list of two columns, the first of which takes less than half of the width."""
+        super().write_dl(rows, min(col_max, self.width // 2 - 5), col_spacing)
+
+
+# For the contexts of all commands, also of those of `gprochat history`.
+click.Context.formatter_class = HelpFormatter
 
 
 class Commands(click.Group):

@@ -25,7 +25,7 @@ VARIABLE: Final = "_GPROCHAT_COMPLETE"
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script that completes commands and options in a shell."""
+    """Print the script for completion in bash, zsh or fish."""
     kind = get_completion_class(shell)
     assert kind is not None  # click has a class for each of SHELLS
     click.echo(kind(context.find_root().command, {}, "gprochat", VARIABLE).source())

@@ -1,11 +1,10 @@
 """The interactive conversation: what is typed is a question or a command such as /save."""
 
-import click
-
 from gprochat_core import GPROChatError
 
 from .chat import Chat
 from .failures import Failed, complain
+from .output import say
 
 __all__ = ["converse"]
 
@@ -25,7 +24,9 @@ def converse(chat: Chat, *, remember: bool) -> None:
     from .slash import Leave, obey
 
     read = line_editor(remember=remember)
-    click.echo(f"{chat.service.url}: /help for help, Ctrl-D to leave")
+    say(f"{chat.service.url}: /help for help, Ctrl-D to leave")
+    if chat.messages:
+        say(f"continues a conversation of {len(chat.messages)} messages")
     while True:
         try:
             text = read()

@@ -5,9 +5,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import click
+
 from gprochat_transports.extras import needs
 
 from .folders import data_folder, private_file
+from .output import can_move_cursor
 from .slash import COMMANDS, FILE_COMMANDS
 
 with needs("cli"):
@@ -55,6 +58,28 @@ def line_editor(*, remember: bool) -> Callable[[], str]:
     Args:
         remember: whether to keep what is typed for later conversations, in a private file.
     """
+    # Even to such a terminal, prompt_toolkit sends sequences that control a cursor.
+    read_line = editing(remember) if can_move_cursor() else without_editing
+
+    def read() -> str:
+        text = read_line("> ")
+        while in_block(text):
+            text += "\n" + read_line("")
+        return text
+
+    return read
+
+
+def without_editing(prompt: str) -> str:
+    try:
+        return input(prompt)
+    except (KeyboardInterrupt, EOFError):
+        # The cursor is still on the line that was not finished.
+        click.echo()
+        raise
+
+
+def editing(remember: bool) -> Callable[[str], str]:
     bindings = KeyBindings()
 
     @bindings.add("escape", "enter")
@@ -71,7 +96,6 @@ def line_editor(*, remember: bool) -> Callable[[], str]:
             buffer.validate_and_handle()
 
     session: PromptSession[str] = PromptSession(
-        "> ",
         key_bindings=bindings,
         completer=SlashCompleter(),
         complete_while_typing=False,

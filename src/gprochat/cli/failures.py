@@ -4,7 +4,7 @@ from typing import IO, Any, Final
 
 import click
 
-from .output import one_line
+from .output import say
 
 __all__ = ["CLOSED_PIPE", "FAILURE", "INTERRUPTED", "Failed", "WrongUsage", "complain"]
 
@@ -16,8 +16,8 @@ CLOSED_PIPE: Final = 141
 
 
 def complain(problem: object) -> None:
-    """Print on one line of standard error what is wrong."""
-    click.echo(f"gprochat: {one_line(problem)}", err=True)
+    """Print on standard error what is wrong, as one line."""
+    say(f"gprochat: {problem}", err=True)
 
 
 class Failed(click.ClickException):

@@ -82,10 +82,7 @@ async def run_gateway(
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    # From here on a signal stops the gateway properly, even before it listens.
-    stopped = asyncio.create_task(server.stop_signal())
-    await asyncio.sleep(0)
-    async with gateway.gateway(
+    serving = gateway.gateway(
         None if config is None else gateway.read_models(config),
         key=None if no_key else os.environ.get("GPROCHAT_GATEWAY_KEY"),
         no_key=no_key,
@@ -94,8 +91,11 @@ async def run_gateway(
         port=port,
         allowed_hosts=allowed_hosts,
         allowed_origins=allowed_origins,
-    ) as running:
-        click.echo(f"export OPENAI_BASE_URL={running.base_url}")
-        # OpenAI's clients insist on a key.
-        click.echo(f"export OPENAI_API_KEY={shlex.quote(running.key or 'none')}")
-        await stopped
+    )
+    # A signal stops the gateway properly, even before it listens.
+    with server.stop_signal() as stopped:
+        async with serving as running:
+            click.echo(f"export OPENAI_BASE_URL={running.base_url}")
+            # OpenAI's clients insist on a key.
+            click.echo(f"export OPENAI_API_KEY={shlex.quote(running.key or 'none')}")
+            await stopped

@@ -8,10 +8,11 @@ from gprochat_core import Service
 from gprochat_core.messages import Encoding
 from gprochat_transports.environment import Proxy
 
-from .check import examine, print_findings
+from .check import examine, is_accepted, print_findings
 from .failures import FAILURE, complain
 from .loops import choose
 from .options import ask_secret, encoding_option, example, proxy_option, transport_option
+from .output import say
 from .services import Services
 
 __all__ = ["login", "logout"]
@@ -37,10 +38,10 @@ def login(
     """Keep a service and its secrets under a name.
 
     Without NAME, the name is "default". The command asks for the URL, the secret key and the site
-    password, checks them against the service, and keeps them if nothing is wrong: the secrets in
-    the platform's keyring where one works, else in a file that only its owner can read. The service
-    is the default one from then on; --service NAME of other commands chooses another. The
-    environment's variables win.
+    password, checks them against the service, and keeps them if the service accepts them: the
+    secrets in the platform's keyring where one works, else in a file that only its owner can read.
+    The service is the default one from then on; --service NAME of other commands chooses another.
+    The environment's variables win.
     """
     services = Services.load()
     if list_only:
@@ -59,11 +60,12 @@ def login(
     )
     service = replace(known, secret_key=key, password=password or None)
     findings = loop.run(lambda: examine(service, loop, proxy))
-    if not print_findings(findings):
-        complain("the service is not kept, because the check failed")
+    print_findings(findings)
+    if not is_accepted(findings):
+        complain("the service is not kept, because the check does not show that it works")
         context.exit(FAILURE)
     where = services.keep(name, service)
-    click.echo(f"kept {service.url} as {name}, its secrets in {where}")
+    say(f"kept {service.url} as {name}, its secrets in {where}")
 
 
 @click.command(epilog=example("gprochat logout work"))

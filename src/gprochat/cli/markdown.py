@@ -3,11 +3,14 @@
 A block that is complete is rendered once and stays as it is. Only the block that is still growing
 is drawn again, at most so often that drawing takes a fifth of the time, and of this block only what
 fits on the screen. So the cost of a reply grows with its length and not with the square of it.
+The first words of a reply that comes at once are shown bare, until rich has been imported.
 """
 
 import io
 import re
 import shutil
+import sys
+import textwrap
 from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -63,6 +66,10 @@ class MarkdownOutput(Output):
             import_markdown()
         begun = monotonic()
         if self._changed and begun >= self._next:
+            if "rich.markdown" not in sys.modules:
+                # The first words of a quick reply do not wait for the import either.
+                self._draw_bare()
+                import_markdown()
             self._draw()
             ended = monotonic()
             self._next = ended + max(INTERVAL, 4 * (ended - begun))
@@ -74,8 +81,21 @@ class MarkdownOutput(Output):
 
     def fail(self, error: BaseException) -> None:
         """Draw what arrived of a reply that failed; the caller prints the error itself."""
+        if isinstance(error, KeyboardInterrupt):
+            # The terminal shows ^C below the text.
+            echo(CLEAR_BELOW)
         super().fail(error)
         self.end()
+
+    def _draw_bare(self) -> None:
+        size = shutil.get_terminal_size()
+        lines: list[str] = []
+        for line in printable(self.text).split("\n"):
+            # Characters other than ASCII may be two columns wide.
+            width = (size.columns - 1) // (1 if line.isascii() else 2)
+            lines += textwrap.wrap(line, max(width, 1)) or [""]
+        self._drawn = lines[-max(size.lines - 1, 1) :]
+        echo(redraw([], self._drawn))
 
     def _draw(self) -> None:
         self._changed = False

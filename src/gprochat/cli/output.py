@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 from typing import Final, TextIO
 
 import click
@@ -26,6 +27,8 @@ __all__ = [
     "is_terminal",
     "one_line",
     "printable",
+    "say",
+    "width_of",
 ]
 
 CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -54,6 +57,31 @@ def one_line(text: object) -> str:
     return printable(" ".join(str(text).split()))
 
 
+def say(text: object, *, head: str = "", err: bool = False) -> None:
+    """Print a message as one line; on a terminal, the line is broken between words.
+
+    Args:
+        text: the message; its control characters are made visible.
+        head: what stands in front of the message; on a terminal, also its further lines begin at
+            the column where the head ends.
+        err: whether to print on standard error.
+    """
+    line = head + one_line(text)
+    stream = sys.stderr if err else sys.stdout
+    if is_terminal(stream):
+        line = textwrap.fill(
+            one_line(text),
+            # One column stays free: in the last one, some terminals begin a new line.
+            max(width_of(stream) - 1, 1),
+            initial_indent=head,
+            subsequent_indent=" " * len(head),
+            # What is to be copied, such as a URL, stays in one piece.
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    click.echo(line, err=err)
+
+
 class Output:
     """Shows a reply, and remembers its text.
 
@@ -62,7 +90,7 @@ class Output:
     """
 
     def __init__(self) -> None:
-        self.text = ""
+        self.text: str = ""
 
     def begin(self) -> None:
         """Begin a new reply."""
@@ -154,6 +182,14 @@ class JSONOutput(Output):
 def is_terminal(stream: TextIO | None) -> bool:
     """Return whether a stream is a terminal; Python sets a closed standard stream to None."""
     return stream is not None and stream.isatty()
+
+
+def width_of(terminal: TextIO) -> int:
+    """Return how many columns a terminal has; 80 if it does not say."""
+    try:
+        return os.get_terminal_size(terminal.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def can_move_cursor() -> bool:

@@ -1,6 +1,5 @@
 """`gprochat history`: the conversations that were kept."""
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,16 +9,18 @@ import click
 
 from gprochat_core import Message
 
-from .failures import Failed, WrongUsage
+from .failures import Failed, WrongUsage, complain
 from .history import dump
 from .kept import Conversation, conversations, in_use
-from .output import choose_output, echo, is_terminal, one_line, printable
+from .output import choose_output, echo, is_terminal, one_line, printable, width_of
 
 __all__ = ["history"]
 
 HEADINGS: Final = {"system": "Instructions", "user": "Question", "assistant": "Reply"}
 
 LAST: Final = "last"
+
+NONE: Final = "no conversation has been kept yet"
 
 
 class Name(click.ParamType[Conversation]):
@@ -34,7 +35,9 @@ class Name(click.ParamType[Conversation]):
         if isinstance(value, Conversation):
             return value
         found = list(conversations())
-        if value == LAST and found:
+        if not found:
+            raise WrongUsage(NONE)
+        if value == LAST:
             return found[0]
         found = [each for each in found if each.name.startswith(str(value))]
         exact = [each for each in found if each.name == value]
@@ -63,8 +66,12 @@ def history(context: click.Context) -> None:
 @history.command("list")
 def list_all() -> None:
     """List all conversations, the last one first."""
+    found = False
     for conversation in conversations():
+        found = True
         print_line(conversation, conversation.title)
+    if not found:
+        complain(NONE)
 
 
 @history.command()
@@ -125,7 +132,10 @@ def remove(chosen: tuple[Conversation, ...], every: bool) -> None:
 def print_line(conversation: Conversation, text: str) -> None:
     line = f"{conversation.name}  {one_line(text)}"
     if is_terminal(sys.stdout):
-        line = line[: shutil.get_terminal_size().columns - 1]
+        # Imported here, because it takes long, and a pipe gets the whole line.
+        from rich.cells import chop_cells
+
+        line = chop_cells(line, width_of(sys.stdout) - 1)[0]
     click.echo(line)
 
 

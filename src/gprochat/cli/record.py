@@ -42,7 +42,8 @@ def kept_conversation(
     """
     continued = last_with(service) if go_on else None
     if go_on and continued is None:
-        raise WrongUsage(f"there is no conversation with {service} to continue")
+        whom = "the built-in service" if service == LOCAL else service
+        raise WrongUsage(f"there is no conversation with {whom} to continue")
     messages = [] if continued is None else continued.messages
     if not keep:
         yield None, messages

@@ -12,7 +12,7 @@ import click
 from .chat import Chat
 from .failures import Failed
 from .history import load, save
-from .output import echo, printable
+from .output import echo, printable, say
 
 __all__ = ["COMMANDS", "FILE_COMMANDS", "Leave", "obey"]
 
@@ -20,8 +20,10 @@ NOTES: Final = """\
 Alt-Enter, or Escape and Enter, begins a new line. A line of \"\"\" begins a text of several lines,
 and another one ends it. Ctrl-R searches what was typed before. Ctrl-C ends a reply and keeps what
 has arrived of it. To ask something that begins with /, type a space before it. The service chooses
-its model; no command can choose another one.
-"""
+its model; no command can choose another one."""
+
+
+TO_ASK: Final = "to ask a question, type a space before it"
 
 
 class Leave(Exception):
@@ -58,9 +60,9 @@ def obey(chat: Chat, line: str) -> None:
     if command is None:
         if name == "/model":
             raise Failed("there is no command /model: the service chooses its model")
-        raise Failed(f"there is no command {name}; /help lists them")
+        raise Failed(f"there is no command {name}; /help lists them; {TO_ASK}")
     if argument and not command.argument:
-        raise Failed(f"{name} takes no argument; to ask a question, type a space before it")
+        raise Failed(f"{name} takes no argument; {TO_ASK}")
     if command.argument and not argument and not command.optional:
         raise Failed(f"{name} needs {command.argument}: {command.help}")
     command.run(chat, argument)
@@ -68,13 +70,13 @@ def obey(chat: Chat, line: str) -> None:
 
 def show_help(_chat: Chat, _argument: str) -> None:
     for name, command in COMMANDS.items():
-        click.echo(f"{name} {command.argument}".ljust(14) + command.help)
-    click.echo(NOTES, nl=False)
+        say(command.help, head=f"{name} {command.argument}".ljust(14))
+    say(NOTES)
 
 
 def reset(chat: Chat, _argument: str) -> None:
     chat.reset()
-    click.echo("forgot the conversation")
+    say("forgot the conversation")
 
 
 def retry(chat: Chat, _argument: str) -> None:
@@ -87,7 +89,7 @@ def edit(chat: Chat, argument: str) -> None:
     except click.ClickException as error:
         raise Failed(f"{error.message}; set EDITOR to a program that edits a file") from None
     if text is None or not text.strip():
-        click.echo("nothing to ask: the text was not saved, or is empty")
+        say("nothing to ask: the text was not saved, or is empty")
         return
     text = text.removesuffix("\n")
     click.echo(printable(text))
@@ -100,13 +102,13 @@ def copy(chat: Chat, _argument: str) -> None:
         raise Failed("there is no reply to copy yet")
     # OSC 52 of xterm: the terminal, which may be far away, sets its own clipboard.
     echo(f"\x1b]52;c;{b64encode(reply.encode()).decode()}\x07")
-    click.echo(f"sent {len(reply)} characters to the terminal's clipboard")
+    say(f"sent {len(reply)} characters to the terminal's clipboard")
 
 
 def system(chat: Chat, argument: str) -> None:
     if argument:
         chat.instruct(argument)
-        click.echo("changed the instructions for the model")
+        say("changed the instructions for the model")
     else:
         texts = [message.text for message in chat.messages if message.role == "system"]
         click.echo(printable("\n\n".join(texts)) or "there are no instructions for the model")
@@ -114,12 +116,12 @@ def system(chat: Chat, argument: str) -> None:
 
 def save_file(chat: Chat, argument: str) -> None:
     save(Path(os.path.expanduser(argument)), chat.messages)
-    click.echo(f"saved {len(chat.messages)} messages")
+    say(f"saved {len(chat.messages)} messages")
 
 
 def load_file(chat: Chat, argument: str) -> None:
     chat.replace(load(Path(os.path.expanduser(argument))))
-    click.echo(f"loaded {len(chat.messages)} messages")
+    say(f"loaded {len(chat.messages)} messages")
 
 
 def leave(_chat: Chat, _argument: str) -> None:

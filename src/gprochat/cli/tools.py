@@ -186,26 +186,25 @@ async def run_server(
     given_key = os.environ.get("GPROCHAT_SECRET_KEY")
     password = os.environ.get("GPROCHAT_PASSWORD") or None
     secret_key = secrets.token_urlsafe(32) if given_key is None else given_key
-    # From here on a signal stops the service properly, even before it listens.
-    stopped = asyncio.create_task(server.stop_signal())
-    await asyncio.sleep(0)
     answering: AbstractAsyncContextManager[server.Answer] = nullcontext(server.echo)
     if openai_model is not None:
         key = os.environ.get("GPROCHAT_OPENAI_KEY") or os.environ.get("OPENAI_API_KEY")
         answering = server.openai(openai_url, model=openai_model, api_key=key)
-    async with (
-        answering as answer,
-        server.serve(
-            answer,
-            secret_key=secret_key,
-            password=password,
-            host=host,
-            port=port,
-            freshness_ms=freshness_ms,
-            allowed_hosts=allowed_hosts,
-        ) as served,
-    ):
-        click.echo(f"export GPROCHAT_URL={shlex.quote(served.url)}")
-        if given_key is None:
-            click.echo(f"export GPROCHAT_SECRET_KEY={shlex.quote(secret_key)}")
-        await stopped
+    # A signal stops the service properly, even before it listens.
+    with server.stop_signal() as stopped:
+        async with (
+            answering as answer,
+            server.serve(
+                answer,
+                secret_key=secret_key,
+                password=password,
+                host=host,
+                port=port,
+                freshness_ms=freshness_ms,
+                allowed_hosts=allowed_hosts,
+            ) as served,
+        ):
+            click.echo(f"export GPROCHAT_URL={shlex.quote(served.url)}")
+            if given_key is None:
+                click.echo(f"export GPROCHAT_SECRET_KEY={shlex.quote(secret_key)}")
+            await stopped

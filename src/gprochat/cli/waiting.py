@@ -4,7 +4,6 @@ The line moves, and is cleared when text comes. Where the output is to be plain,
 reader for example, nothing moves: a wait for another attempt is one line that stays.
 """
 
-import os
 import sys
 from math import ceil
 from time import monotonic
@@ -21,7 +20,7 @@ from gprochat_core import (
     SignatureRejected,
 )
 
-from .output import can_move_cursor, is_terminal
+from .output import can_move_cursor, is_terminal, say, width_of
 from .session import Retry
 
 __all__ = ["WaitingLine"]
@@ -63,25 +62,25 @@ class WaitingLine:
         self._retry = retry
         self._retry_at = monotonic() + retry.delay
         if self._terminal and not self._moves and retry.delay:
-            click.echo(long_words(retry, retry.delay), err=True)
+            say(long_words(retry, retry.delay), err=True)
 
     def tick(self) -> None:
         """Draw the line as it is now."""
         if not self._moves:
             return
         now = monotonic()
+        # One column stays free: in the last one, some terminals begin a new line.
+        room = max(width_of(sys.stderr) - 3, 0)
         if self._retry is None or now >= self._retry_at:
             words = f"waiting for the first word, {now - self._begun:.0f} s"
         else:
-            # One column stays free: in the last one, some terminals begin a new line.
-            room = terminal_width() - 3
             left = self._retry_at - now
             words = long_words(self._retry, left)
             if len(words) > room:
-                words = short_words(self._retry, left)[:room]
+                words = short_words(self._retry, left)
         self._frame = (self._frame + 1) % len(self._frames)
         self._drawn = True
-        write(f"{CLEAR}{self._frames[self._frame]} {words}")
+        write(f"{CLEAR}{self._frames[self._frame]} {words[:room]}")
 
     def clear(self) -> None:
         """Clear the line."""
@@ -100,13 +99,6 @@ class WaitingLine:
 
 def write(text: str) -> None:
     click.echo(text, err=True, nl=False, color=True)
-
-
-def terminal_width() -> int:
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80
 
 
 def long_words(retry: Retry, seconds: float) -> str:

@@ -15,7 +15,7 @@ __all__ = ["LEFT", "RECORD", "Record", "log", "logger"]
 LEFT: Final = 499
 """The status in the log of a request whose caller left before the response began."""
 
-logger = logging.getLogger("gprochat.gateway")
+logger: logging.Logger = logging.getLogger("gprochat.gateway")
 
 
 @dataclass(slots=True)

@@ -332,8 +332,8 @@ class Call:
         self._messages = messages
         self._upstream: Upstream
         self.reply: Reply
-        self.first = ""
-        self.attempts = 0
+        self.first: str = ""
+        self.attempts: int = 0
 
     async def __aenter__(self) -> Self:
         for upstream in self._order:

@@ -25,7 +25,7 @@ class StopCutter:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
         self._held = ""
-        self.stopped = False
+        self.stopped: bool = False
 
     def feed(self, piece: str) -> str:
         """Take the next piece; return the text that certainly comes before a stop sequence."""

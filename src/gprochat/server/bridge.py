@@ -47,7 +47,7 @@ OWN_WORDS: Final = {
 }
 """What to say in place of an API that refuses the key: it may quote a part of the key."""
 
-logger = logging.getLogger("gprochat.server")
+logger: logging.Logger = logging.getLogger("gprochat.server")
 
 
 class UpstreamError(Exception):

@@ -50,7 +50,7 @@ ANSWERS_OWN: Final = (Exception, asyncio.CancelledError, SystemExit, GeneratorEx
 
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
-logger = logging.getLogger("gprochat.server")
+logger: logging.Logger = logging.getLogger("gprochat.server")
 
 
 class Deployment:

@@ -42,9 +42,9 @@ WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 ACCESS_LOG_FORMAT: Final = '%t %a "%r" %s %b bytes %Tf s'
 
-logger = logging.getLogger("gprochat.server")
+logger: logging.Logger = logging.getLogger("gprochat.server")
 
-access_logger = logging.getLogger("gprochat.server.access")
+access_logger: logging.Logger = logging.getLogger("gprochat.server.access")
 """aiohttp logs here each request at INFO: when, from where, what, the status, bytes, seconds."""
 
 

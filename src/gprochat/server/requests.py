@@ -25,9 +25,9 @@ STOPPING: Final = "The service is stopping."
 SEND_TIMEOUT: Final = 60.0
 """Seconds for which a caller may read nothing of a reply that waits for it."""
 
-logger = logging.getLogger("gprochat.server")
+logger: logging.Logger = logging.getLogger("gprochat.server")
 
-http_logger = logging.getLogger("gprochat.server.http")
+http_logger: logging.Logger = logging.getLogger("gprochat.server.http")
 """aiohttp logs here what goes wrong on a connection."""
 
 

@@ -2,25 +2,36 @@
 
 import asyncio
 import signal
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 
 __all__ = ["stop_signal"]
 
 
-async def stop_signal() -> signal.Signals:
-    """Wait for SIGINT or SIGTERM and return the signal that came; for the main thread only.
+@contextmanager
+def stop_signal() -> Generator[asyncio.Future[signal.Signals], None, None]:
+    """Handle SIGINT and SIGTERM while the block runs; for the main thread only.
 
-    `async with serve(...) as server: await stop_signal()` is a server for a command line. When
-    this returns, the signals have their earlier handlers again: a second Ctrl-C cancels.
+    `with stop_signal() as stopped:` gives a future whose result is the signal that came; `await
+    stopped` waits for it. As soon as a signal has come, the signals have their earlier handlers
+    again: a second Ctrl-C cancels.
     """
     loop = asyncio.get_running_loop()
     received: asyncio.Future[signal.Signals] = loop.create_future()
+    earlier = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
 
     def receive(number: int) -> None:
+        restore()
         if not received.done():
             received.set_result(signal.Signals(number))
 
-    earlier = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    def restore() -> None:
+        while earlier:
+            each, handler = earlier.popitem()
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(each)
+            signal.signal(each, handler)
+
     for each in earlier:
         try:
             # Unlike signal.signal, this wakes the loop also where the signal arrives just before
@@ -29,9 +40,6 @@ async def stop_signal() -> signal.Signals:
         except NotImplementedError:  # Windows, whose loop every signal wakes
             signal.signal(each, lambda number, _: loop.call_soon_threadsafe(receive, number))
     try:
-        return await received
+        yield received
     finally:
-        for each, handler in earlier.items():
-            with suppress(NotImplementedError):
-                loop.remove_signal_handler(each)
-            signal.signal(each, handler)
+        restore()

@@ -10,7 +10,7 @@ __all__ = ["Tally"]
 INTERVAL: Final = 60.0
 """Seconds between two lines at least."""
 
-logger = logging.getLogger("gprochat.server")
+logger: logging.Logger = logging.getLogger("gprochat.server")
 
 
 class Tally:

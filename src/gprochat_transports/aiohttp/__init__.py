@@ -26,8 +26,8 @@ class Client(AnyClient):
         options: see `gprochat_transports.ClientOptions`.
 
     Raises:
-        ConfigurationError: no secret key, a proxy that cannot be used, or an option that belongs
-            to the session that was passed.
+        ConfigurationError: no secret key, a proxy that cannot be used, an option of a wrong type,
+            or one that belongs to the session that was passed.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Client(AnyClient):
         settings = Settings(**options)
         # A traceback may be shown with its local variables, and here is the proxy's password.
         del options
+        settings.check(service)
         if session is None:
             proxy = find_proxy(service.url, settings.proxy, socks5="aiohttp_socks")
         else:

@@ -45,6 +45,8 @@ CAUSES: Final[Causes] = {
     aiohttp.ClientError: Cause.LOST,
     # The session or the connection was closed here.
     RuntimeError: Cause.LOST,
+    # A setting of the caller's session, such as the user of its proxy.
+    ValueError: Cause.LOST,
 }
 EXCEPTIONS: Final = tuple(CAUSES)
 

@@ -34,11 +34,11 @@ class RequestBody(aiohttp.Payload):
         self, body: bytes, limits: SendLimits, watchdog: Watchdog, served: WeakSet[ResponseHandler]
     ) -> None:
         super().__init__(body)
-        self.phase = Phase.CONNECTING
-        self.reused = False
-        self.unsolicited = False
-        self.sent_at = monotonic()
-        self.deadline = inf
+        self.phase: Phase = Phase.CONNECTING
+        self.reused: bool = False
+        self.unsolicited: bool = False
+        self.sent_at: float = monotonic()
+        self.deadline: float = inf
         self._body = body
         self._size = len(body)
         self._limits = limits

@@ -32,9 +32,9 @@ class AiohttpResponse:
         *,
         decompressed: bool,
     ) -> None:
-        self.deadline = inf
-        self.sent_at = body.sent_at
-        self.status = response.status
+        self.deadline: float = inf
+        self.sent_at: float = body.sent_at
+        self.status: int = response.status
         self.headers: Iterable[tuple[bytes, bytes]] = response.raw_headers
         if decompressed:
             self.headers = [

@@ -36,11 +36,11 @@ class Connection:
 
     def __init__(self, stream: Stream, watchdog: Watchdog, causes: Causes, max_head: int) -> None:
         self.forward_headers: Headers | None = None
-        self.phase = Phase.CONNECTING
-        self.reused = False
-        self.timed_out = False
-        self.deadline = inf
-        self.idle_since = 0.0
+        self.phase: Phase = Phase.CONNECTING
+        self.reused: bool = False
+        self.timed_out: bool = False
+        self.deadline: float = inf
+        self.idle_since: float = 0.0
         self._stream = stream
         self._watchdog = watchdog
         self._causes = causes

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import cache
 from ssl import SSLContext, create_default_context
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import h11
@@ -113,6 +114,12 @@ class Http11Transport:
         return connection
 
 
+class Read(Protocol):
+    """The type of `Response.read`."""
+
+    async def __call__(self, timeout: float | None) -> bytes: ...
+
+
 class Http11Response:
     """A `Response` on a connection of the pool."""
 
@@ -121,8 +128,8 @@ class Http11Response:
     ) -> None:
         self._connection = connection
         self._pool = pool
-        self.read = connection.read
-        self.status = head.status_code
+        self.read: Read = connection.read
+        self.status: int = head.status_code
         self.headers: Iterable[tuple[bytes, bytes]] = head.headers
         self.sent_at = sent_at
 

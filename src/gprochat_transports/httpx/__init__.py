@@ -38,8 +38,8 @@ class Client(AnyClient):
         options: see `gprochat_transports.ClientOptions`.
 
     Raises:
-        ConfigurationError: no secret key, a proxy that cannot be used, or an option that belongs
-            to the client that was passed.
+        ConfigurationError: no secret key, a proxy that cannot be used, an option of a wrong type,
+            or one that belongs to the client that was passed.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Client(AnyClient):
         settings = Settings(**options)
         # A traceback may be shown with its local variables, and here is the proxy's password.
         del options
+        settings.check(service)
         if client is None:
             proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
             transport: Transport = Http11Transport(AnyioNetwork(), settings, proxy)
@@ -81,6 +82,7 @@ class SyncClient(AnySyncClient):
         settings = Settings(**options)
         # A traceback may be shown with its local variables, and here is the proxy's password.
         del options
+        settings.check(service)
         if client is None:
             proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
             transport: Transport = Http11Transport(BlockingNetwork(), settings, proxy)

@@ -59,7 +59,7 @@ class BlockingNetwork:
     causes = SOCKET_CAUSES
 
     def __init__(self) -> None:
-        self.watchdog = Deadline()
+        self.watchdog: Deadline = Deadline()
 
     async def connect(self, host: str, port: int, socks_proxy: str | None) -> "BlockingStream":
         timeout = self.watchdog.left()
@@ -94,7 +94,7 @@ class BlockingEvent:
     def __init__(self, deadline: Deadline) -> None:
         self._event = ThreadingEvent()
         self._deadline = deadline
-        self.set = self._event.set
+        self.set: Callable[[], None] = self._event.set
 
     async def wait(self) -> None:
         if not self._event.wait(self._deadline.left()):

@@ -30,7 +30,8 @@ BY_NAME: Final = {
     "RemoteProtocolError": Cause.LOST,
     "TransportError": Cause.LOST,
     "StreamError": Cause.LOST,
-    "InvalidURL": Cause.LOST,
+    # httpx parses a Location even if it is not to follow it; httpx2 may raise a ValueError then.
+    "InvalidURL": Cause.MALFORMED,
 }
 """Exceptions by the name that they have in httpx and httpx2."""
 
@@ -47,6 +48,7 @@ def read_causes(client: object, kind: str) -> Causes:
                 causes[SOCKSError] = Cause.LOST
             # A client that was closed raises a RuntimeError.
             causes[RuntimeError] = Cause.LOST
+            causes[ValueError] = causes[UnicodeError] = Cause.MALFORMED
             return {**connection.CAUSES, h11.RemoteProtocolError: Cause.MALFORMED, **causes}
     raise ConfigurationError(f"client= takes an httpx.{kind}, not a {type(client).__qualname__}")
 
@@ -64,8 +66,13 @@ class Call:
     def __init__(self, causes: Causes, limits: SendLimits) -> None:
         reply = limits.reply(monotonic())
         connect = limits.connect
-        self.timeouts = {"pool": connect, "connect": connect, "write": reply, "read": reply}
-        self.sent_at = monotonic()
+        self.timeouts: dict[str, float | None] = {
+            "pool": connect,
+            "connect": connect,
+            "write": reply,
+            "read": reply,
+        }
+        self.sent_at: float = monotonic()
         self.connected: Any = None
         self._causes = causes
         self._phase = Phase.WAITING
@@ -108,13 +115,13 @@ class Call:
         try:
             yield
         except tuple(self._causes) as error:
-            chain: list[BaseException] = [error]
-            while cause := chain[-1].__cause__ or chain[-1].__context__:
+            chain: list[Exception] = [error]
+            while isinstance(cause := chain[-1].__cause__ or chain[-1].__context__, Exception):
                 chain.append(cause)
-            # httpx raises the same exception for bytes that h11 refuses and for a server that
-            # closes without an answer; only the former is raised from an exception of h11.
+            # httpx raises the same exception for an answer that cannot be read and for a server
+            # that closes without an answer; only the former is raised from another exception.
             found = next(
-                (each for each in chain if isinstance(each, h11.RemoteProtocolError)), error
+                (each for each in chain if self._causes.get(type(each)) is Cause.MALFORMED), error
             )
             raise TransportError.wrap(
                 found, self._causes, self._phase, reused=self._reused

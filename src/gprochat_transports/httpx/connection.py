@@ -32,9 +32,6 @@ class AnyioNetwork:
     """The `Network` on asyncio and trio."""
 
     causes = CAUSES
-    make_event = staticmethod(anyio.Event)
-    current_loop = staticmethod(anyio.lowlevel.current_token)
-    sleep = staticmethod(anyio.sleep)
 
     _watchdog: Watchdog | None = None
 
@@ -51,6 +48,15 @@ class AnyioNetwork:
         # `time_limit` limits the time; python-socks would take 60 seconds for None.
         proxy = Proxy.from_url(socks_proxy)
         return AnyioStream(await proxy.connect(host, port, timeout=inf))
+
+    def make_event(self) -> anyio.Event:
+        return anyio.Event()
+
+    def current_loop(self) -> object:
+        return anyio.lowlevel.current_token()
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
 
     @asynccontextmanager
     async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:

@@ -22,9 +22,6 @@ __all__ = ["BlockingGivenTransport", "GivenTransport"]
 class GivenTransport:
     """A `Transport` over an asynchronous client, on asyncio and trio."""
 
-    current_loop = staticmethod(anyio.lowlevel.current_token)
-    sleep = staticmethod(anyio.sleep)
-
     def __init__(self, client: "httpx.AsyncClient") -> None:
         self._client = client
         self._causes = read_causes(client, "AsyncClient")
@@ -53,6 +50,12 @@ class GivenTransport:
                     await call.connected.aclose()
         return GivenResponse(response, call)
 
+    def current_loop(self) -> object:
+        return anyio.lowlevel.current_token()
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
     async def aclose(self) -> None:
         """Leave the client open: it is the caller's."""
 
@@ -69,9 +72,9 @@ class GivenResponse:
         # Not aiter_raw: it refuses a response that was made from a text, as mocks make them.
         self._body = aiter(cast("httpx.AsyncByteStream", response.stream))
         self._call = call
-        self.status = response.status_code
-        self.headers = response.headers.raw
-        self.sent_at = call.sent_at
+        self.status: int = response.status_code
+        self.headers: list[tuple[bytes, bytes]] = response.headers.raw
+        self.sent_at: float = call.sent_at
 
     async def read(self, timeout: float | None) -> bytes:
         self._call.timeouts["read"] = None
@@ -85,8 +88,6 @@ class GivenResponse:
 
 class BlockingGivenTransport:
     """A `Transport` over a blocking client; its coroutines never suspend."""
-
-    sleep = staticmethod(BlockingNetwork.sleep)
 
     def __init__(self, client: "httpx.Client") -> None:
         self._client = client
@@ -106,6 +107,9 @@ class BlockingGivenTransport:
     def current_loop(self) -> object:
         return self
 
+    async def sleep(self, seconds: float) -> None:
+        await BlockingNetwork.sleep(seconds)
+
     async def aclose(self) -> None:
         """Leave the client open: it is the caller's."""
 
@@ -117,9 +121,9 @@ class BlockingGivenResponse:
         self._response = response
         self._body = iter(cast("httpx.SyncByteStream", response.stream))
         self._call = call
-        self.status = response.status_code
-        self.headers = response.headers.raw
-        self.sent_at = call.sent_at
+        self.status: int = response.status_code
+        self.headers: list[tuple[bytes, bytes]] = response.headers.raw
+        self.sent_at: float = call.sent_at
 
     async def read(self, timeout: float | None) -> bytes:
         # httpx reads this limit once, before its first read of the body.

@@ -24,13 +24,15 @@ class Client(AnyClient):
         options: see `gprochat_transports.ClientOptions`.
 
     Raises:
-        ConfigurationError: no secret key, or a proxy that cannot be used.
+        ConfigurationError: no secret key, a proxy that cannot be used, or an option of a wrong
+            type.
     """
 
     def __init__(self, service: Service, **options: Unpack[ClientOptions]) -> None:
         settings = Settings(**options)
         # A traceback may be shown with its local variables, and here is the proxy's password.
         del options
+        settings.check(service)
         proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
         transport = Http11Transport(TrioNetwork(), settings, proxy)
         super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())

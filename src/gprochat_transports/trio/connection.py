@@ -34,12 +34,9 @@ class TrioNetwork:
     """The `Network` on trio."""
 
     causes = CAUSES
-    make_event = staticmethod(trio.Event)
-    current_loop = staticmethod(trio.lowlevel.current_trio_token)
-    sleep = staticmethod(trio.sleep)
 
     def __init__(self) -> None:
-        self.watchdog = TrioWatchdog()
+        self.watchdog: TrioWatchdog = TrioWatchdog()
 
     async def connect(self, host: str, port: int, socks_proxy: str | None) -> "TrioStream":
         if socks_proxy is None:
@@ -51,6 +48,15 @@ class TrioNetwork:
             connected = await Proxy.from_url(socks_proxy).connect(host, port, timeout=inf)
         tcp = TcpStream(connected)
         return TrioStream(tcp)
+
+    def make_event(self) -> trio.Event:
+        return trio.Event()
+
+    def current_loop(self) -> object:
+        return trio.lowlevel.current_trio_token()
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
 
     @asynccontextmanager
     async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
@@ -106,7 +112,9 @@ class TrioStream:
         self._tcp = tcp
         self._tls = tls
         self._carrier = tls or tcp
-        self.send = self._carrier.send_all
+
+    async def send(self, data: bytes | memoryview, /) -> None:
+        await self._carrier.send_all(data)
 
     async def receive(self) -> bytes:
         return bytes(await self._carrier.receive_some(READ_SIZE))

@@ -1,7 +1,9 @@
 """Runs the command: in this process, as a process of its own, or on a terminal of its own."""
 
 import asyncio
+import fcntl
 import json
+import multiprocessing
 import os
 import pty
 import select
@@ -9,15 +11,27 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping
+from codecs import getincrementaldecoder
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
-from time import monotonic
-from typing import Final
+from itertools import count
+from multiprocessing.process import BaseProcess
+from typing import Any, Final
 
 import pyte
 from click.testing import CliRunner, Result
 
+from gprochat.cli import main
 from gprochat.cli.commands import gprochat
+from gprochat.cli.kept import Conversation, Keeper
 from gprochat.server import Answer
 from gprochat_core import Message, Service
 from tests.installations import run_with
@@ -30,8 +44,10 @@ __all__ = [
     "answer_of",
     "background",
     "environment",
+    "go_on",
     "imported_by",
     "invoke",
+    "killed_at_each_call",
     "lines_of",
     "on_terminal",
     "run",
@@ -49,12 +65,18 @@ COMMAND: Final = [sys.executable, "-m", "gprochat"]
 PROMPT: Final = "\x1b[?2004h"
 """What the line editor sends to the terminal when it begins to read (bracketed paste mode)."""
 
-IN_FRONT_OF_TERMINAL: Final = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
-"""Runs a program whose standard input is its controlling terminal, so that Ctrl-C reaches it."""
+FORKED: Final = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(
+    [
+        __name__,
+        "gprochat.cli.editor",
+        "gprochat_transports.aiohttp",
+        "gprochat_transports.httpx",
+        "gprochat_transports.trio",
+        "rich.markdown",
+    ]
+)
+"""Starts processes that have imported all this already, which takes most of a command's time."""
 
 
 def environment(service: Service | None = None) -> dict[str, str]:
@@ -135,9 +157,10 @@ def url_of(process: subprocess.Popen[str]) -> str:
 class Terminal:
     """The user's side of a terminal that a command runs on."""
 
-    def __init__(self, descriptor: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, descriptor: int, process: BaseProcess) -> None:
         self._descriptor = descriptor
         self._process = process
+        self._decoder = getincrementaldecoder("utf-8")("replace")
         self._read = 0
         self.seen = ""
 
@@ -160,19 +183,18 @@ class Terminal:
         """Wait for the command's end and return its exit code."""
         while self._more():
             pass
-        return self._process.wait(LIMIT)
+        self._process.join(LIMIT)
+        assert self._process.exitcode is not None
+        return self._process.exitcode
 
     def _more(self) -> bool:
-        deadline = monotonic() + LIMIT
-        ready, _, _ = select.select([self._descriptor], [], [], max(0.0, deadline - monotonic()))
+        """Read more of what the command shows; return False if the command has ended."""
+        ready, _, _ = select.select([self._descriptor, self._process.sentinel], [], [], LIMIT)
         assert ready, f"nothing more came: {self.seen!r}"
-        try:
-            data = os.read(self._descriptor, 65536)
-        except OSError:
-            # Linux reports so that no process has the terminal open any more.
+        if self._descriptor not in ready:
             return False
-        self.seen += data.decode(errors="replace")
-        return bool(data)
+        self.seen += self._decoder.decode(os.read(self._descriptor, 65536))
+        return True
 
 
 @contextmanager
@@ -186,31 +208,86 @@ def on_terminal(
     """Start a command on a terminal of its own and of this size; leaving the block kills it."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (lines, columns))
+    settings = {
+        **environment(service),
+        "TERM": "xterm",
+        "PROMPT_TOOLKIT_NO_CPR": "1",
+        **(variables or {}),
+    }
+    process = FORKED.Process(target=run_on, args=(os.ttyname(theirs), settings, arguments))
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-c", IN_FRONT_OF_TERMINAL, *COMMAND[1:], *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={
-                **environment(service),
-                "TERM": "xterm",
-                "PROMPT_TOOLKIT_NO_CPR": "1",
-                **(variables or {}),
-            },
-            start_new_session=True,
-        )
+        process.start()
+        try:
+            yield Terminal(ours, process)
+        finally:
+            process.kill()
+            process.join()
     finally:
         os.close(theirs)
-    try:
-        with process:
-            try:
-                yield Terminal(ours, process)
-            finally:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGKILL)
-    finally:
         os.close(ours)
+
+
+def run_on(terminal: str, variables: dict[str, str], arguments: tuple[str, ...]) -> None:
+    """Run a command in this process, whose terminal this one becomes, so that Ctrl-C reaches it."""
+    os.setsid()
+    descriptor = os.open(terminal, os.O_RDWR)
+    fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
+    for number in range(3):
+        os.dup2(descriptor, number)
+    sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+    sys.argv = ["gprochat", *arguments]
+    os.environ.clear()
+    os.environ.update(variables)
+    main()
+
+
+def die_at(number: int, save: Callable[[], None]) -> None:
+    """Call a function, and die by SIGKILL at the call of the system that has this number.
+
+    Of what `os.write` is to write there, half is written.
+    """
+    calls = 0
+
+    def dying(name: str) -> Callable[..., object]:
+        call = getattr(os, name)
+
+        def counted(*arguments: Any, **options: Any) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                if name == "write":
+                    call(arguments[0], arguments[1][: len(arguments[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        return counted
+
+    for name in ("open", "write", "lseek", "read", "fsync", "chmod", "replace"):
+        setattr(os, name, dying(name))
+    save()
+
+
+def killed_at_each_call(save: Callable[[], None]) -> Iterator[bool]:
+    """Save in processes that die at the first call of the system, at the second one, and so on.
+
+    Yields:
+        after each process, whether it died; the last one did not.
+    """
+    for number in count(1):
+        process = FORKED.Process(target=die_at, args=(number, save))
+        process.start()
+        process.join(LIMIT)
+        assert process.exitcode in (0, -signal.SIGKILL)
+        yield process.exitcode != 0
+        if process.exitcode == 0:
+            return
+
+
+def go_on(conversation: Conversation, messages: Sequence[Message]) -> None:
+    """Continue a conversation that was kept, and keep these messages of it."""
+    Keeper(conversation.service, conversation).save(messages)
 
 
 def screen_of(terminal: Terminal, columns: int = 80, lines: int = 24) -> pyte.Screen:

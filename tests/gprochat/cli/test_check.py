@@ -1,6 +1,7 @@
 """`gprochat check` says what is wrong, and only what it has evidence for."""
 
 import json
+from dataclasses import replace
 from email.utils import formatdate
 from time import monotonic, time
 
@@ -22,7 +23,7 @@ from tests.peers.scripted import (
 )
 from tests.peers.wire import answer, chunk, chunked, head
 
-from .running import answer_of, invoke
+from .running import answer_of, invoke, on_terminal, screen_of
 
 WRONG_SIGNATURE: Script = [receive, send(answer(401, '{"error":{"message":"Invalid signature."}}'))]
 
@@ -31,7 +32,7 @@ BUT_FOR_THE_MODEL = {
     "password": "ok",
     "signature": "ok",
     "first byte": "FAIL",
-    "clock": "-",
+    "clock": "ok",
 }
 
 
@@ -98,6 +99,7 @@ def test_check_tells_that_nothing_is_there() -> None:
         "first byte": "-",
         "clock": "-",
     }
+    assert "own time" not in result.stdout
 
 
 def test_check_tells_that_something_else_is_there() -> None:
@@ -111,7 +113,7 @@ def test_check_tells_that_something_else_is_there() -> None:
 def test_check_tells_an_error_of_the_model_for_which_password_and_signature_were_right() -> None:
     with in_thread(serve(answer_of(error=ValueError("out of order")))) as server:
         result = invoke("check", service=server.service)
-    assert verdicts(result.stdout) == BUT_FOR_THE_MODEL | {"clock": "ok"}
+    assert verdicts(result.stdout) == BUT_FOR_THE_MODEL
     assert "out of order" in result.stdout
     assert result.exit_code == 1
 
@@ -144,11 +146,27 @@ def test_check_tells_how_far_the_clock_is_off(seconds: int, verdict: str, words:
     assert result.exit_code == (verdict == "FAIL")
 
 
-def test_check_needs_no_time_from_the_service() -> None:
+def test_check_needs_no_time_from_a_service_that_accepts_this_machines() -> None:
     with ScriptedPeer([receive, send(chunked("Hello"))], WRONG_SIGNATURE) as peer:
         result = invoke("check", service=Service(peer.url, secret_key="k"))
-    assert verdicts(result.stdout)["clock"] == "-"
+    assert result.stdout.endswith("accepted; the service does not tell its own time\n")
+    assert set(verdicts(result.stdout).values()) == {"ok"}
     assert result.exit_code == 0
+
+
+def test_a_check_without_evidence_is_no_success() -> None:
+    reply = chunked("Hello", fields=(f"date: {formatdate(usegmt=True)}",))
+    with ScriptedPeer([receive, send(reply)], [receive, send(answer(503))]) as peer:
+        result = invoke("check", service=Service(peer.url, secret_key="k"))
+    assert verdicts(result.stdout) == {
+        "service": "-",
+        "password": "-",
+        "signature": "-",
+        "first byte": "-",
+        "clock": "ok",
+    }
+    assert "check the URL, or try again later" in result.stdout
+    assert result.exit_code == 1
 
 
 def failed(message: str, status: int = 500, **fields: str) -> bytes:
@@ -285,7 +303,7 @@ def test_a_wrong_encoding_is_found_by_trying_the_other(
         "signature": "ok",
         "encoding": "FAIL",
         "first byte": "ok",
-        "clock": "-",
+        "clock": "ok",
     }
     assert f"this service reads {other}, not {encoding}: use --encoding {other}" in result.stdout
     assert result.exit_code == 1
@@ -298,6 +316,16 @@ def test_a_service_that_takes_neither_encoding_may_have_another_fault() -> None:
         result = invoke("check", "--encoding", "content", service=Service(peer.url, secret_key="k"))
     found = verdicts(result.stdout)
     assert (found["encoding"], found["service"], found["first byte"]) == ("-", "-", "FAIL")
+
+
+def test_a_verdict_is_broken_between_words_on_a_narrow_terminal(service: Service) -> None:
+    another = replace(service, secret_key="another")
+    with on_terminal("check", service=another, columns=40) as terminal:
+        assert terminal.wait() == 1
+    shown = [line.rstrip() for line in screen_of(terminal, 40).display]
+    refused = shown.index("FAIL  signature   the service answered")
+    assert shown[refused + 1] == '                  401: "Invalid'
+    assert "\x1b" not in terminal.seen
 
 
 def test_with_json_each_verdict_is_an_object(service: Service) -> None:

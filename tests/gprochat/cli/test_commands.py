@@ -37,6 +37,15 @@ def test_the_help_lists_the_commands_with_a_whole_sentence_each() -> None:
     assert "..." not in invoke("--help").stdout.partition("Commands:")[2]
 
 
+def test_no_line_of_a_help_is_wider_than_a_narrow_terminal_except_its_examples() -> None:
+    with on_terminal("check", "--help", columns=40, lines=60) as terminal:
+        assert terminal.wait() == 0
+    text, _, examples = terminal.seen.partition("Example:")
+    assert [line for line in text.split("\r\n") if len(line) > 40] == []
+    assert "gprochat check --url https://chat.example" in examples
+    assert "  --service NAME  A service that\r\n" in text
+
+
 def test_the_version_is_the_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "version", lambda name: f"of-{name}")
     assert invoke("--version").stdout == "gprochat of-gprochat\n"

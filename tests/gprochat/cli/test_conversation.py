@@ -1,6 +1,7 @@
 """The conversation on a terminal: turns, Ctrl-C, and the commands such as /save."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,16 @@ import pytest
 from gprochat.cli.loops import TRANSPORTS
 from gprochat_core import Service
 from tests.installations import run_with
+from tests.peers.scripted import (
+    ScriptedPeer,
+    receive,
+    send,
+    set_event,
+    until_client_closes,
+)
+from tests.peers.wire import chunked
 
-from .running import PROMPT, imported_by, on_terminal
+from .running import LIMIT, PROMPT, imported_by, on_terminal, screen_of
 
 CTRL_C = "\x03"
 CTRL_D = "\x04"
@@ -72,97 +81,50 @@ def test_an_earlier_line_can_be_called_back(stalling: Service) -> None:
         assert terminal.wait() == 0
 
 
-def test_reset_forgets_all_but_the_system_text(stalling: Service) -> None:
-    options = ["--system", "Be brief.", "--encoding", "content"]
-    with on_terminal("chat", *options, service=stalling) as terminal:
-        terminal.enter("one")
-        terminal.expect("2 heard: one")
-        terminal.enter("/reset")
-        terminal.enter("two")
-        terminal.expect("2 heard: two")
-        terminal.enter("/quit")
-        assert terminal.wait() == 0
-
-
-def test_a_conversation_is_saved_and_loaded(stalling: Service, tmp_path: Path) -> None:
-    file = tmp_path / "a name with blanks.json"
-    with on_terminal("chat", service=stalling) as terminal:
-        terminal.enter("one")
-        terminal.expect("1 heard: one")
-        terminal.enter(f"/save {file}")
-        terminal.expect("saved 2 messages")
-        terminal.enter("/reset")
-        terminal.enter(f"/load {file}")
-        terminal.expect("loaded 2 messages")
-        terminal.enter("two")
-        terminal.expect("3 heard: two")
-        terminal.enter("/quit")
-        assert terminal.wait() == 0
-    assert [item["content"] for item in json.loads(file.read_text())] == ["one", "1 heard: one"]
-
-
-@pytest.mark.parametrize(
-    ("command", "complaint"),
-    [
-        ("/save", "/save needs FILE"),
-        ("/load ", "/load needs FILE"),
-        ("/load missing.json", "No such file"),
-        ("/save missing/history.json", "No such file"),
-        ("/dance", "there is no command /dance"),
-        ("/quit now", "/quit takes no argument"),
-        ("/reset all", "/reset takes no argument"),
-    ],
-)
-def test_after_a_wrong_command_the_conversation_goes_on(
-    stalling: Service, command: str, complaint: str
-) -> None:
-    with on_terminal("chat", service=stalling) as terminal:
-        terminal.enter(command)
-        terminal.expect(complaint)
-        terminal.enter("/help")
-        terminal.expect("/load FILE")
-        terminal.enter("/quit")
-        assert terminal.wait() == 0
-
-
-def test_a_failed_load_leaves_the_conversation_as_it_was(stalling: Service, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.json"
-    broken.write_text("[")
-    with on_terminal("chat", service=stalling) as terminal:
-        terminal.enter("one")
-        terminal.expect("1 heard: one")
-        terminal.enter(f"/load {broken}")
-        terminal.expect("is not JSON")
-        terminal.enter("two")
-        terminal.expect("3 heard: two")
-        terminal.enter("/quit")
-        assert terminal.wait() == 0
-
-
-def test_after_an_error_the_conversation_goes_on() -> None:
+def test_after_an_error_and_after_a_wrong_command_the_conversation_goes_on() -> None:
     nowhere = Service("http://127.0.0.1:1", secret_key="k")
     with on_terminal("chat", "--proxy", "none", service=nowhere) as terminal:
         terminal.enter("one")
         terminal.expect("check URL, network and proxy")
+        terminal.enter("/dance")
+        terminal.expect("there is no command /dance")
         terminal.enter("/quit")
         assert terminal.wait() == 0
 
 
-def test_a_line_that_begins_with_a_space_is_never_a_command(stalling: Service) -> None:
+def test_an_empty_line_asks_nothing_and_a_space_in_front_makes_a_command_a_question(
+    stalling: Service,
+) -> None:
     with on_terminal("chat", service=stalling) as terminal:
+        terminal.enter("")
         terminal.enter(" /quit")
         terminal.expect("1 heard:  /quit")
         terminal.enter("/quit")
         assert terminal.wait() == 0
 
 
-def test_an_empty_line_asks_nothing(stalling: Service) -> None:
-    with on_terminal("chat", service=stalling) as terminal:
-        terminal.enter("")
-        terminal.enter("one")
-        terminal.expect("1 heard: one")
-        terminal.enter("/quit")
-        assert terminal.wait() == 0
+@pytest.mark.parametrize("options", [[], ["--plain"]], ids=["rendered", "plain"])
+def test_ctrl_c_before_and_after_the_first_word_leaves_a_clean_line(options: list[str]) -> None:
+    asked = threading.Event()
+    half = chunked("half").removesuffix(b"0\r\n\r\n")
+    with ScriptedPeer(
+        [receive, set_event(asked), until_client_closes],
+        [receive, send(half), until_client_closes],
+    ) as peer:
+        service = Service(peer.url, secret_key="k")
+        with on_terminal("chat", *options, service=service) as terminal:
+            terminal.enter("one")
+            assert asked.wait(LIMIT)
+            terminal.type(CTRL_C)
+            terminal.enter("two")
+            terminal.expect("half")
+            terminal.type(CTRL_C)
+            terminal.enter("/quit")
+            assert terminal.wait() == 0
+    shown = [line.rstrip() for line in screen_of(terminal).display if line.strip()][1:]
+    prompts = [line for line in shown if ">" in line]
+    assert prompts == ["> one", "> two", "> /quit"]
+    assert "half" in shown or "half^C" in shown
 
 
 def test_a_conversation_with_the_embedded_service() -> None:

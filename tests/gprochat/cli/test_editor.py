@@ -36,6 +36,21 @@ def test_a_block_is_asked_without_its_marks_and_is_never_a_command(stalling: Ser
         leave(terminal)
 
 
+def test_a_terminal_without_a_cursor_takes_lines_and_blocks_and_gets_no_controls() -> None:
+    with on_terminal("chat", "--local", variables={"TERM": "dumb"}) as terminal:
+        terminal.expect("> ")
+        terminal.type("one\r")
+        terminal.expect("> ")
+        terminal.type('"""\rtwo\r\rthree\r"""\r')
+        terminal.expect("\ntwo\r\n\r\nthree\r\n> ")
+        terminal.type("dropped\x03\r")
+        terminal.expect("\n> ")
+        terminal.type("\x04")
+        assert terminal.wait() == 0
+    assert terminal.seen.endswith("> \r\n")
+    assert "\x1b" not in terminal.seen
+
+
 def test_an_empty_block_asks_nothing(stalling: Service) -> None:
     with on_terminal("chat", "--plain", service=stalling) as terminal:
         terminal.enter('"""\r\r"""')
@@ -85,10 +100,10 @@ def test_a_folder_that_cannot_be_written_is_no_reason_not_to_chat(
 
 def test_tab_completes_a_command_and_the_name_of_a_file(stalling: Service, tmp_path: Path) -> None:
     (tmp_path / "conversation.json").write_text('["earlier"]')
-    with on_terminal("chat", service=stalling) as terminal:
+    with on_terminal("chat", service=stalling, columns=200) as terminal:
         terminal.expect(PROMPT)
         terminal.type(f"/lo{TAB}")
-        terminal.expect("/load")
+        terminal.expect("ad")
         terminal.type(f"{tmp_path}/conv{TAB}")
         terminal.expect("ersation.json")
         terminal.type("\r")

@@ -5,8 +5,9 @@ import json
 import os
 import resource
 import stat
-import subprocess
 import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +19,7 @@ from gprochat.cli.failures import Failed, WrongUsage
 from gprochat.cli.history import load, locked, save
 from gprochat_core import Message, Service
 
-from .running import COMMAND, LIMIT, environment, invoke
+from .running import invoke, killed_at_each_call, on_terminal
 
 SPOKEN = [Message("user", "Привет"), Message("assistant", "Hello 🙂")]
 
@@ -173,27 +174,46 @@ def test_a_file_that_cannot_grow_leaves_the_old_history_unchanged(history: Path)
 def test_chats_that_continue_one_history_at_once_lose_no_turn_silently(
     service: Service, history: Path
 ) -> None:
-    # Each chat is a process of its own, as on a terminal.
-    command = [*COMMAND, "chat", "--history", str(history)]
-    chats = [
-        subprocess.Popen(
-            [*command, f"question {number}"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(service),
-            encoding="utf-8",
-        )
-        for number in range(5)
-    ]
-    outputs = [chat.communicate(timeout=LIMIT) for chat in chats]
+    with ExitStack() as stack:
+        options = ("--plain", "--history", str(history))
+        chats = [
+            stack.enter_context(
+                on_terminal("chat", *options, f"question {number}", service=service)
+            )
+            for number in range(5)
+        ]
+        statuses = [chat.wait() for chat in chats]
     asked = [message.text for message in load(history) if message.role == "user"]
-    for number, (process, (printed, complaint)) in enumerate(zip(chats, outputs, strict=True)):
-        if process.returncode == 0:
+    for number, (status, chat) in enumerate(zip(statuses, chats, strict=True)):
+        if status == 0:
             assert asked.count(f"question {number}") == 1
         else:
-            assert complaint.startswith("gprochat: another chat uses the history")
-            assert printed == ""
+            assert chat.seen.startswith("gprochat: another chat uses the history")
+    assert 0 in statuses
+    assert files_beside(history) == [history.name]
+
+
+def test_a_kill_at_any_call_of_the_system_leaves_the_old_history_or_the_new(history: Path) -> None:
+    later = [*SPOKEN, Message("user", "later")]
+    save(history, SPOKEN)
+    before, kills = SPOKEN, 0
+    for killed in killed_at_each_call(partial(save, history, later)):
+        kills += killed
+        assert load(history) in (before, later)
+        before = load(history)
+        assert killed or before == later
+        # Also what a killed chat leaves behind is for its owner alone.
+        assert {stat.S_IMODE(each.stat().st_mode) for each in history.parent.iterdir()} == {0o600}
+    assert kills >= 4
+
+
+def test_without_locks_as_on_windows_a_history_can_be_used(
+    history: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    for _ in range(2):
+        assert invoke("chat", "--history", str(history), "Hi", service=service).exit_code == 0
+    assert len(load(history)) == 4
     assert files_beside(history) == [history.name]
 
 

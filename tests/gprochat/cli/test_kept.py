@@ -2,11 +2,10 @@
 
 import errno
 import os
-import signal
 import stat
-import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from gprochat.cli.kept import Conversation, Keeper, conversations, last_with
 from gprochat_core import Message, Service
 
-from .running import COMMAND, LIMIT, environment, invoke, on_terminal
+from .running import go_on, invoke, killed_at_each_call, on_terminal
 
 SERVICE = "https://chat.example"
 
@@ -134,46 +133,16 @@ def test_however_much_of_the_last_change_was_written_no_change_before_it_is_lost
         assert kept() == [[Message("user", "new")]]
 
 
-KILLED_AT = """
-import os, signal, sys
-from gprochat.cli.kept import Keeper, conversations
-from gprochat_core import Message
-continued, = conversations()
-calls = 0
-def killing(name):
-    call = getattr(os, name)
-    def killed(*arguments):
-        global calls
-        calls += 1
-        if calls == int(sys.argv[1]):
-            if name == "write":
-                call(arguments[0], arguments[1][: len(arguments[1]) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
-        return call(*arguments)
-    setattr(os, name, killed)
-for name in ("open", "write", "lseek", "read", "fsync"):
-    killing(name)
-keeper = Keeper("https://chat.example", continued)
-keeper.save([*continued.messages, Message("user", "new"), Message("assistant", "reply")])
-"""
-
-
 def test_a_kill_at_any_call_of_the_system_loses_nothing_that_was_kept() -> None:
     with closing(Keeper(SERVICE)) as keeper:
         keeper.save(ONE)
-    added = [Message("user", "new"), Message("assistant", "reply")]
-    call = 0
-    for call in range(1, 20):
+    conversation, before, kills = only(), ONE, 0
+    for killed in killed_at_each_call(partial(go_on, conversation, TWO)):
+        kills += killed
+        assert only().messages in (before, TWO)
         before = only().messages
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED_AT, str(call)], env=environment(), timeout=LIMIT
-        )
-        assert only().messages in (before, [*before, *added])
-        if done.returncode == 0:
-            break
-        assert done.returncode == -signal.SIGKILL
-    assert call > 5
-    assert only().messages[-2:] == added
+        assert killed or before == TWO
+    assert kills >= 5
 
 
 def test_two_chats_that_continue_one_conversation_lose_nothing(
@@ -185,6 +154,7 @@ def test_two_chats_that_continue_one_conversation_lose_nothing(
         on_terminal("chat", "-c", service=stalling) as second,
     ):
         for terminal in (first, second):
+            terminal.expect("continues a conversation of 2 messages\r\n")
             terminal.enter("two")
             terminal.expect("3 heard: two")
         for terminal in (first, second):
@@ -195,16 +165,12 @@ def test_two_chats_that_continue_one_conversation_lose_nothing(
 
 
 def test_chats_at_once_are_all_kept(service: Service) -> None:
-    chats = [
-        subprocess.Popen(
-            [*COMMAND, "chat", f"question {number}"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env=environment(service),
-        )
-        for number in range(4)
-    ]
-    assert [chat.wait(LIMIT) for chat in chats] == [0] * 4
+    with ExitStack() as stack:
+        chats = [
+            stack.enter_context(on_terminal("chat", f"question {number}", service=service))
+            for number in range(4)
+        ]
+        assert [chat.wait() for chat in chats] == [0] * 4
     assert {messages[0].text for messages in kept()} == {f"question {n}" for n in range(4)}
 
 

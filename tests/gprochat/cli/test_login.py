@@ -11,7 +11,7 @@ from gprochat.server import in_thread, serve
 from gprochat_core import Service
 
 from .keyrings import BACKEND
-from .running import invoke, on_terminal, run
+from .running import answer_of, invoke, on_terminal, run
 
 PASSWORD = "open sesame"
 
@@ -86,6 +86,13 @@ def test_a_service_that_fails_its_check_is_not_kept(service: Service, home: Path
     assert "FAIL  signature" in shown
     assert "the service is not kept" in shown
     assert not file_of(home).exists()
+
+
+def test_a_service_whose_model_fails_is_kept_if_it_accepts_the_secrets(home: Path) -> None:
+    with in_thread(serve(answer_of(error=ValueError("out of order")), grace=0.0)) as server:
+        shown = log_in(server.service)
+    assert "FAIL  first byte" in shown
+    assert file_of(home).exists()
 
 
 def test_a_url_that_cannot_be_used_is_refused_before_a_secret_is_asked_for() -> None:

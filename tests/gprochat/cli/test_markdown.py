@@ -1,6 +1,7 @@
 """Markdown is rendered on a terminal while it arrives."""
 
 import re
+import sys
 from time import process_time
 
 import pyte
@@ -168,11 +169,40 @@ def test_text_is_held_back_for_a_moment_and_then_shown(recorder: Recorder) -> No
     assert recorder.lines() == ["one two"]
 
 
+def test_the_first_words_are_shown_before_what_renders_them_is_imported(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: list[list[str]] = []
+    import_markdown = markdown.import_markdown
+
+    def importing() -> object:
+        before.append(recorder.lines())
+        return import_markdown()
+
+    monkeypatch.delitem(sys.modules, "rich.markdown", raising=False)
+    monkeypatch.setattr(markdown, "import_markdown", importing)
+    output = MarkdownOutput()
+    output.write(f"**two** words\x1b\n\n{'字' * 40}")
+    assert before[0] == ["**two** words␛", "", *["字" * 19] * 2, "字字"]
+    output.end()
+    assert recorder.lines() == ["two words␛", "", *["字" * 19] * 2, "字字"]
+
+
 def test_text_that_only_the_error_holds_is_shown(recorder: Recorder) -> None:
     output = MarkdownOutput()
     output.write("half")
     output.fail(TruncatedReply("cut off", text="half a word"))
     assert recorder.lines() == ["half a word"]
+
+
+def test_ctrl_c_leaves_a_clean_line_below_what_has_arrived(recorder: Recorder) -> None:
+    output = MarkdownOutput()
+    output.write("half a word")
+    # The terminal shows this itself.
+    recorder.shown.append("^C")
+    output.fail(KeyboardInterrupt())
+    assert recorder.lines() == ["half a word"]
+    assert (recorder.screen.cursor.x, recorder.screen.cursor.y) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -206,13 +236,20 @@ def test_new_lines_take_the_place_of_old_ones(old: list[str], new: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    "unit",
-    ["A word and another, and so on and on. ", "One line of it.\n\n", "- an item\n", "x = f(1)\n"],
+    ("unit", "length"),
+    [
+        ("A word and another, and so on and on. ", 100_000),
+        ("One line of it.\n\n", 10_000),
+        ("- an item\n", 10_000),
+        ("x = f(1)\n", 10_000),
+    ],
     ids=["one paragraph", "paragraphs", "a list", "code"],
 )
-def test_the_cost_of_a_reply_grows_with_its_length(recorder: Recorder, unit: str) -> None:
+def test_the_cost_of_a_reply_grows_with_its_length(
+    recorder: Recorder, unit: str, length: int
+) -> None:
     # 200 pieces a second.
-    reply = ("```python\n" if "=" in unit else "") + unit * (100_000 // len(unit))
+    reply = ("```python\n" if "=" in unit else "") + unit * (length // len(unit))
     output = MarkdownOutput()
     begun = process_time()
     for start in range(0, len(reply), 20):
@@ -220,10 +257,10 @@ def test_the_cost_of_a_reply_grows_with_its_length(recorder: Recorder, unit: str
         output.write(reply[start : start + 20])
     output.end()
     spent = process_time() - begun
+    # Each drawing renders at most a screen of text that is not complete.
     drawings = recorder.now / markdown.INTERVAL
     assert recorder.rendered < len(reply) + 1.1 * drawings * (SCREEN + len("```python\n"))
     assert spent < recorder.now
-    print(f"{spent:.2f} s of {recorder.now:.0f} s")
 
 
 def test_nothing_of_rich_is_imported_for_a_pipe() -> None:

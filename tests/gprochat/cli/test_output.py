@@ -107,6 +107,18 @@ def test_ctrl_c_before_the_first_word_leaves_a_clean_line() -> None:
     assert screen_of(terminal).cursor.x == 0
 
 
+@pytest.mark.parametrize("columns", [20, 40])
+def test_a_message_is_broken_between_words_on_a_narrow_terminal(columns: int) -> None:
+    with on_terminal("chat", "--url", "chat.example", "Hi", columns=columns) as terminal:
+        assert terminal.wait() == 1
+    said = " ".join(terminal.seen.split())
+    assert said.startswith("gprochat: the service's URL must begin with https:// or http://;")
+    assert all(
+        len(line) < max(columns, len("https://chat.example")) + 1
+        for line in terminal.seen.split("\r\n")
+    )
+
+
 def test_text_that_the_locale_cannot_encode_is_no_failure(service: Service) -> None:
     done = run("chat", "né 🙂", service=service, variables={"PYTHONIOENCODING": "latin-1:strict"})
     assert (done.stdout, done.stderr, done.returncode) == ("n\\xe9 ?", "", 0)

@@ -33,14 +33,24 @@ def test_the_list_has_a_line_for_each_conversation(name: str, command: tuple[str
     assert later.endswith("  Later␛")
 
 
-def test_without_conversations_the_list_is_empty() -> None:
-    assert invoke("history").stdout == ""
+@pytest.mark.parametrize(("command", "status"), [((), 0), (("show",), 2), (("export", "x"), 2)])
+def test_without_conversations_each_command_says_so(command: tuple[str, ...], status: int) -> None:
+    result = invoke("history", *command)
+    assert (result.exit_code, result.stdout) == (status, "")
+    assert result.stderr == "gprochat: no conversation has been kept yet\n"
 
 
 def test_a_line_of_the_list_fits_a_narrow_terminal(name: str) -> None:
     with on_terminal("history", columns=30) as terminal:
         assert terminal.wait() == 0
     assert terminal.seen == f"{name}  What is\r\n"
+
+
+def test_a_line_of_wide_characters_fits_a_narrow_terminal() -> None:
+    Keeper(SERVICE).save([Message("user", "日本語のテキスト")])
+    with on_terminal("history", columns=30) as terminal:
+        assert terminal.wait() == 0
+    assert terminal.seen.endswith("  日本語\r\n")
 
 
 def test_a_search_says_where_a_text_is_in_any_case(name: str) -> None:

@@ -3,13 +3,34 @@
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from gprochat.cli.chat import Chat
+from gprochat.cli.failures import Failed, WrongUsage
+from gprochat.cli.history import load
+from gprochat.cli.loops import choose
+from gprochat.cli.output import TextOutput
+from gprochat.cli.session import Session
+from gprochat.cli.slash import obey
+from gprochat.cli.waiting import WaitingLine
 from gprochat.server import in_thread, serve
 from gprochat_core import Message, Service
 
-from .running import on_terminal
+from .running import on_terminal, screen_of
+
+SPOKEN = [Message("user", "one"), Message("assistant", "1")]
+
+
+def chat_with(*messages: Message) -> Chat:
+    """A chat about to be told something; it asks nothing."""
+    session = Session(choose(None), start, Service("http://127.0.0.1:1", secret_key="k"), None)
+    return Chat(session, TextOutput(), WaitingLine(plain=True), messages=messages)
+
+
+def start(_: object) -> NoReturn:
+    raise AssertionError("nothing is to be asked")
 
 
 @pytest.fixture
@@ -29,10 +50,54 @@ def counting() -> Iterator[Service]:
         yield server.service
 
 
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("/save", "/save needs FILE"),
+        ("/load ", "/load needs FILE"),
+        ("/load missing.json", "No such file"),
+        ("/save missing/history.json", "No such file"),
+        ("/dance", "there is no command /dance; /help lists them; to ask a question, type a space"),
+        ("/model gemini", "the service chooses its model"),
+        ("/quit now", "/quit takes no argument; to ask a question, type a space before it"),
+        ("/reset all", "/reset takes no argument"),
+        ("/retry", "nothing has been asked yet"),
+        ("/copy", "there is no reply to copy yet"),
+    ],
+)
+def test_a_wrong_command_says_what_is_wrong(command: str, complaint: str) -> None:
+    with pytest.raises(Failed) as failed:
+        obey(chat_with(), command)
+    assert complaint in failed.value.message
+
+
+def test_reset_forgets_all_but_the_instructions() -> None:
+    chat = chat_with(Message("system", "Be brief."), *SPOKEN)
+    obey(chat, "/reset")
+    assert chat.messages == [Message("system", "Be brief.")]
+
+
+def test_a_conversation_is_saved_and_loaded_under_any_name(tmp_path: Path) -> None:
+    file = tmp_path / "a name with blanks.json"
+    chat = chat_with(*SPOKEN)
+    obey(chat, f"/save {file}")
+    obey(chat, "/reset")
+    obey(chat, f"/load  {file} ")
+    assert chat.messages == SPOKEN
+    assert load(file) == SPOKEN
+
+
+def test_a_failed_load_leaves_the_conversation_as_it_was(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text("[")
+    chat = chat_with(*SPOKEN)
+    with pytest.raises(WrongUsage, match="is not JSON"):
+        obey(chat, f"/load {broken}")
+    assert chat.messages == SPOKEN
+
+
 def test_retry_asks_again_in_place_of_the_last_reply(counting: Service) -> None:
     with on_terminal("chat", "--plain", service=counting) as terminal:
-        terminal.enter("/retry")
-        terminal.expect("nothing has been asked yet")
         terminal.enter("one")
         terminal.expect("reply 1 to 1: one")
         terminal.enter("/retry")
@@ -55,8 +120,6 @@ def test_retry_asks_a_question_again_that_had_no_reply(counting: Service) -> Non
 
 def test_copy_sends_the_last_reply_to_the_terminals_clipboard(counting: Service) -> None:
     with on_terminal("chat", "--plain", service=counting) as terminal:
-        terminal.enter("/copy")
-        terminal.expect("there is no reply to copy yet")
         terminal.enter("Привет")
         terminal.expect("reply 1 to 1: Привет")
         terminal.enter("/copy")
@@ -107,12 +170,13 @@ def test_without_a_saved_text_nothing_is_asked(counting: Service, editor: str, w
         assert terminal.wait() == 0
 
 
-def test_the_help_is_honest_about_the_model(counting: Service) -> None:
-    with on_terminal("chat", service=counting) as terminal:
+@pytest.mark.parametrize("columns", [40, 80])
+def test_the_help_fits_the_terminal_and_is_honest_about_the_model(columns: int) -> None:
+    with on_terminal("chat", "--local", columns=columns, lines=60) as terminal:
         terminal.enter("/help")
-        terminal.expect("/retry")
-        terminal.expect("The service chooses\r\nits model")
-        terminal.enter("/model gemini")
-        terminal.expect("the service chooses its model")
         terminal.enter("/quit")
         assert terminal.wait() == 0
+    shown = [line.rstrip() for line in screen_of(terminal, columns, 60).display]
+    words = " ".join(" ".join(shown).split())
+    assert "/edit TEXT write the question in $EDITOR; TEXT is put into it" in words
+    assert "The service chooses its model; no command can choose another one." in words

@@ -1,11 +1,13 @@
 """The line that says what a chat waits for."""
 
+import sys
 import threading
+from io import BytesIO, TextIOWrapper
 
 import pytest
 
 from gprochat.cli.session import Retry
-from gprochat.cli.waiting import long_words, short_words
+from gprochat.cli.waiting import WaitingLine, long_words, short_words
 from gprochat_core import (
     ConnectError,
     GPROChatError,
@@ -44,18 +46,20 @@ def test_a_retry_says_what_it_waits_for_and_is_cleared_when_text_comes(
     ]
 
 
-def test_before_the_first_word_a_line_moves() -> None:
+@pytest.mark.parametrize(
+    ("columns", "words"), [(80, "waiting for the first word"), (20, "waiting")]
+)
+def test_before_the_first_word_a_line_moves(columns: int, words: str) -> None:
     go_on = threading.Event()
-    with (
-        ScriptedPeer([receive, wait_for(go_on), send(chunked("fine"))]) as peer,
-        on_terminal("chat", "Hi", service=Service(peer.url, secret_key="k")) as terminal,
-    ):
-        for _ in range(3):
-            terminal.expect("waiting for the first word")
-        go_on.set()
-        terminal.expect("fine")
-        assert terminal.wait() == 0
-    assert screen_of(terminal).display[0].rstrip() == "fine"
+    with ScriptedPeer([receive, wait_for(go_on), send(chunked("fine"))]) as peer:
+        service = Service(peer.url, secret_key="k")
+        with on_terminal("chat", "Hi", service=service, columns=columns) as terminal:
+            for _ in range(3):
+                terminal.expect(words)
+            go_on.set()
+            terminal.expect("fine")
+            assert terminal.wait() == 0
+    assert screen_of(terminal, columns).display[0].rstrip() == "fine"
 
 
 @pytest.mark.parametrize(
@@ -80,6 +84,22 @@ def test_without_a_terminal_nothing_is_said() -> None:
         background("chat", "Hi", service=Service(peer.url, secret_key="k")) as process,
     ):
         assert process.communicate() == ("fine", "")
+
+
+@pytest.mark.parametrize(("encoding", "frame"), [("cp1252", "/"), ("utf-8", "⠙")])
+def test_the_spinner_is_of_characters_that_the_terminal_has(
+    encoding: str, frame: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encoding such as cp1252 is that of many a terminal on Windows."""
+    written = BytesIO()
+    terminal = TextIOWrapper(written, encoding=encoding)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    line = WaitingLine(plain=False)
+    line.begin()
+    line.tick()
+    assert written.getvalue().decode(encoding) == f"\r\x1b[K{frame} waiting for the first word, 0 s"
 
 
 @pytest.mark.parametrize(

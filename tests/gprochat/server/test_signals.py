@@ -25,12 +25,12 @@ class TestAStopSignal:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     async def test_it_is_waited_for(self, number: signal.Signals) -> None:
         before = signal.getsignal(number)
-        waiting = asyncio.ensure_future(stop_signal())
-        await asyncio.sleep(0)
-        os.kill(os.getpid(), number)
-        os.kill(os.getpid(), number)
-        await in_time(waiting)
-        assert waiting.result() is number
+        with stop_signal() as stopped:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+            await in_time(stopped)
+            assert stopped.result() is number
+            assert signal.getsignal(number) == before
         assert signal.getsignal(number) == before
 
     async def test_it_wakes_a_loop_that_no_system_call_of_its_own_tells(self) -> None:
@@ -43,13 +43,12 @@ class TestAStopSignal:
 
         earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            waiting = asyncio.ensure_future(stop_signal())
-            await asyncio.sleep(0)
-            thread = threading.Thread(target=interrupt)
-            thread.start()
-            # Without a limit of time, whose timer would wake the loop.
-            await waiting
-            thread.join()
+            with stop_signal() as stopped:
+                thread = threading.Thread(target=interrupt)
+                thread.start()
+                # Without a limit of time, whose timer would wake the loop.
+                await stopped
+                thread.join()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
@@ -64,18 +63,14 @@ class TestAStopSignal:
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(loop, "add_signal_handler", refuse)
         monkeypatch.setattr(loop, "remove_signal_handler", refuse)
-        waiting = asyncio.ensure_future(stop_signal())
-        await asyncio.sleep(0)
-        signal.raise_signal(signal.SIGINT)
-        await in_time(waiting)
-        assert waiting.result() is signal.SIGINT
+        with stop_signal() as stopped:
+            signal.raise_signal(signal.SIGINT)
+            await in_time(stopped)
+            assert stopped.result() is signal.SIGINT
 
-    async def test_what_signals_mean_is_restored_after_a_cancellation(self) -> None:
+    async def test_what_signals_mean_is_restored_where_none_has_come(self) -> None:
         before = signal.getsignal(signal.SIGTERM)
-        waiting = asyncio.ensure_future(stop_signal())
-        await asyncio.sleep(0)
-        assert signal.getsignal(signal.SIGTERM) != before
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
+        with stop_signal() as stopped:
+            assert signal.getsignal(signal.SIGTERM) != before
+            stopped.cancel()
         assert signal.getsignal(signal.SIGTERM) == before
