@@ -51,6 +51,9 @@ __all__ = ["Prompts", "Results", "ask_many"]
 Prompts: TypeAlias = Iterable[Prompt | Conversation] | AsyncIterable[Prompt | Conversation]
 """Prompts, or conversations, whose ids are then "0", "1" and so on."""
 
+ONCE: Final = RetryPolicy(max_attempts=1)
+"""The policy of each call: a call that the client repeats would not wait for the common pause."""
+
 PAUSES: Final = RetryPolicy(max_attempts=10, base_delay=1.0, max_delay=60.0, max_retry_after=1e9)
 """How long to pause after refusals, and after how many in a row a run ends."""
 
@@ -89,10 +92,8 @@ def ask_many(
                 ...
 
     Args:
-        client: sends the prompts, on the event loop that runs. All retries are made here: make
-            the client with `retry=RetryPolicy(max_attempts=1)`, so that it makes none of its own
-            while other calls pause. Its `Limits.max_connections` should not be below
-            `concurrency`.
+        client: sends the prompts, on the event loop that runs. Its `Limits.max_connections` should
+            not be below `concurrency`; its own retry policy is not used.
         prompts: an iterable or asynchronous iterable of `Prompt` or of conversations.
         concurrency: how many calls are under way at once at most. There are fewer after a refusal.
         ordered: whether results come in the order of the prompts, not in that of completion.
@@ -418,7 +419,7 @@ class Run:
         """Make a call; return its reply, and its error if it failed."""
         reply: Reply | None = None
         try:
-            reply = self._client.stream(conversation)
+            reply = self._client.stream(conversation, retry=ONCE)
             async with reply:
                 async for _ in reply:
                     pass
