@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from itertools import repeat
 
 from gprochat.batch import ask_many
-from gprochat_core import Limits, RetryPolicy, Service
+from gprochat_core import Limits, Service
 from gprochat_transports.aiohttp import Client
 
 from .clients import PROMPT
@@ -21,7 +21,7 @@ from .clients.by_hand import SECRET_KEY
 
 def client(url: str) -> Client:
     service = Service(url, secret_key=SECRET_KEY)
-    return Client(service, retry=RetryPolicy(max_attempts=1), limits=Limits(max_connections=1000))
+    return Client(service, limits=Limits(max_connections=1000))
 
 
 async def ours(url: str, count: int, concurrency: int) -> int:

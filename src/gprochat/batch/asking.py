@@ -7,7 +7,7 @@ it is cancelled, or when nobody refers to the object any more.
 
 All calls share one `Pace`. A refusal (RateLimited, or an error with Retry-After) pauses all of
 them; it does not count as a failure of its prompt, which is asked again. Other failures that may
-pass are retried for each prompt by itself.
+pass are retried for each prompt by itself. All retries are made here, and none by the client.
 """
 
 import asyncio
@@ -54,6 +54,9 @@ Prompts: TypeAlias = Iterable[Prompt | Conversation] | AsyncIterable[Prompt | Co
 PAUSES: Final = RetryPolicy(max_attempts=10, base_delay=1.0, max_delay=60.0, max_retry_after=1e9)
 """How long to pause after refusals, and after how many in a row a run ends."""
 
+ONCE: Final = RetryPolicy(max_attempts=1)
+"""The client makes no retries of its own while other calls pause: all are made here."""
+
 ROOM: Final = 2
 ORDERED_ROOM: Final = 16
 """How many prompts may have been taken whose results have not been taken yet, as a multiple of the
@@ -89,10 +92,8 @@ def ask_many(
                 ...
 
     Args:
-        client: sends the prompts, on the event loop that runs. All retries are made here: make
-            the client with `retry=RetryPolicy(max_attempts=1)`, so that it makes none of its own
-            while other calls pause. Its `Limits.max_connections` should not be below
-            `concurrency`.
+        client: sends the prompts, on the event loop that runs. Its own retries are not used. Its
+            `Limits.max_connections` should not be below `concurrency`.
         prompts: an iterable or asynchronous iterable of `Prompt` or of conversations.
         concurrency: how many calls are under way at once at most. There are fewer after a refusal.
         ordered: whether results come in the order of the prompts, not in that of completion.
@@ -418,7 +419,7 @@ class Run:
         """Make a call; return its reply, and its error if it failed."""
         reply: Reply | None = None
         try:
-            reply = self._client.stream(conversation)
+            reply = self._client.stream(conversation, retry=ONCE)
             async with reply:
                 async for _ in reply:
                     pass

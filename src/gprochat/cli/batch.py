@@ -19,7 +19,7 @@ from typing import BinaryIO, Final
 import anyio
 import click
 
-from gprochat_core import Limits, RetryPolicy
+from gprochat_core import Limits
 from gprochat_core.messages import Encoding
 from gprochat_transports import Client
 from gprochat_transports.environment import Proxy
@@ -192,8 +192,6 @@ def batch(
                     service,
                     proxy=proxy,
                     limits=Limits(max_connections=concurrency),
-                    # All retries are the batch's.
-                    retry=RetryPolicy(max_attempts=1),
                 ),
                 partial(
                     ask_many,

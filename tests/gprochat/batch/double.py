@@ -9,7 +9,7 @@ from typing import Final
 import anyio
 import trio
 
-from gprochat_core import RetryPolicy, SendLimits, Service, TransportError
+from gprochat_core import SendLimits, Service, TransportError
 from gprochat_core.request import Request
 from gprochat_transports import Client
 from tests.transports.fake import Answer, FakeResponse, FakeTransport
@@ -81,4 +81,4 @@ class Double(FakeTransport):
     def client(self) -> Client:
         """Return a client of this service."""
         service = Service("https://chat.example", secret_key="made up")
-        return Client(service, self, retry=RetryPolicy(max_attempts=1))
+        return Client(service, self)
