@@ -161,7 +161,7 @@ def ray(session: nox.Session) -> None:
     wheel = ("--dry-run", "--no-deps", "--only-binary=:all:", "ray")
     found = session.run(*pip, *wheel, success_codes=(0, 1), silent=True)
     if "No matching distribution" in str(found):
-        session.skip(f"Ray has no wheel for Python {OWN} on this platform")
+        session.skip(f"no wheel of Ray found for Python {OWN} on this platform")
     install(session, "ray", "ray", constraints)
     # What Ray leaves open is not for these tests to judge. They share one cluster.
     lenient = ("-W", "ignore", "-p", "no:unraisableexception", "-n", "0")

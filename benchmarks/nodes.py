@@ -5,6 +5,7 @@ only while all workers ask.
 """
 
 import json
+import logging
 import os
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext
 
 from gprochat.batch import Ask
 
@@ -46,8 +47,8 @@ def rate(batches: list[dict[str, Any]]) -> float:
 
 
 def ask(nodes: int, count: int, concurrency: int) -> dict[str, float]:
-    prompts = ray.data.range(count).repartition(target_num_rows_per_block=BATCH)
-    asked = prompts.map_batches(lambda batch: {"prompt": ["Hello"] * len(batch["id"])}).map_batches(
+    prompts = ray.data.from_items([{"prompt": "Hello"}] * count, override_num_blocks=count // BATCH)
+    asked = prompts.map_batches(
         Timed,
         fn_constructor_kwargs={"concurrency": concurrency},
         batch_format="pyarrow",
@@ -68,13 +69,14 @@ def main(url: str) -> None:
         "GPROCHAT_URL": url,
         "GPROCHAT_SECRET_KEY": "made up",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     }
     head = {**NODE, "num_cpus": 4, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
         cluster.add_node(**NODE, num_cpus=0, resources={"asks": 1})
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     for line in sys.stdin:
         task = json.loads(line)
         print(json.dumps(ask(task["nodes"], task["count"], task["concurrency"])), flush=True)

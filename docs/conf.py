@@ -32,6 +32,8 @@ PAGES: Final = {
         "benchmarks/method": "benchmarks/README.md",
         "project/changelog": "CHANGELOG.md",
         "project/contributing": "CONTRIBUTING.md",
+        "project/releasing": "RELEASING.md",
+        "project/security": "SECURITY.md",
         "project/tests": "tests/README.md",
     }.items()
 }

@@ -359,8 +359,9 @@ class Client:
             check_types(
                 service=service, timeouts=timeouts, retry=retry, on_retry=on_retry, limits=limits
             )
-            own = (service.secret_key or "", service.password or "")
-            self.redactor: Redactor = Redactor([*own, *secrets])
+            self.redactor: Redactor = Redactor(
+                [service.secret_key or "", service.password or "", *secrets]
+            )
         finally:
             # A traceback may be shown with its local variables.
             del secrets

@@ -1,7 +1,7 @@
 """Tracebacks with local variables, as reporters of errors send them, show no secret of ours.
 
-The frames looked at are those of files in `src/`. Frames of other libraries and of the caller hold
-what these hold.
+The frames looked at are those of this project's files. Frames of other libraries and of the caller
+hold what these hold.
 """
 
 import asyncio
@@ -30,7 +30,8 @@ from .test_errors import ECHOES, PROXY_ANSWERS, QUICK, Secrets, error_body, fail
 
 each_adapter = pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda each: each.name)
 
-SOURCES: Final = Path(gprochat_core.__file__).parents[1]
+OURS: Final = (gprochat, gprochat_core, gprochat_transports)
+SOURCES: Final = [Path(*package.__path__) for package in OURS]
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -51,7 +52,7 @@ def locals_of(error: BaseException) -> Iterator[tuple[str, str]]:
     for one in chain(error):
         for frame, line in traceback.walk_tb(one.__traceback__):
             file = Path(frame.f_code.co_filename)
-            if file.is_relative_to(SOURCES):
+            if any(file.is_relative_to(folder) for folder in SOURCES):
                 for name, value in frame.f_locals.items():
                     yield f"{file}:{line} {frame.f_code.co_name}: {name}", repr(value)
 

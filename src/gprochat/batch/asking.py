@@ -7,7 +7,7 @@ it is cancelled, or when nobody refers to the object any more.
 
 All calls share one `Pace`. A refusal (RateLimited, or an error with Retry-After) pauses all of
 them; it does not count as a failure of its prompt, which is asked again. Other failures that may
-pass are retried for each prompt by itself. All retries are made here, and none by the client.
+pass are retried for each prompt by itself.
 """
 
 import asyncio
@@ -51,11 +51,11 @@ __all__ = ["Prompts", "Results", "ask_many"]
 Prompts: TypeAlias = Iterable[Prompt | Conversation] | AsyncIterable[Prompt | Conversation]
 """Prompts, or conversations, whose ids are then "0", "1" and so on."""
 
+ONCE: Final = RetryPolicy(max_attempts=1)
+"""The policy of each call: a call that the client repeats would not wait for the common pause."""
+
 PAUSES: Final = RetryPolicy(max_attempts=10, base_delay=1.0, max_delay=60.0, max_retry_after=1e9)
 """How long to pause after refusals, and after how many in a row a run ends."""
-
-ONCE: Final = RetryPolicy(max_attempts=1)
-"""The client makes no retries of its own while other calls pause: all are made here."""
 
 ROOM: Final = 2
 ORDERED_ROOM: Final = 16
@@ -92,8 +92,8 @@ def ask_many(
                 ...
 
     Args:
-        client: sends the prompts, on the event loop that runs. Its own retries are not used. Its
-            `Limits.max_connections` should not be below `concurrency`.
+        client: sends the prompts, on the event loop that runs. Its `Limits.max_connections` should
+            not be below `concurrency`; its own retry policy is not used.
         prompts: an iterable or asynchronous iterable of `Prompt` or of conversations.
         concurrency: how many calls are under way at once at most. There are fewer after a refusal.
         ordered: whether results come in the order of the prompts, not in that of completion.

@@ -12,8 +12,8 @@ __all__ = ["stop_signal"]
 def stop_signal() -> Generator[asyncio.Future[signal.Signals], None, None]:
     """Handle SIGINT and SIGTERM while the block runs; for the main thread only.
 
-    `with stop_signal() as stopped:` gives a future whose result is the signal that came; `await
-    stopped` waits for it. As soon as a signal has come, the signals have their earlier handlers
+    `with stop_signal() as stopped:` gives a future, which is done when a signal has come; its
+    result is the signal. As soon as a signal has come, the signals have their earlier handlers
     again: a second Ctrl-C cancels.
     """
     loop = asyncio.get_running_loop()

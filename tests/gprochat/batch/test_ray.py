@@ -130,9 +130,12 @@ def test_all_batches_use_one_client_and_keep_to_one_concurrency(
 ) -> None:
     ask = asks(concurrency=2)
     batches = [Table({"prompt": [f"{batch} {n}" for n in range(10)]}) for batch in range(4)]
+
+    def answered(batch: Table) -> bool:
+        return ask(batch).columns["reply"] == batch.columns["prompt"]
+
     with ThreadPoolExecutor(4) as executor:
-        for asked in executor.map(ask, batches):
-            assert asked.columns["reply"] == asked.columns["prompt"]
+        assert all(executor.map(answered, batches))
     assert calls.all == 40
     assert calls.most <= 2
     assert len(threads()) == 1
