@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from docutils import nodes
+from pygments.lexers import TextLexer
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
@@ -71,9 +72,9 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 nitpick_ignore_regex = [
     # What Python and other libraries define has its pages elsewhere.
-    ("py:.*", r"(?!gprochat).*"),
+    ("py:.*", r"(?s)(?!gprochat).*"),
     # These stand in annotations of public names, and are in no `__all__`.
-    ("py:.*", r"gprochat.*\.(C|T|Connection|FROM_ENVIRONMENT|Numbers|ProxyUrl)"),
+    ("py:.*", r"gprochat.*\.(C|T|Connection|FROM_ENVIRONMENT|Numbers|Pace|ProxyUrl|Run)"),
 ]
 
 OPTIONS: Final = [
@@ -158,6 +159,7 @@ def write_rest(
     if what in ("data", "type"):
         lines[:] = list(comment(name)) or lines
     before = ""
+    listed = False
     rest: list[str] = []
     for number, line in enumerate(lines):
         if line.startswith("    ") and number and not lines[number - 1] and before[:1] != " ":
@@ -165,8 +167,15 @@ def write_rest(
         if line == "    options: see `gprochat_transports.ClientOptions`.":
             said = (inspect.getdoc(ClientOptions) or "").partition("Attributes:\n")[2]
             rest += said.rstrip().splitlines()
+        elif line.startswith("Raises, "):
+            # Napoleon knows "Raises:" alone, and not what is raised later.
+            rest += [line, ""]
+        elif listed and line.startswith("    "):
+            rest.append(f"  {line[8:]}" if line.startswith("        ") else f"* {line[4:]}")
         else:
             rest.append(line)
+        if line and line[0] != " ":
+            listed = line.startswith("Raises, ")
         before = line or before
     lines[:] = rest
 
@@ -244,6 +253,8 @@ def lead_back(
 def setup(app: Sphinx) -> None:
     """Register the above."""
     app.add_directive("names", Names)
+    # Pygments has none.
+    app.add_lexer("csv", TextLexer)
     app.connect("source-read", read_page)
     app.connect("autodoc-process-signature", expand_options)
     # Before napoleon reads it.

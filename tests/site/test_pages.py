@@ -13,6 +13,7 @@ from gprochat_transports import ClientOptions
 
 MODULES = [
     "gprochat",
+    "gprochat.batch",
     "gprochat.client",
     "gprochat.gateway",
     "gprochat.provider",
