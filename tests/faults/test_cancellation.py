@@ -87,8 +87,10 @@ some_scenarios = pytest.mark.parametrize(
 
 
 @pytest.fixture(autouse=True)
-def garbage_of_other_tests_is_gone() -> None:
+def quick_collection() -> None:
+    """Let the garbage collector, which runs after each turn, look only at what a test makes."""
     gc.collect()
+    gc.freeze()
 
 
 def loop_of(adapter: Adapter) -> Interruptible:
