@@ -212,10 +212,10 @@ class Run:
         max_calls: int | None,
         max_seconds: float | None,
     ) -> None:
-        self.pace = Pace(concurrency)
+        self.pace: Pace = Pace(concurrency)
         self.refusal: GPROChatError | None = None
-        self.calls = 0
-        self.budget_used = False
+        self.calls: int = 0
+        self.budget_used: bool = False
         self._client = client
         self._prompts = prompts if isinstance(prompts, AsyncIterable) else iter(prompts)
         self._concurrency = concurrency

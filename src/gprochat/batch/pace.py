@@ -52,9 +52,9 @@ class Pace:
     """
 
     def __init__(self, concurrency: int) -> None:
-        self.active = 0
-        self.paused_until = -inf
-        self.refusals = 0
+        self.active: int = 0
+        self.paused_until: float = -inf
+        self.refusals: int = 0
         self._ceiling = concurrency
         self._limit = float(concurrency)
         self._pauses = 0

@@ -56,7 +56,7 @@ class HelpFormatter(click.HelpFormatter):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.width = min(self.width, max(shutil.get_terminal_size().columns - 2, 11))
+        self.width: int = min(self.width, max(shutil.get_terminal_size().columns - 2, 11))
 
     def write_dl(
         self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
