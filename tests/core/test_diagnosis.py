@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from math import ceil
-from time import perf_counter
+from time import thread_time
 
 import pytest
 from hypothesis import given
@@ -308,9 +308,9 @@ def test_a_retry_after_header_comes_before_the_models_words() -> None:
 
 def test_reading_the_wait_takes_time_linear_in_the_message() -> None:
     def measure(text: str) -> float:
-        begun = perf_counter()
+        begun = thread_time()
         read_requested_wait(text)
-        return perf_counter() - begun
+        return thread_time() - begun
 
     for piece in ("retry in ", "9", "retryDelay", "\\", '"retryDelay": ', "retry in 999999h"):
         short, long = (piece * (size // len(piece)) for size in (16_384, 65_536))
