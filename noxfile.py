@@ -33,7 +33,10 @@ BUILD = ("hatchling", "hatch-fancy-pypi-readme")
 """What builds the project, installed beside it instead of into an environment of its own."""
 
 FEWER = ("--one-case", "--hypothesis-profile=quick")
-"""What the further interpreters play of the tests; `tests/conftest.py` says what each means."""
+"""How tests are played where another session plays them whole; see `tests/conftest.py`."""
+
+ALIKE = ("tests/docs", "tests/test_packaging.py", "tests/test_walls.py")
+"""Tests that come to the same on each interpreter: of pages, of files, of imports."""
 
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
@@ -130,7 +133,9 @@ def tests_on(version: str) -> Callable[[nox.Session], None]:
         if session.python is False:
             session.skip(f"no Python {version} found")
         install(session, "all", "test", "constraints.txt")
-        session.run("python", "-m", "pytest", *FEWER, *pytest_arguments(session, version))
+        ignored = [f"--ignore={each}" for each in ALIKE]
+        arguments = pytest_arguments(session, version)
+        session.run("python", "-m", "pytest", *FEWER, *arguments, *ignored)
 
     return tests
 
