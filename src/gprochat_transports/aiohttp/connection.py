@@ -76,10 +76,11 @@ class Protocol(ResponseHandler):
             reading.set_read_buffer_limits(TLS_BUFFER)
 
     def data_received(self, data: bytes) -> None:
-        end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
-        if len(END_OF_HEAD) <= end < len(data):
-            super().data_received(data[:end])
-            data = data[end:]
+        if data.startswith(b"HTTP/"):
+            head, end, rest = data.partition(END_OF_HEAD)
+            if rest:
+                super().data_received(head + end)
+                data = rest
         super().data_received(data)
 
     def pause_reading(self) -> None:
