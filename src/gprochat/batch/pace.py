@@ -140,5 +140,7 @@ class Pace:
         recent = replies / window
         if recent >= KEPT * rate:
             self._learned, self._floor, self._probe = rate, BACKED_OFF * rate, PROBE
-        elif recent:
+        elif replies >= MIN_REPLIES or (recent and self._pauses):
+            # At the first refusal, few replies tell nothing: another program may have used up what
+            # the service takes.
             self._learned, self._floor, self._probe = recent, recent, FIRST_PROBE

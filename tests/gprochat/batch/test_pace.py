@@ -101,6 +101,16 @@ def test_the_rate_after_a_refusal_is_what_the_service_took_and_then_grows_ever_f
     assert 0 < second - first < third - second
 
 
+def test_a_refusal_after_a_few_replies_teaches_no_rate() -> None:
+    pace = Pace(8)
+    for _ in range(3):
+        pace.reply(pace.begin(0.0), 0.1)
+        pace.end()
+    pace.refuse(pace.begin(0.1), now=0.2)
+    pace.pause(until=1.2)
+    assert pace.rate(1.2) == inf
+
+
 def test_a_rate_that_was_kept_until_a_refusal_is_reduced_a_little() -> None:
     pace = Pace(8)
     for _ in range(20):
