@@ -5,14 +5,15 @@ parsing the piece. So a wait only notes its deadline, and a single task of the c
 deadlines when the earliest of them may have passed. The task ends when no deadline is left.
 """
 
-import asyncio
 import sys
 from abc import ABC, abstractmethod
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # each is imported where it is used: a program has one event loop
+    import asyncio
+
     import trio
 
 __all__ = ["AsyncioWatchdog", "TrioWatchdog", "Wait", "Watchdog", "make_watchdog"]
@@ -93,32 +94,33 @@ class Watchdog(ABC):
 class AsyncioWatchdog(Watchdog):
     """The watchdog on asyncio: its task waits within an `asyncio.timeout` that is rescheduled."""
 
-    _task: asyncio.Task[None] | None = None
-    _nap: asyncio.Timeout | None = None
+    _task: "asyncio.Task[None] | None" = None
+    _nap: "asyncio.Timeout | None" = None
 
     def wake_at(self, time: float) -> None:
+        import asyncio
+
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self.watch(), name="gprochat watchdog")
         elif self._nap is not None and not self._nap.expired():
-            self._nap.reschedule(loop_time(time))
+            self._nap.reschedule(asyncio.get_running_loop().time() + time - monotonic())
 
     async def sleep_until(self, time: float) -> None:
+        import asyncio
+
         try:
-            async with asyncio.timeout_at(loop_time(time)) as self._nap:
+            async with asyncio.timeout(time - monotonic()) as self._nap:
                 await asyncio.get_running_loop().create_future()
         except TimeoutError:
             self._nap = None
 
     async def aclose(self) -> None:
+        import asyncio
+
         await super().aclose()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-
-
-def loop_time(time: float) -> float:
-    """Return a time of `time.monotonic` by the running loop's clock."""
-    return asyncio.get_running_loop().time() + time - monotonic()
 
 
 class TrioWatchdog(Watchdog):
