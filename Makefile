@@ -21,7 +21,7 @@ build := hatchling hatch-fancy-pypi-readme
 help:
 	@echo 'make demo         a signed, streamed chat over each transport, against the embedded service'
 	@echo 'make quick        lint, types by mypy, and the tests of core and transports; a minute'
-	@echo 'make test         lint, types, all tests, and their coverage; five minutes'
+	@echo 'make test         lint, types, all tests, and their coverage; six minutes'
 	@echo '                  some tests: make test TESTS="tests/core/test_reply.py -k marker"'
 	@echo 'make test-all     the same, then the tests on the other Pythons of 3.11 to 3.14 found here'
 	@echo 'make test-lowest  the tests of adapters and command with the lowest versions of the extras'
@@ -30,7 +30,7 @@ help:
 	@echo 'make faults       the fault table over each transport; its outcome goes to docs/faults.md'
 	@echo 'make docs         the site, in build/docs'
 	@echo 'make docs-serve   the same on a port of this machine, built anew at each change'
-	@echo 'make bench        the speed, beside bare libraries and other clients; half an hour'
+	@echo 'make bench        the speed, beside bare libraries and other clients; three quarters of an hour'
 	@echo 'make bench-quick  the same in a minute, for an impression'
 	@echo 'make soak         many calls at once on each transport, a fault in every third, for minutes'
 	@echo 'make fuzz         any bytes to the parsers for a minute, or for FUZZ_SECONDS=...'
