@@ -16,6 +16,15 @@ from gprochat.batch.pace import BACKED_OFF, FIRST_PROBE, Pace
 CONCURRENCY: Final = 8
 
 
+def pace_of_twenty_a_second() -> Pace:
+    """Return a pace that has had 20 replies within the second that ends at 2.0."""
+    pace = Pace(CONCURRENCY)
+    for _ in range(20):
+        pace.reply(pace.begin(0.0), 1.5)
+        pace.end()
+    return pace
+
+
 def test_as_many_calls_begin_at_once_as_the_concurrency_says() -> None:
     pace = Pace(3)
     for _ in range(3):
@@ -90,10 +99,7 @@ def test_there_is_no_rate_before_the_first_refusal() -> None:
 
 
 def test_the_rate_after_a_refusal_is_what_the_service_took_and_then_grows_ever_faster() -> None:
-    pace = Pace(8)
-    for _ in range(20):
-        pace.reply(pace.begin(0.0), 1.5)
-        pace.end()
+    pace = pace_of_twenty_a_second()
     pace.refuse(pace.begin(1.9), now=2.0)
     pace.pause(until=3.0)
     first, second, third = (pace.rate(3.0 + FIRST_PROBE * n) for n in range(3))
@@ -112,10 +118,7 @@ def test_a_refusal_after_a_few_replies_teaches_no_rate() -> None:
 
 
 def test_a_rate_that_was_kept_until_a_refusal_is_reduced_a_little() -> None:
-    pace = Pace(8)
-    for _ in range(20):
-        pace.reply(pace.begin(0.0), 1.5)
-        pace.end()
+    pace = pace_of_twenty_a_second()
     pace.refuse(pace.begin(1.9), now=2.0)
     pace.pause(until=3.0)
     for number in range(40):
@@ -128,10 +131,7 @@ def test_a_rate_that_was_kept_until_a_refusal_is_reduced_a_little() -> None:
 
 
 def test_a_service_that_takes_nothing_for_a_while_leaves_the_rate_as_it_is() -> None:
-    pace = Pace(8)
-    for _ in range(20):
-        pace.reply(pace.begin(0.0), 1.5)
-        pace.end()
+    pace = pace_of_twenty_a_second()
     for now in (2.0, 3.0, 5.0, 9.0):
         pace.refuse(pace.begin(now), now)
         pace.end()
