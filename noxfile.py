@@ -110,11 +110,13 @@ def pyright(session: nox.Session) -> None:
 @nox.session(python=False, tags=["tests"])
 def package(session: nox.Session) -> None:
     """What a release uploads: the files, their metadata, what they hold, and all public types."""
+    # Here pyright ignores --pythonpath, and asks the first Python on the PATH where packages are.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    # typings/ stands in for llm, which is not installed here.
+    environment = {"PATH": path, "PYTHONPATH": "typings"}
+    verify = (sys.executable, "-m", "pyright", "--ignoreexternal", "--verifytypes")
     for name in ("gprochat_core", "gprochat_transports", "gprochat"):
-        verify = ("pyright", "--pythonpath", sys.executable, "--ignoreexternal", "--verifytypes")
-        # typings/ stands in for llm, which is not installed here.
-        typings = {"PYTHONPATH": "typings"}
-        session.run(sys.executable, "-m", *verify, name, env=typings, silent=True)
+        session.run(*verify, name, env=environment, silent=True)
     with TemporaryDirectory() as folder:
         build = ("build", "--no-isolation", "--outdir", folder)
         session.run(sys.executable, "-m", *build, silent=True)

@@ -200,7 +200,8 @@ class TestChoice:
             assert states(upstreams)[0]["failures_in_a_row"] == 0
 
     async def test_a_deployment_alone_is_asked_again_by_its_client(self) -> None:
-        refusing = send(answer(503))
+        # The peer closes each connection, and says so: a second request on it would be sent again.
+        refusing = send(answer(503, "", "connection: close"))
         with ScriptedPeer([receive, refusing], [receive, refusing]) as peer:
             service = Service(peer.url, secret_key="k")
             retry = RetryPolicy(max_attempts=2, base_delay=0.0)
