@@ -4,8 +4,8 @@ import json
 import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import partial
 from math import ceil
-from time import thread_time
 
 import pytest
 from hypothesis import given
@@ -32,6 +32,8 @@ from gprochat_core.diagnosis import (
 )
 from gprochat_core.messages import ENCODINGS, Encoding
 from gprochat_core.policy import is_transient
+
+from .timing import cpu_time
 
 # RFC 9110, section 5.6.7: one moment in the three forms.
 THE_RFCS_MOMENT = 784111777.0
@@ -307,11 +309,7 @@ def test_a_retry_after_header_comes_before_the_models_words() -> None:
 
 
 def test_reading_the_wait_takes_time_linear_in_the_message() -> None:
-    def measure(text: str) -> float:
-        begun = thread_time()
-        read_requested_wait(text)
-        return thread_time() - begun
-
+    measure = partial(cpu_time, read_requested_wait)
     for piece in ("retry in ", "9", "retryDelay", "\\", '"retryDelay": ', "retry in 999999h"):
         short, long = (piece * (size // len(piece)) for size in (16_384, 65_536))
         taken = min(measure(long) for _ in range(3))

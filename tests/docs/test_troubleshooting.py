@@ -3,7 +3,8 @@
 import ast
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import pytest
@@ -58,7 +59,13 @@ def constant_parts(node: ast.expr, module: str) -> list[str]:
             return []
 
 
-def messages() -> Iterator[Text]:
+@cache
+def messages() -> Sequence[Text]:
+    """Return the messages of all files; reading these takes half a second."""
+    return list(search())
+
+
+def search() -> Iterator[Text]:
     for path in sorted(SRC.rglob("*.py")):
         place = path.relative_to(SRC)
         module = ".".join(place.with_suffix("").parts)
@@ -75,9 +82,6 @@ def messages() -> Iterator[Text]:
                     break
 
 
-MESSAGES = list(messages())
-
-
 @pytest.mark.parametrize("name", sorted(ERRORS - {"GPROChatError"}))
 def test_every_error_has_a_heading(name: str) -> None:
     assert re.search(rf"^##+ .*\b{name}\b", PAGE, re.MULTILINE)
@@ -86,14 +90,14 @@ def test_every_error_has_a_heading(name: str) -> None:
 def test_every_message_has_an_entry() -> None:
     missing = [
         str(message)
-        for message in MESSAGES
+        for message in messages()
         if not re.search(".{0,40}?".join(map(re.escape, message.parts)), TEXT)
     ]
     assert missing == []
 
 
 def test_the_search_finds_messages_of_each_kind() -> None:
-    found = {"…".join(message.parts) for message in MESSAGES}
+    found = {"…".join(message.parts) for message in messages()}
     assert "this client has been closed; make a new one" in found
     assert "the service failed after…characters of the reply; ask again for the rest" in found
     assert "Invalid password." in found
