@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import gprochat_transports
+# A run in this process forgets afterwards the modules that it has imported. These stay.
+import gprochat.server  # noqa: F401
+import gprochat_transports.aiohttp
+import gprochat_transports.httpx
+import gprochat_transports.trio
 
 pytest_plugins = ["pytester"]
 
@@ -16,15 +20,17 @@ INSTALLED = bool(entry_points(group="pytest11", name="gprochat"))
 PLUGIN = () if INSTALLED else ("-p", "gprochat.pytest_plugin")
 
 
+# Loading hypothesis would take longer than all the rest of such a run.
+OPTIONS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-W", "error", *PLUGIN)
+
+
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    # Loading hypothesis would take longer than all the rest of such a run.
-    without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-    return pytester.runpytest_subprocess(*without, "-W", "error", *PLUGIN, *arguments)
+    return pytester.runpytest_inprocess(*OPTIONS, *arguments)
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    # These runs have another current folder, so that a relative path would not work.
+    # The runs in processes have another current folder, where a relative path would not work.
     monkeypatch.setenv("PYTHONPATH", str(Path(gprochat_transports.__file__).parents[1]))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("no_proxy", "*")
@@ -182,7 +188,7 @@ def test_a_reply_that_still_streams_does_not_hold_up_the_end(pytester: pytest.Py
 def test_without_aiohttp_the_error_says_what_to_install(pytester: pytest.Pytester) -> None:
     pytester.makeconftest("import sys; sys.modules['aiohttp'] = None")
     pytester.makepyfile("def test_hello(gprochat_server): pass")
-    result = run(pytester)
+    result = pytester.runpytest_subprocess(*OPTIONS)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*gprochat_server cannot start*pip install 'gprochat?server?'*"])
 
