@@ -82,10 +82,10 @@ def install(session: nox.Session, extra: str, group: str, constraints: str) -> N
 
 
 def pytest_arguments(session: nox.Session, name: str) -> list[str]:
-    """Three workers, as many tests wait most of their time; and results for the closing count."""
+    """Four workers, as many tests wait most of their time; and results for the closing count."""
     result = RESULTS / f"{name}.xml"
     result.unlink(missing_ok=True)
-    return ["-q", "-n", "3", "--dist", "worksteal", f"--junit-xml={result}", *session.posargs]
+    return ["-q", "-n", "4", "--dist", "worksteal", f"--junit-xml={result}", *session.posargs]
 
 
 @nox.session(python=False, tags=["lint"])
