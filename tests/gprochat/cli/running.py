@@ -23,8 +23,9 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from itertools import count
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import pyte
 from click.testing import CliRunner, Result
@@ -40,10 +41,12 @@ __all__ = [
     "COMMAND",
     "LIMIT",
     "PROMPT",
+    "Forked",
     "Terminal",
     "answer_of",
     "background",
     "environment",
+    "forked",
     "go_on",
     "imported_by",
     "invoke",
@@ -70,6 +73,7 @@ FORKED.set_forkserver_preload(
     [
         __name__,
         "gprochat.cli.editor",
+        "gprochat.gateway",
         "gprochat_transports.aiohttp",
         "gprochat_transports.httpx",
         "gprochat_transports.trio",
@@ -146,7 +150,60 @@ def background(
                 process.send_signal(signal.SIGKILL)
 
 
-def url_of(process: subprocess.Popen[str]) -> str:
+class Forked:
+    """A command in a process that was forked by `FORKED`; it looks like a `subprocess.Popen`."""
+
+    def __init__(self, process: BaseProcess, stdout: IO[str], stderr: IO[str]) -> None:
+        self._process = process
+        self.stdout = stdout
+        self.stderr = stderr
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Wait for the command's end; it prints no more than pipes take in."""
+        rest = self.stdout.read(), self.stderr.read()
+        self._process.join(timeout)
+        return rest
+
+
+@contextmanager
+def forked(
+    *arguments: str, service: Service | None = None, variables: Mapping[str, str] | None = None
+) -> Generator[Forked, None, None]:
+    """Start a command without a terminal, at a tenth of what `background` costs.
+
+    What an interpreter does at its start and its end, the process does not do.
+    """
+    stdout, stderr = FORKED.Pipe(duplex=False), FORKED.Pipe(duplex=False)
+    settings = {**environment(service), **(variables or {})}
+    process = FORKED.Process(
+        target=run_piped, args=(stdout[1], stderr[1], os.getcwd(), settings, arguments)
+    )
+    with (
+        open(os.dup(stdout[0].fileno()), encoding="utf-8") as output,
+        open(os.dup(stderr[0].fileno()), encoding="utf-8") as errors,
+    ):
+        process.start()
+        for end in (*stdout, *stderr):
+            end.close()
+        try:
+            yield Forked(process, output, errors)
+        finally:
+            process.kill()
+            process.join()
+
+
+def url_of(process: subprocess.Popen[str] | Forked) -> str:
     """The URL that `gprochat serve` exports in the first line of its output."""
     assert process.stdout is not None
     name, _, url = process.stdout.readline().strip().partition("=")
@@ -232,7 +289,28 @@ def run_on(terminal: str, variables: dict[str, str], arguments: tuple[str, ...])
     os.setsid()
     descriptor = os.open(terminal, os.O_RDWR)
     fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
-    for number in range(3):
+    run_between((descriptor, descriptor, descriptor), variables, arguments)
+
+
+def run_piped(
+    stdout: "Connection[Any, Any]",
+    stderr: "Connection[Any, Any]",
+    folder: str,
+    variables: dict[str, str],
+    arguments: tuple[str, ...],
+) -> None:
+    """Run a command in this process, in this folder, with these pipes."""
+    os.setsid()
+    os.chdir(folder)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    run_between((nothing, stdout.fileno(), stderr.fileno()), variables, arguments)
+
+
+def run_between(
+    descriptors: tuple[int, int, int], variables: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    """Run a command in this process, with these standard streams."""
+    for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from gprochat.server import in_thread, serve
 from gprochat_core import Message, Service
 
-from .running import LIMIT, background, invoke, on_terminal, run
+from .running import LIMIT, Forked, forked, invoke, on_terminal, run
 
 INVALID: Final = {"id": "bad", "messages": []}
 """A prompt that fails without being sent."""
@@ -57,15 +56,14 @@ def wait_for(count: int) -> None:
         time.sleep(0.01)
 
 
-def interrupt(process: subprocess.Popen[str], until: str) -> None:
+def interrupt(process: Forked, until: str) -> None:
     """Press Ctrl-C, and wait until the command says this."""
-    assert process.stderr is not None
     process.send_signal(signal.SIGINT)
     while until not in (line := process.stderr.readline()):
         assert line
 
 
-def rest(process: subprocess.Popen[str]) -> str:
+def rest(process: Forked) -> str:
     """Wait for the end of a command, and return the rest of its standard error."""
     return process.communicate(timeout=LIMIT)[1]
 
@@ -107,7 +105,7 @@ def test_standard_input(service: Service) -> None:
 def test_a_prompt_from_a_pipe_is_asked_before_the_pipe_ends(service: Service) -> None:
     os.mkfifo("pipe")
     with (
-        background("batch", "pipe", "-o", "out.jsonl", service=service) as process,
+        forked("batch", "pipe", "-o", "out.jsonl", service=service) as process,
         Path("pipe").open("w") as pipe,
     ):
         print("Hello", file=pipe, flush=True)
@@ -224,7 +222,7 @@ def test_ctrl_c_lets_the_replies_under_way_finish() -> None:
     write(*prompts("quick", "slow", "slower", "later", "last"))
     command = (*COMMAND, "--concurrency", "2")
     with in_thread(serve(answer, grace=0.0)) as server:
-        with background(*command, service=server.service) as process:
+        with forked(*command, service=server.service) as process:
             wait_for(1)
             interrupt(process, until="ending; replies under way have 30 s")
             released.set()
@@ -242,7 +240,7 @@ def test_replies_that_do_not_finish_are_ended_and_not_recorded(
 ) -> None:
     write(*prompts("a", "wait"))
     grace = "1000" if again else "0.1"
-    with background(*COMMAND, "--grace", grace, service=stalling) as process:
+    with forked(*COMMAND, "--grace", grace, service=stalling) as process:
         wait_for(1)
         interrupt(process, until="ending;")
         if again:
@@ -255,7 +253,7 @@ def test_replies_that_do_not_finish_are_ended_and_not_recorded(
 
 def test_a_killed_run_goes_on(stalling: Service, service: Service) -> None:
     write(*prompts("a", "wait", "b"))
-    with background(*COMMAND, service=stalling) as process:
+    with forked(*COMMAND, service=stalling) as process:
         wait_for(2)
         process.kill()
     with Path("out.jsonl").open("a") as file:

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import pytest
 from gprochat.server import in_thread, serve
 from gprochat_core import Message, Service
 
-from .running import LIMIT, background, invoke
+from .running import LIMIT, Forked, forked, invoke
 
 KEY = {"GPROCHAT_GATEWAY_KEY": "the-gateways-key"}
 HEADERS = {"authorization": "Bearer the-gateways-key"}
@@ -24,10 +23,9 @@ HEADERS = {"authorization": "Bearer the-gateways-key"}
 @contextmanager
 def running(
     *options: str, service: Service | None = None, variables: dict[str, str] | None = None
-) -> Generator[tuple["subprocess.Popen[str]", str, str], None, None]:
+) -> Generator[tuple[Forked, str, str], None, None]:
     """Run the command; give its process, and the base URL and the key that it prints."""
-    with background("gateway", *options, service=service, variables=variables) as process:
-        assert process.stdout is not None
+    with forked("gateway", *options, service=service, variables=variables) as process:
         settings = dict(
             process.stdout.readline().strip().removeprefix("export ").split("=", 1)
             for _ in range(2)

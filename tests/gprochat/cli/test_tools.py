@@ -16,7 +16,7 @@ from gprochat_core import Acceptance, Draft, Message, Service, Signer
 from tests.peers.scripted import ScriptedPeer, receive, send
 from tests.peers.wire import chunked
 
-from .running import LIMIT, background, invoke, on_terminal, run, url_of
+from .running import LIMIT, background, forked, invoke, on_terminal, run, url_of
 
 KEY = {"GPROCHAT_SECRET_KEY": "ключ-Ключ"}
 TEXT = "Как дела? 🙂"
@@ -110,7 +110,7 @@ def test_serve_prints_its_url_and_stops_at_a_signal(number: signal.Signals) -> N
 
 
 def test_serve_prints_its_url_and_a_fresh_key_as_lines_for_the_shell() -> None:
-    with background("serve") as process:
+    with forked("serve") as process:
         url = url_of(process)
         assert process.stdout is not None
         name, _, key = process.stdout.readline().strip().partition("=")
@@ -125,7 +125,7 @@ def test_serve_prints_its_url_and_a_fresh_key_as_lines_for_the_shell() -> None:
 
 
 def test_serve_logs_a_line_for_each_request_if_asked_to() -> None:
-    with background("serve", "--log", variables=KEY) as process:
+    with forked("serve", "--log", variables=KEY) as process:
         url = url_of(process)
         invoke("chat", "--url", url, "Hi", variables=KEY)
         invoke("chat", "--url", url, "Hi", variables={"GPROCHAT_SECRET_KEY": "another"})
@@ -137,7 +137,7 @@ def test_serve_logs_a_line_for_each_request_if_asked_to() -> None:
 
 
 def test_serve_takes_the_environments_password() -> None:
-    with background("serve", variables={**KEY, "GPROCHAT_PASSWORD": "sesame"}) as process:
+    with forked("serve", variables={**KEY, "GPROCHAT_PASSWORD": "sesame"}) as process:
         url = url_of(process)
         refused = invoke("chat", "--url", url, "Hi", variables=KEY)
         process.send_signal(signal.SIGTERM)
@@ -157,7 +157,7 @@ def test_serve_takes_the_environments_password() -> None:
     ],
 )
 def test_serve_takes_how_old_a_request_may_be(options: list[str], age: int, accepted: bool) -> None:
-    with background("serve", *options, variables=KEY) as process:
+    with forked("serve", *options, variables=KEY) as process:
         service = Service(url_of(process), secret_key=KEY["GPROCHAT_SECRET_KEY"])
         request = Draft(service, [Message("user", "Hi")]).sign(time_ns() // 1_000_000 - age * 1000)
         response = httpx.post(request.url, content=request.body, trust_env=False)
@@ -175,7 +175,7 @@ def test_serve_refuses_another_freshness(freshness: str) -> None:
 
 def test_serve_takes_host_names_to_allow() -> None:
     options = ["--allow-host", "chat.example", "--allow-host", "chat.test"]
-    with background("serve", *options, variables=KEY) as process:
+    with forked("serve", *options, variables=KEY) as process:
         url = url_of(process)
         statuses = [
             httpx.get(url, headers={"host": name}, trust_env=False).status_code
@@ -205,7 +205,7 @@ def test_serve_answers_with_an_openai_compatible_api() -> None:
     ) as api:
         options = ["--reply", "openai", "--openai-url", f"{api.url}/v1", "--openai-model", "m"]
         variables = {**KEY, "OPENAI_API_KEY": "other", "GPROCHAT_OPENAI_KEY": "api-key"}
-        with background("serve", *options, variables=variables) as process:
+        with forked("serve", *options, variables=variables) as process:
             url = url_of(process)
             asked = invoke("chat", "--url", url, "Hi", variables=KEY)
             process.send_signal(signal.SIGTERM)
