@@ -20,6 +20,7 @@ from .running import (
     LIMIT,
     answer_of,
     background,
+    forked,
     invoke,
     lines_of,
     stalling_answer,
@@ -115,8 +116,7 @@ def test_ctrl_c_ends_the_answer_and_the_history_keeps_what_arrived(
 ) -> None:
     history = tmp_path / "history.json"
     options = ["--transport", transport, "--history", str(history)]
-    with background("chat", *options, "wait", service=stalling) as process:
-        assert process.stdout is not None
+    with forked("chat", *options, "wait", service=stalling) as process:
         begun = process.stdout.read(len("1 heard: "))
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=LIMIT)
@@ -134,7 +134,7 @@ def test_ctrl_c_before_the_answer_leaves_no_history(tmp_path: Path, transport: s
     with ScriptedPeer([receive, set_event(asked), until_client_closes]) as peer:
         service = Service(peer.url, secret_key="k")
         options = ["--transport", transport, "--history", str(history)]
-        with background("chat", *options, "Hello", service=service) as process:
+        with forked("chat", *options, "Hello", service=service) as process:
             assert asked.wait(LIMIT)
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=LIMIT) == ("", "")
@@ -146,7 +146,7 @@ def test_after_a_service_fails_half_way_the_history_keeps_what_arrived(tmp_path:
     history = tmp_path / "history.json"
     with (
         in_thread(serve(answer_of("half an answer", error=ValueError()))) as server,
-        background("chat", "--history", str(history), "Hi", service=server.service) as process,
+        forked("chat", "--history", str(history), "Hi", service=server.service) as process,
     ):
         process.communicate(timeout=LIMIT)
     assert process.returncode == 1

@@ -17,7 +17,6 @@ from .running import (
     environment,
     invoke,
     lines_of,
-    run,
     run_where_installed,
 )
 
@@ -49,7 +48,7 @@ def test_system_text_that_cannot_be_sent_is_a_json_line_too(service: Service) ->
 
 
 def test_an_unknown_command_is_wrong_usage() -> None:
-    assert run("dance").returncode == 2
+    assert invoke("dance").exit_code == 2
 
 
 def test_ctrl_c_is_a_json_line_too(stalling: Service) -> None:

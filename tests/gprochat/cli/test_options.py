@@ -11,11 +11,7 @@ from gprochat_core import Service
 from tests.peers.scripted import ScriptedPeer, receive, repeat, send
 from tests.peers.wire import chunked
 
-from .running import (
-    invoke,
-    on_terminal,
-    run,
-)
+from .running import LIMIT, forked, invoke, on_terminal
 
 
 @pytest.mark.parametrize("command", ["chat", "curl", "check"])
@@ -38,11 +34,13 @@ def test_a_url_option_stands_in_for_the_variable(service: Service) -> None:
 def test_the_environments_secrets_do_not_go_to_another_url_than_the_environments() -> None:
     other = Service("http://127.0.0.1:1", secret_key="key")
     variables = {"GPROCHAT_PASSWORD": "open-sesame"}
-    done = run("curl", "--url", "https://gprochat.com", "Hi", service=other, variables=variables)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "set GPROCHAT_URL and GPROCHAT_SECRET_KEY" in done.stderr
-    options = ("--url", "https://gprochat.com", "--secret-key")
-    with on_terminal("curl", *options, "Hi", service=other, variables=variables) as terminal:
+    command = ("curl", "--url", "https://gprochat.com")
+    with forked(*command, "Hi", service=other, variables=variables) as process:
+        output, errors = process.communicate(timeout=LIMIT)
+    assert (process.returncode, output) == (2, "")
+    assert "set GPROCHAT_URL and GPROCHAT_SECRET_KEY" in errors
+    asked = (*command, "--secret-key", "Hi")
+    with on_terminal(*asked, service=other, variables=variables) as terminal:
         terminal.expect("Secret key of https://gprochat.com")
         terminal.type("another\r")
         terminal.expect('"pass":null')
@@ -75,16 +73,18 @@ def test_no_option_takes_a_secret_as_its_value() -> None:
 
 
 def test_without_a_key_and_a_terminal_the_variable_is_named() -> None:
-    done = run("chat", "--url", "http://127.0.0.1:1", "Hello")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("\n") <= 2
-    assert "set GPROCHAT_URL and GPROCHAT_SECRET_KEY; there is no terminal to ask on" in done.stderr
+    with forked("chat", "--url", "http://127.0.0.1:1", "Hello") as process:
+        output, errors = process.communicate(timeout=LIMIT)
+    assert (process.returncode, output) == (2, "")
+    assert errors.count("\n") <= 2
+    assert "set GPROCHAT_URL and GPROCHAT_SECRET_KEY; there is no terminal to ask on" in errors
 
 
 def test_a_password_cannot_be_asked_for_without_a_terminal(service: Service) -> None:
-    done = run("chat", "--password", "Hello", service=service)
-    assert done.returncode == 2
-    assert "set GPROCHAT_URL and GPROCHAT_PASSWORD" in done.stderr
+    with forked("chat", "--password", "Hello", service=service) as process:
+        _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2
+    assert "set GPROCHAT_URL and GPROCHAT_PASSWORD" in errors
 
 
 def test_a_missing_key_is_asked_for_without_echo(service: Service) -> None:

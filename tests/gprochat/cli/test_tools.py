@@ -16,7 +16,7 @@ from gprochat_core import Acceptance, Draft, Message, Service, Signer
 from tests.peers.scripted import ScriptedPeer, receive, send
 from tests.peers.wire import chunked
 
-from .running import LIMIT, background, forked, invoke, on_terminal, run, url_of
+from .running import LIMIT, background, forked, invoke, on_terminal, url_of
 
 KEY = {"GPROCHAT_SECRET_KEY": "ключ-Ключ"}
 TEXT = "Как дела? 🙂"
@@ -56,9 +56,10 @@ def test_sign_asks_for_the_key_without_echo() -> None:
 
 
 def test_sign_without_a_key_and_a_terminal_is_wrong_usage() -> None:
-    done = run("sign", TEXT)
-    assert done.returncode == 2
-    assert "set GPROCHAT_SECRET_KEY" in done.stderr
+    with forked("sign", TEXT) as process:
+        _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2
+    assert "set GPROCHAT_SECRET_KEY" in errors
 
 
 def test_curl_prints_a_command_that_holds_as_a_request(service: Service) -> None:

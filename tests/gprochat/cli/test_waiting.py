@@ -20,7 +20,7 @@ from gprochat_core import (
 from tests.peers.scripted import ScriptedPeer, receive, send, wait_for
 from tests.peers.wire import answer, chunked
 
-from .running import background, on_terminal, screen_of
+from .running import LIMIT, forked, on_terminal, screen_of
 
 BUSY = answer(429, "", "retry-after: 1")
 
@@ -81,9 +81,9 @@ def test_where_nothing_may_move_a_retry_is_one_line_that_stays(
 def test_without_a_terminal_nothing_is_said() -> None:
     with (
         ScriptedPeer([receive, send(BUSY), receive, send(chunked("fine"))]) as peer,
-        background("chat", "Hi", service=Service(peer.url, secret_key="k")) as process,
+        forked("chat", "Hi", service=Service(peer.url, secret_key="k")) as process,
     ):
-        assert process.communicate() == ("fine", "")
+        assert process.communicate(timeout=LIMIT) == ("fine", "")
 
 
 @pytest.mark.parametrize(("encoding", "frame"), [("cp1252", "/"), ("utf-8", "⠙")])
