@@ -82,13 +82,14 @@ class Service:
     max_history: int | None = None
     origin: str = field(init=False, repr=False, compare=False)
     """The URL's scheme, host and port alone, as a browser's `origin` header has it (RFC 6454)."""
+    _signer: Signer | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         url, origin = read_url(self.url)
         object.__setattr__(self, "url", url)
         object.__setattr__(self, "origin", origin)
         if self.secret_key is not None:
-            secret_utf8(self.secret_key, "secret key")
+            object.__setattr__(self, "_signer", Signer(self.secret_key))
         if self.password is not None:
             secret_utf8(self.password, "password")
         if self.encoding not in list(ENCODINGS):
@@ -108,13 +109,13 @@ class Service:
         Raises:
             ConfigurationError: the service has no key.
         """
-        if self.secret_key is None:
+        if self._signer is None:
             raise ConfigurationError(
                 f"no secret key for {self.url}: a request is signed with the deployment's key; "
                 "pass Service(..., secret_key=...), or set GPROCHAT_SECRET_KEY if the service is "
                 "read from the environment"
             )
-        return Signer(self.secret_key)
+        return self._signer
 
     @property
     def exposes_password(self) -> bool:
