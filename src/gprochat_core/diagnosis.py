@@ -45,15 +45,15 @@ MAX_MESSAGE: Final = 500
 HIDDEN_RATE_LIMIT: Final = ("[429 ", "[429]", "429 Too Many Requests", "Quota exceeded")
 """What the message of a 500 contains if the model's rate limit caused it."""
 
-REQUESTED_WAIT: Final = re.compile(
+# Compiled when it is first used: few answers ask for a wait.
+REQUESTED_WAIT: Final = (
     # The sentence has Go's durations, such as 1h2m3.4s or 250ms; the detail has seconds. Within a
     # message, quotes may be escaped.
     r"""
     retry\ in\ (?:(?P<hours>\d{1,6})h)?(?:(?P<minutes>\d{1,6})m(?!s))?
         (?:(?P<seconds>\d{1,9}(?:\.\d{1,12})?)(?P<milli>m?)s)?
     | retryDelay\\{0,8}"\s{0,8}:\s{0,8}\\{0,8}"(?P<delay>\d{1,9}(?:\.\d{1,12})?)s
-    """,
-    re.ASCII | re.VERBOSE,
+    """
 )
 """How the message of a model's rate limit says how long to wait."""
 
@@ -86,11 +86,17 @@ HTTP_DATE: Final = (
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return headers by lower-case name; commas join the values of one name (RFC 9110, 5.3)."""
-    fields: dict[str, list[str]] = {}
-    for name, value in headers:
-        values = fields.setdefault(name.decode("latin-1").lower(), [])
-        values.append(value.decode("latin-1").strip())
-    return {name: ", ".join(values) for name, values in fields.items()}
+    fields: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
+        if name in fields:
+            repeated.setdefault(name, [fields[name]]).append(value)
+        else:
+            fields[name] = value
+    for name, values in repeated.items():
+        fields[name] = ", ".join(values)
+    return fields
 
 
 def check_head(status: int, headers: Collection[tuple[bytes, bytes]], max_bytes: int) -> None:
@@ -170,7 +176,7 @@ def read_retry_after(headers: Mapping[str, str], now: float | None) -> float | N
 def read_requested_wait(said: str) -> float | None:
     """Return how many seconds a model's message asks to wait, the longest; None for no request."""
     waits: list[float] = []
-    for match in REQUESTED_WAIT.finditer(said):
+    for match in re.finditer(REQUESTED_WAIT, said, re.ASCII | re.VERBOSE):
         hours, minutes, seconds, milli, delay = match.groups()
         if hours or minutes or seconds or delay:
             last = float(seconds or delay or 0) / (1000 if milli else 1)

@@ -67,16 +67,19 @@ class State(Enum):
     GIVEN_UP = "after the call failed"
 
 
-BODY_STATES: Final = (State.REPLY, State.ERROR)
+# Python 3.11 calls a function to look up a member of an enumeration.
+READY, SENT, ERROR, REPLY, FAILED, DONE, GIVEN_UP = State
+
+BODY_STATES: Final = (REPLY, ERROR)
 
 NEXT_STEP: Final[Mapping[State, str]] = {
-    State.READY: "call attempt() first",
-    State.SENT: "call receive_head() or fail() first",
-    State.ERROR: "call receive() or fail()",
-    State.REPLY: "call receive() or fail()",
-    State.FAILED: "call retry() first",
-    State.DONE: "make a new Exchange",
-    State.GIVEN_UP: "make a new Exchange",
+    READY: "call attempt() first",
+    SENT: "call receive_head() or fail() first",
+    ERROR: "call receive() or fail()",
+    REPLY: "call receive() or fail()",
+    FAILED: "call retry() first",
+    DONE: "make a new Exchange",
+    GIVEN_UP: "make a new Exchange",
 }
 """What a driver that has called the wrong method is told to do."""
 
@@ -199,7 +202,7 @@ class Exchange:
         self._body_begun = False
         self._stale = False
         self._stale_connections = 0
-        self.state: State = State.READY
+        self.state: State = READY
         self.attempts: int = 0
 
     @property
@@ -219,9 +222,9 @@ class Exchange:
 
     def attempt(self, now_ms: int) -> Request:
         """Begin an attempt; return its request, signed with the corrected time."""
-        if self.state is not State.READY:
+        if self.state is not READY:
             self._refuse("attempt")
-        self.state = State.SENT
+        self.state = SENT
         self.attempts += 1
         self._parser = None
         self._body_begun = self._stale = False
@@ -252,12 +255,12 @@ class Exchange:
         else:
             limit = self._sent + timeouts.first_byte - now
             if limit <= 0:
-                self.state = State.FAILED
+                self.state = FAILED
                 raise self._timed_out("first_byte")
         if self._deadline is None:
             return limit
         if now >= self._deadline:
-            self.state = State.FAILED
+            self.state = FAILED
             raise self._timed_out("total")
         return self._within_total(limit, now)
 
@@ -276,7 +279,7 @@ class Exchange:
             ResponseError: the head alone shows which error the response is.
             ConnectError: a proxy answered, not the service.
         """
-        if self.state is not State.SENT:
+        if self.state is not SENT:
             self._refuse("receive_head")
         self._sent = sent
         try:
@@ -296,11 +299,11 @@ class Exchange:
                 encoding=self._encoding,
             )
         except GPROChatError as error:
-            self.state = State.FAILED
+            self.state = FAILED
             # A traceback may be logged with its local variables, and these may echo a secret.
             headers = lines = ()
             raise error.with_traceback(None) from None
-        self.state = State.REPLY if self._parser.is_reply else State.ERROR
+        self.state = REPLY if self._parser.is_reply else ERROR
 
     def receive(self, data: bytes) -> str:
         """Take a piece of the response's body; return the text that it completes, or "".
@@ -321,18 +324,18 @@ class Exchange:
                 return parser.feed(data)
             text = parser.finish()
         except GPROChatError as error:
-            self.state = State.FAILED
+            self.state = FAILED
             # As in receive_head.
             data = b""
             raise error.with_traceback(None) from None
-        self.state = State.DONE
+        self.state = DONE
         return text
 
     def fail(self, error: TransportError, now: float) -> GPROChatError:
         """Return the error that a transport's failure means."""
-        if self.state is not State.SENT and self.state not in BODY_STATES:
+        if self.state is not SENT and self.state not in BODY_STATES:
             self._refuse("fail")
-        self.state = State.FAILED
+        self.state = FAILED
         if error.cause is Cause.TIMED_OUT and self._total_ran_out(now):
             return self._timed_out("total")
         phase = error.phase
@@ -356,17 +359,17 @@ class Exchange:
         Raises:
             GPROChatError: `error` itself, where there is to be no further attempt.
         """
-        if self.state is not State.FAILED:
+        if self.state is not FAILED:
             self._refuse("retry")
         pause = self._pause(error, now, jitter)
         if pause is None:
-            self.state = State.GIVEN_UP
+            self.state = GIVEN_UP
             try:
                 raise error
             finally:
                 # The error's traceback holds this frame: without it there is no cycle.
                 del error
-        self.state = State.READY
+        self.state = READY
         return pause
 
     def _pause(self, error: GPROChatError, now: float, jitter: float) -> float | None:

@@ -8,7 +8,7 @@ conversations of other shapes become wire messages" and "The relatives' dialect"
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from json import JSONEncoder
-from typing import Final, Literal, NamedTuple, TypeAlias, cast
+from typing import Final, Literal, TypeAlias, cast
 
 from .errors import InvalidMessages
 from .signing import utf8
@@ -193,23 +193,10 @@ def flatten(messages: Sequence[Message]) -> str:
     return "\n".join([*lines, "Assistant:"])
 
 
-class Encoded(NamedTuple):
-    """A conversation on the wire.
-
-    Attributes:
-        pieces: the request's `messages`, a JSON array in UTF-8, in pieces to join. They are
-            joined once, into the request's body, because the array may be long.
-        signed_text: the text of the last message, which the signature covers.
-    """
-
-    pieces: list[bytes]
-    signed_text: str
-
-    @property
-    def json(self) -> bytes:
-        """The array in one piece."""
-        return b"".join(self.pieces)
-
+Encoded: TypeAlias = tuple[list[bytes], str]
+"""A conversation on the wire: the request's `messages`, and the text of the last message, which the
+signature covers. `messages` is a JSON array in UTF-8, in pieces. They are joined once, into the
+request's body, because the array may be long."""
 
 NATIVE_TURN: Final = {
     "user": b'{"role":"user","parts":[{"text":"',
@@ -245,7 +232,7 @@ def encode_native(messages: Sequence[Message]) -> Encoded:
             pieces.append(message.json)
             texts.append(message.text)
     pieces.append(b'"}]}]')
-    return Encoded(pieces, BLANK_LINE.join(texts))
+    return pieces, BLANK_LINE.join(texts)
 
 
 def encode_flattened(messages: Sequence[Message]) -> Encoded:
@@ -259,7 +246,7 @@ def encode_content(messages: Sequence[Message]) -> Encoded:
     for message in messages:
         pieces += (b'{"role":"%b","content":"' % message.role.encode(), message.json, b'"},')
     pieces[-1] = b'"}]'
-    return Encoded(pieces, messages[-1].text)
+    return pieces, messages[-1].text
 
 
 ENCODINGS: Final[Mapping[Encoding, Callable[[Sequence[Message]], Encoded]]] = {

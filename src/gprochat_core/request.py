@@ -52,9 +52,7 @@ class Draft:
     def __init__(self, service: Service, messages: Sequence[Message]) -> None:
         self._service = service
         self._signer = service.signer
-        encoded = encode(newest(messages, service.max_history), service.encoding)
-        self._pieces = encoded.pieces
-        self._text = encoded.signed_text
+        self._pieces, self._text = encode(newest(messages, service.max_history), service.encoding)
         password = service.password
         self._password = b"null" if password is None else to_json(password).encode()
         self._headers = (

@@ -27,26 +27,18 @@ MODEL_ALIASES: Final[Mapping[str, str]] = {
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
-# Not urllib.parse: it drops the parts of an authority (RFC 3986, 3.2) that it does not understand,
-# so that a signed request might go to a host that the user did not name.
-URL: Final = re.compile(
-    r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)",
-    re.ASCII | re.IGNORECASE,
+AUTHORITY: Final = re.compile(
+    # A label has at most 63 characters (RFC 1035, 2.3.4); resolvers refuse a longer one.
+    r"(?P<host>\[.*\]|\w([\w-]{0,61}\w)?(\.[\w-]{1,63})*\.?)(:(?P<port>.*))?",
+    re.ASCII,
 )
 
-# Not compiled here: few programs need these two.
+# Compiled when they are first used: few programs need these three.
 LOOPBACK: Final = r"http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?"
 
 PORT: Final = r"[0-9]{1,5}"
 
-AUTHORITY: Final = re.compile(r"(?P<host>\[.*\]|[^:\[\]]*)(:(?P<port>.*))?")
-
-HOST_NAME: Final = re.compile(
-    # A label has at most 63 characters (RFC 1035, 2.3.4); resolvers refuse a longer one.
-    r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_-]{1,63})*\.?"
-)
-
-PATH: Final = re.compile(r"([A-Za-z0-9/._~!$&'()*+,;=:@-]|%[A-Fa-f0-9]{2})*")
+PATH: Final = r"([A-Za-z0-9/._~!$&'()*+,;=:@-]|%[A-Fa-f0-9]{2})*"
 
 
 def get_model(model: str | None) -> str:
@@ -82,13 +74,14 @@ class Service:
     max_history: int | None = None
     origin: str = field(init=False, repr=False, compare=False)
     """The URL's scheme, host and port alone, as a browser's `origin` header has it (RFC 6454)."""
+    _signer: Signer | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         url, origin = read_url(self.url)
         object.__setattr__(self, "url", url)
         object.__setattr__(self, "origin", origin)
         if self.secret_key is not None:
-            secret_utf8(self.secret_key, "secret key")
+            object.__setattr__(self, "_signer", Signer(self.secret_key))
         if self.password is not None:
             secret_utf8(self.password, "password")
         if self.encoding not in list(ENCODINGS):
@@ -108,13 +101,13 @@ class Service:
         Raises:
             ConfigurationError: the service has no key.
         """
-        if self.secret_key is None:
+        if self._signer is None:
             raise ConfigurationError(
                 f"no secret key for {self.url}: a request is signed with the deployment's key; "
                 "pass Service(..., secret_key=...), or set GPROCHAT_SECRET_KEY if the service is "
                 "read from the environment"
             )
-        return Signer(self.secret_key)
+        return self._signer
 
     @property
     def exposes_password(self) -> bool:
@@ -145,37 +138,41 @@ def read_url(url: str) -> tuple[str, str]:
         raise refuse(f"must be a str, not {type(url).__name__}")
     if any(character <= " " or character == "\x7f" or character.isspace() for character in url):
         raise refuse("holds white space or a control character")
-    match = URL.fullmatch(url)
-    if match is None:
+    # Not urllib.parse: it drops the parts of an authority (RFC 3986, 3.2) that it does not
+    # understand, so that a signed request might go to a host that the user did not name.
+    scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
+    if scheme not in DEFAULT_PORTS or not separator:
         raise refuse("must begin with https:// or http://")
-    scheme, path = match["scheme"].lower(), match["path"]
-    if "@" in match["authority"]:
-        raise refuse("must not hold a user name or password; pass the site's as password=...")
-    if match["rest"]:
+    if "?" in rest or "#" in rest:
         raise refuse("must not hold a query or fragment")
-    if not PATH.fullmatch(path):
+    authority, _, path = rest.partition("/")
+    if "@" in authority:
+        raise refuse("must not hold a user name or password; pass the site's as password=...")
+    if path and not re.fullmatch(PATH, path):
         raise refuse("has a character in its path that must be percent-encoded")
-    if not {".", ".."}.isdisjoint(re.sub("%2e", ".", path, flags=re.IGNORECASE).split("/")):
+    if not {".", ".."}.isdisjoint(path.lower().replace("%2e", ".").split("/")):
         # Some HTTP libraries resolve these, percent-encoded or not, and some do not.
         raise refuse("must not hold '.' or '..' in its path")
-    authority = AUTHORITY.fullmatch(match["authority"])
-    host = read_host(authority["host"]) if authority else None
-    if authority is None or host is None:
+    match = AUTHORITY.fullmatch(authority)
+    host = read_host(match["host"]) if match else None
+    if match is None or host is None:
         raise refuse("has no valid host; write a host that is not ASCII in its xn-- form")
     origin = f"{scheme}://{host}"
-    if authority["port"]:
-        port = int(authority["port"]) if re.fullmatch(PORT, authority["port"]) else 0
+    if match["port"]:
+        port = int(match["port"]) if re.fullmatch(PORT, match["port"]) else 0
         if not 1 <= port <= 65535:
             raise refuse("must have a port from 1 to 65535, or none")
         if port != DEFAULT_PORTS[scheme]:
             origin += f":{port}"
-    return origin + path.rstrip("/"), origin
+    return f"{origin}/{path}".rstrip("/"), origin
 
 
 def read_host(host: str) -> str | None:
-    """Return a host in canonical form and lower case; None if it is not valid."""
+    """Return a host's name in lower case, or an IPv6 address in canonical form; None if the
+    address is not valid."""
     if not host.startswith("["):
-        return host.lower() if HOST_NAME.fullmatch(host) else None
+        return host.lower()
     from ipaddress import IPv6Address
 
     try:

@@ -39,7 +39,8 @@ from .options import OnRetry, check_types
 
 __all__ = ["Client", "Reply", "Response", "Transport"]
 
-# Looking up a member of an enumeration is slow, and these two are needed for each piece of text.
+# Python 3.11 calls a function to look up a member of an enumeration.
+ERROR: Final = State.ERROR
 REPLY: Final = State.REPLY
 DONE: Final = State.DONE
 
@@ -312,7 +313,7 @@ class Reply:
             exchange.receive_head(
                 response.status, response.headers, sent=response.sent_at, now_ms=unix_time_ms()
             )
-            while exchange.state is State.ERROR:
+            while exchange.state is ERROR:
                 exchange.receive(await response.read(exchange.read_limit(monotonic())))
         except TransportError as error:
             raise exchange.fail(error, monotonic()) from error.__cause__

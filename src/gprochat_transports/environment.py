@@ -7,9 +7,8 @@ import os
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
-from importlib.util import find_spec
 from typing import Final, Literal, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -50,12 +49,12 @@ class ProxyUrl(str):
 DEFAULT_PORTS: Final = {"http": 80, "socks5": 1080}
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class EnvironmentSecrets:
     """The secrets that variables hold, which no repr shows."""
 
-    secret_key: str | None
-    password: str | None
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.secret_key = environ.get("GPROCHAT_SECRET_KEY")
+        self.password = environ.get("GPROCHAT_PASSWORD")
 
 
 def service_from_environment(
@@ -80,9 +79,7 @@ def service_from_environment(
         ConfigurationError: a value cannot be used, or nothing names a URL.
     """
     theirs = environ.get("GPROCHAT_URL")
-    secrets = EnvironmentSecrets(
-        environ.get("GPROCHAT_SECRET_KEY"), environ.get("GPROCHAT_PASSWORD")
-    )
+    secrets = EnvironmentSecrets(environ)
     # A traceback may be shown with its local variables.
     del environ
     named = url or theirs
@@ -132,6 +129,9 @@ def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> P
             f"the proxy's URL {read}; it looks like http://user:password@proxy.example:3128 "
             "or socks5://proxy.example:1080"
         )
+    # Imported here, because few programs use a proxy.
+    from importlib.util import find_spec
+
     module = http if read.startswith("http:") else socks5
     if module and find_spec(module) is None:
         raise ConfigurationError(

@@ -25,6 +25,11 @@ BYE = Message("user", "Bye")
 encodings = st.sampled_from(list(ENCODINGS))
 
 
+def wire_json(said: Sequence[Message], encoding: Encoding) -> bytes:
+    pieces, _ = encode(said, encoding)
+    return b"".join(pieces)
+
+
 # What a caller may pass
 
 
@@ -407,29 +412,29 @@ def wire_text(message: Mapping[str, object]) -> str:
 def test_a_conversation_is_written_by_its_dialects_rule(
     said: list[Message], encoding: Encoding
 ) -> None:
-    assert json.loads(encode(said, encoding).json) == oracle(said, encoding)
+    assert json.loads(wire_json(said, encoding)) == oracle(said, encoding)
 
 
 @given(sendable, encodings)
 def test_the_signed_text_is_that_of_the_last_message_on_the_wire(
     said: list[Message], encoding: Encoding
 ) -> None:
-    encoded = encode(said, encoding)
-    last = json.loads(encoded.json)[-1]
+    pieces, signed_text = encode(said, encoding)
+    last = json.loads(b"".join(pieces))[-1]
     assert last["role"] == "user"
-    assert encoded.signed_text == wire_text(last)
+    assert signed_text == wire_text(last)
 
 
 @given(sendable)
 def test_native_roles_take_turns(said: list[Message]) -> None:
-    roles = [message["role"] for message in json.loads(encode(said, "native").json)]
+    roles = [message["role"] for message in json.loads(wire_json(said, "native"))]
     assert set(roles) <= {"user", "model"}
     assert all(one != other for one, other in pairwise(roles))
 
 
 @given(sendable, encodings)
 def test_nothing_of_a_conversation_is_lost(said: list[Message], encoding: Encoding) -> None:
-    wire = json.loads(encode(said, encoding).json)
+    wire = json.loads(wire_json(said, encoding))
     written = "\n\n".join(wire_text(message) for message in wire)
     # Each kind in its order: the native dialect puts system text elsewhere.
     for is_system in (True, False):
@@ -443,7 +448,7 @@ def test_nothing_of_a_conversation_is_lost(said: list[Message], encoding: Encodi
 @given(sendable, encodings)
 def test_the_json_has_no_needless_byte(said: list[Message], encoding: Encoding) -> None:
     compact = json.dumps(oracle(said, encoding), ensure_ascii=False, separators=(",", ":"))
-    assert encode(said, encoding).json == compact.encode()
+    assert wire_json(said, encoding) == compact.encode()
 
 
 @pytest.mark.parametrize(
@@ -498,23 +503,23 @@ def test_the_json_has_no_needless_byte(said: list[Message], encoding: Encoding) 
     ],
 )
 def test_native(said: list[Message], wire: list[tuple[str, str]]) -> None:
-    encoded = encode(said, "native")
-    assert json.loads(encoded.json) == [
+    pieces, signed_text = encode(said, "native")
+    assert json.loads(b"".join(pieces)) == [
         {"role": role, "parts": [{"text": text}]} for role, text in wire
     ]
-    assert encoded.signed_text == wire[-1][1]
+    assert signed_text == wire[-1][1]
 
 
 def test_content_leaves_each_message_as_it_is() -> None:
-    encoded = encode([SYSTEM, HELLO, HI, Message("user", ""), BYE], "content")
-    assert json.loads(encoded.json) == [
+    pieces, signed_text = encode([SYSTEM, HELLO, HI, Message("user", ""), BYE], "content")
+    assert json.loads(b"".join(pieces)) == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hello"},
         {"role": "assistant", "content": "Hi!"},
         {"role": "user", "content": ""},
         {"role": "user", "content": "Bye"},
     ]
-    assert encoded.signed_text == "Bye"
+    assert signed_text == "Bye"
 
 
 PROMPTS = [
@@ -534,9 +539,9 @@ PROMPTS = [
 
 @pytest.mark.parametrize(("said", "prompt"), PROMPTS)
 def test_flattened(said: list[Message], prompt: str) -> None:
-    encoded = encode(said, "flattened")
-    assert json.loads(encoded.json) == [{"role": "user", "parts": [{"text": prompt}]}]
-    assert encoded.signed_text == prompt
+    pieces, signed_text = encode(said, "flattened")
+    assert json.loads(b"".join(pieces)) == [{"role": "user", "parts": [{"text": prompt}]}]
+    assert signed_text == prompt
 
 
 @pytest.mark.parametrize(("said", "prompt"), PROMPTS)
@@ -578,25 +583,25 @@ def test_format_prompt_refuses_what_a_client_refuses() -> None:
 def test_a_character_that_json_cannot_hold_is_escaped_as_browsers_do(
     character: str, written: str
 ) -> None:
-    encoded = encode([Message("user", f"a{character}b")], "content")
-    assert encoded.json == f'[{{"role":"user","content":"a{written}b"}}]'.encode()
+    array = wire_json([Message("user", f"a{character}b")], "content")
+    assert array == f'[{{"role":"user","content":"a{written}b"}}]'.encode()
 
 
 @pytest.mark.parametrize(
     "character", list(" /'<>&\x7f\x80\x85\xa0\xadЖ中\u2028\u2029\ufeff\ufffe\uffff🙂\U0010ffff")
 )
 def test_any_other_character_is_written_as_it_is(character: str) -> None:
-    encoded = encode([Message("user", f"a{character}b")], "content")
-    assert encoded.json == f'[{{"role":"user","content":"a{character}b"}}]'.encode()
+    array = wire_json([Message("user", f"a{character}b")], "content")
+    assert array == f'[{{"role":"user","content":"a{character}b"}}]'.encode()
 
 
 @given(st.characters(exclude_characters='"\\', exclude_categories=["Cs", "Cc"]), encodings)
 def test_every_printable_character_is_its_own_utf8(character: str, encoding: Encoding) -> None:
-    assert b'"%b"' % character.encode() in encode([Message("user", character)], encoding).json
+    assert b'"%b"' % character.encode() in wire_json([Message("user", character)], encoding)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_russian_prompt_does_not_triple(encoding: Encoding) -> None:
     prompt = "Широкая электрификация южных губерний. " * 100
-    envelope = len(encode([Message("user", "")], encoding).json)
-    assert len(encode([Message("user", prompt)], encoding).json) == envelope + len(prompt.encode())
+    envelope = len(wire_json([Message("user", "")], encoding))
+    assert len(wire_json([Message("user", prompt)], encoding)) == envelope + len(prompt.encode())

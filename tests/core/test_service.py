@@ -58,6 +58,7 @@ ACCEPTED = [
 REFUSED = [
     ("chat.example", "must begin with https:// or http://"),
     ("", "must begin with https:// or http://"),
+    ("https", "must begin with https:// or http://"),
     ("/", "must begin with https:// or http://"),
     ("//chat.example", "must begin with https:// or http://"),
     ("ftp://chat.example", "must begin with https:// or http://"),

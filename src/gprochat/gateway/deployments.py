@@ -10,7 +10,8 @@ import stat
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -52,6 +53,8 @@ REST: Final = 30.0
 
 RETRY: Final = RetryPolicy(max_retry_after=10.0)
 """By default a caller learns at once that a deployment asks for a longer wait."""
+
+ONCE: Final = RetryPolicy(max_attempts=1)
 
 SECRETS: Final = ("secret_key", "password")
 
@@ -241,9 +244,9 @@ class Upstreams:
 
     Args:
         models: the deployments of each model.
-        timeouts, retry, limits: of the clients; `retry` by default waits 10 seconds at most where
-            a deployment asks for a wait. A deployment that never answers a model alone is
-            not asked again by its client after a failure: the next deployment is asked at once.
+        timeouts, limits: of the clients.
+        retry: of a call to a model of one deployment; by default it waits 10 seconds at most where
+            the deployment asks for a wait. With several deployments, the next one is asked at once.
 
     Raises:
         ConfigurationError: there is no model, or a model without a deployment.
@@ -272,15 +275,10 @@ class Upstreams:
         return list(self._models)
 
     async def __aenter__(self) -> Self:
-        alone = {group[0] for group in self._models.values() if len(group) == 1}
-        together = {each for group in self._models.values() for each in group} - alone
         opened: dict[Deployment, Upstream] = {}
         async with AsyncExitStack() as stack:
-            for deployment in [*alone, *together]:
-                retry = self._retry if deployment in alone else replace(self._retry, max_attempts=1)
-                client = Client(
-                    deployment.service, timeouts=self._timeouts, retry=retry, limits=self._limits
-                )
+            for deployment in dict.fromkeys(chain.from_iterable(self._models.values())):
+                client = Client(deployment.service, timeouts=self._timeouts, limits=self._limits)
                 await stack.enter_async_context(client)
                 opened[deployment] = Upstream(deployment.name, client)
             self._stack = stack.pop_all()
@@ -307,7 +305,7 @@ class Upstreams:
         now = monotonic()
         # The sort is stable: of deployments that are equally busy, the first in the file answers.
         order = sorted(self._of_model[model], key=lambda each: (each.resting(now), each.live))
-        return Call(order, messages)
+        return Call(order, messages, ONCE if len(order) > 1 else self._retry)
 
     def health(self) -> dict[str, dict[str, object]]:
         """Return the state of each deployment, by its name."""
@@ -327,9 +325,12 @@ class Call:
         attempts: how many requests have been sent.
     """
 
-    def __init__(self, order: Sequence[Upstream], messages: Sequence[Message]) -> None:
+    def __init__(
+        self, order: Sequence[Upstream], messages: Sequence[Message], retry: RetryPolicy
+    ) -> None:
         self._order = order
         self._messages = messages
+        self._retry = retry
         self._upstream: Upstream
         self.reply: Reply
         self.first: str = ""
@@ -348,7 +349,7 @@ class Call:
 
     async def _begin(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self.reply = upstream.client.stream(self._messages)
+        self.reply = upstream.client.stream(self._messages, retry=self._retry)
         upstream.live += 1
         try:
             await self.reply.__aenter__()

@@ -52,7 +52,8 @@ class RequestBody(aiohttp.Payload):
         """Take note of the request's connection; tell whether a request may be sent over it."""
         self._protocol = protocol
         self.reused = protocol in self._served
-        self._served.add(protocol)
+        if not self.reused:
+            self._served.add(protocol)
         return not protocol.should_close
 
     def failed(self, error: Exception, causes: Causes) -> TransportError:

@@ -1,6 +1,7 @@
 """Sends requests with an aiohttp session: one that the caller passes, or one made here."""
 
 import asyncio
+from functools import lru_cache
 from math import inf
 from typing import Final
 from weakref import WeakSet
@@ -20,7 +21,7 @@ from .response import AiohttpResponse
 
 __all__ = ["AiohttpTransport"]
 
-READ_BUFFER: Final = 64 * 1024
+READ_BUFFER: Final = 128 * 1024
 """aiohttp's buffer in bytes: with twice as many waiting for a slow reader, it stops reading."""
 
 
@@ -90,7 +91,7 @@ class AiohttpTransport:
             proxy=self._http_proxy,
             proxy_headers=self._proxy_headers,
             # aiohttp's other limits start again with every byte.
-            timeout=aiohttp.ClientTimeout(connect=connect, sock_connect=connect),
+            timeout=time_limit(connect),
             read_bufsize=READ_BUFFER,
             max_line_size=self._limits.max_head_bytes,
             max_field_size=self._limits.max_head_bytes,
@@ -118,3 +119,8 @@ class AiohttpTransport:
                 trust_env=False,
             )
         return self._own_session
+
+
+@lru_cache(maxsize=1)
+def time_limit(seconds: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(connect=seconds, sock_connect=seconds)
