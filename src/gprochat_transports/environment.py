@@ -102,7 +102,7 @@ def service_from_environment(
     )
 
 
-def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> ProxyUrl | None:
+def find_proxy(url: str, proxy: Proxy, *, socks5: str = "") -> ProxyUrl | None:
     """Return the URL of the proxy to use for a service, with its port; None for no proxy.
 
     The environment's proxy is `HTTPS_PROXY` or `HTTP_PROXY` by the scheme of the service's URL,
@@ -112,7 +112,7 @@ def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> P
     Args:
         url: the service's URL.
         proxy: the caller's argument.
-        http, socks5: the module that the transport needs for a proxy of that kind; "" for none.
+        socks5: the module that the transport needs for a SOCKS5 proxy; "" for none.
 
     Raises:
         ConfigurationError: the proxy's URL is malformed, its kind is not supported, or the
@@ -132,10 +132,9 @@ def find_proxy(url: str, proxy: Proxy, *, http: str = "", socks5: str = "") -> P
     # Imported here, because few programs use a proxy.
     from importlib.util import find_spec
 
-    module = http if read.startswith("http:") else socks5
-    if module and find_spec(module) is None:
+    if socks5 and read.startswith("socks5:") and find_spec(socks5) is None:
         raise ConfigurationError(
-            f"this kind of proxy needs the library {module}: pip install 'gprochat[socks]'"
+            f"this kind of proxy needs the library {socks5}: pip install 'gprochat[socks]'"
         )
     return read
 

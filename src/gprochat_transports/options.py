@@ -9,7 +9,7 @@ from typing import Final, TypeAlias, TypedDict
 
 from gprochat_core import ConfigurationError, GPROChatError, Limits, RetryPolicy, Service, Timeouts
 
-from .environment import FROM_ENVIRONMENT, Proxy
+from .environment import FROM_ENVIRONMENT, Proxy, ProxyUrl, find_proxy
 
 __all__ = ["ClientOptions", "OnRetry", "Settings", "check_types"]
 
@@ -83,13 +83,19 @@ class Settings:
             "limits": self.limits,
         }
 
-    def check(self, service: Service) -> None:
-        """Refuse options, and a service, of a wrong type.
+    def find_proxy(self, service: Service, *, socks5: str = "") -> ProxyUrl | None:
+        """Return the URL of the proxy to reach a service through; None for no proxy.
+
+        Args:
+            service: the deployment.
+            socks5: the module that the transport needs for a SOCKS5 proxy; "" for none.
 
         Raises:
-            ConfigurationError: the message says what to pass.
+            ConfigurationError: `service` or an option has a wrong type, or the proxy cannot be
+                used; see `gprochat_transports.environment.find_proxy`.
         """
         check_types(service=service, **{name: getattr(self, name) for name in self.__slots__})
+        return find_proxy(service.url, self.proxy, socks5=socks5)
 
     def refuse_for(self, given: str) -> None:
         """Refuse proxy and TLS, which a session or client that the caller passed brings itself.

@@ -95,11 +95,12 @@ def test_options_of_the_right_types_are_taken() -> None:
     def report(attempt: int, delay: float, error: GPROChatError) -> None:
         """Do nothing."""
 
-    Settings(
+    settings = Settings(
         timeouts=Timeouts(),
         retry=RetryPolicy(),
         on_retry=report,
         limits=Limits(),
         proxy="http://proxy.example",
         ssl_context=create_default_context(),
-    ).check(SERVICE)
+    )
+    assert settings.find_proxy(SERVICE) == "http://proxy.example:80"

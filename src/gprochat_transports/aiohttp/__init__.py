@@ -5,7 +5,7 @@ from typing import Unpack
 from gprochat_core import Service
 
 from ..client import Client as AnyClient
-from ..environment import find_proxy, proxy_secrets
+from ..environment import proxy_secrets
 from ..extras import needs
 from ..options import ClientOptions, Settings
 
@@ -40,9 +40,8 @@ class Client(AnyClient):
         settings = Settings(**options)
         # A traceback may be shown with its local variables, and here is the proxy's password.
         del options
-        settings.check(service)
         if session is None:
-            proxy = find_proxy(service.url, settings.proxy, socks5="aiohttp_socks")
+            proxy = settings.find_proxy(service, socks5="aiohttp_socks")
         else:
             proxy = None
             settings.refuse_for("session")

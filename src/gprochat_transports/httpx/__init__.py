@@ -11,7 +11,7 @@ from gprochat_core import Service
 
 from ..client import Client as AnyClient
 from ..client import Transport
-from ..environment import find_proxy, proxy_secrets
+from ..environment import proxy_secrets
 from ..extras import needs
 from ..options import ClientOptions, Settings
 from ..sync import SyncClient as AnySyncClient
@@ -52,9 +52,8 @@ class Client(AnyClient):
         settings = Settings(**options)
         # A traceback may be shown with its local variables, and here is the proxy's password.
         del options
-        settings.check(service)
         if client is None:
-            proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
+            proxy = settings.find_proxy(service, socks5="python_socks")
             transport: Transport = Http11Transport(AnyioNetwork(), settings, proxy)
         else:
             from .given import GivenTransport
@@ -82,9 +81,8 @@ class SyncClient(AnySyncClient):
         settings = Settings(**options)
         # A traceback may be shown with its local variables, and here is the proxy's password.
         del options
-        settings.check(service)
         if client is None:
-            proxy = find_proxy(service.url, settings.proxy, socks5="python_socks")
+            proxy = settings.find_proxy(service, socks5="python_socks")
             transport: Transport = Http11Transport(BlockingNetwork(), settings, proxy)
         else:
             from .given import BlockingGivenTransport
