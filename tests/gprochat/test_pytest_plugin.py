@@ -2,18 +2,20 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-# A run in this process forgets afterwards the modules that it has imported. These stay.
-import gprochat.server  # noqa: F401
-import gprochat_transports.aiohttp
-import gprochat_transports.httpx
-import gprochat_transports.trio
+import gprochat_transports
 
 pytest_plugins = ["pytester"]
+
+# A run in this process forgets afterwards the modules that it has imported. These stay.
+import_module("gprochat.server")
+for adapter in ("aiohttp", "httpx", "trio"):
+    import_module(f"gprochat_transports.{adapter}")
 
 # If the project is installed, pytest loads the plugin itself; -p would load it twice.
 INSTALLED = bool(entry_points(group="pytest11", name="gprochat"))
