@@ -53,9 +53,6 @@ EXCEPTIONS: Final = tuple(CAUSES)
 TLS_BUFFER: Final = 32 * 1024
 """Bytes that a TLS connection reads ahead for a slow reader; aiohttp's buffer comes on top."""
 
-LONG_READ_SIZE: Final = 256 * 1024
-"""Bytes to read at once of a long reply, as asyncio does by default."""
-
 END_OF_HEAD: Final = b"\r\n\r\n"
 
 
@@ -71,26 +68,19 @@ class Protocol(ResponseHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         reading: Any = transport
-        # asyncio allocates 256 KiB for each read otherwise, even if a few bytes arrive.
-        self._read_at_most(READ_SIZE)
+        if hasattr(reading, "max_size"):
+            # asyncio allocates 256 KiB for each read otherwise, even if a few bytes arrive.
+            reading.max_size = READ_SIZE
         if hasattr(reading, "set_read_buffer_limits"):
             reading.set_read_buffer_limits(TLS_BUFFER)
 
     def data_received(self, data: bytes) -> None:
-        if len(data) == READ_SIZE:
-            # More has arrived already: the reply is long.
-            self._read_at_most(LONG_READ_SIZE)
         if data.startswith(b"HTTP/"):
             head, end, rest = data.partition(END_OF_HEAD)
             if rest:
                 super().data_received(head + end)
                 data = rest
         super().data_received(data)
-
-    def _read_at_most(self, size: int) -> None:
-        # Neither uvloop's connections nor those with TLS have this attribute.
-        if hasattr(self.transport, "max_size"):
-            cast("Any", self.transport).max_size = size
 
     def pause_reading(self) -> None:
         self._is_paused = True

@@ -21,7 +21,7 @@ from .response import AiohttpResponse
 
 __all__ = ["AiohttpTransport"]
 
-READ_BUFFER: Final = 128 * 1024
+READ_BUFFER: Final = 64 * 1024
 """aiohttp's buffer in bytes: with twice as many waiting for a slow reader, it stops reading."""
 
 

@@ -12,13 +12,7 @@ from yarl import URL
 
 from gprochat_core import Cause, Limits, Phase, Service, TransportError
 from gprochat_transports.aiohttp import Client
-from gprochat_transports.aiohttp.connection import (
-    CAUSES,
-    LONG_READ_SIZE,
-    TLS_BUFFER,
-    Protocol,
-    make_connector,
-)
+from gprochat_transports.aiohttp.connection import CAUSES, TLS_BUFFER, Protocol, make_connector
 from gprochat_transports.http11.network import READ_SIZE
 from tests.faults.certificates import client_context
 from tests.peers.scripted import ScriptedPeer, pause, receive, repeat, send
@@ -74,23 +68,9 @@ def test_asyncio_reads_and_keeps_no_more_than_what_costs_little() -> None:
     asyncio.run(main())
 
 
-def test_a_long_reply_is_read_in_larger_pieces() -> None:
-    async def main() -> None:
-        protocol, transport = Protocol(asyncio.get_running_loop()), FakeTransport()
-        protocol.connection_made(transport)
-        protocol.data_received(b"x" * (READ_SIZE - 1))
-        assert transport.max_size == READ_SIZE
-        protocol.data_received(b"x" * READ_SIZE)
-        assert transport.max_size == LONG_READ_SIZE
-
-    asyncio.run(main())
-
-
 def test_a_transport_of_another_loop_is_taken_as_it_is() -> None:
     async def main() -> None:
-        protocol = Protocol(asyncio.get_running_loop())
-        protocol.connection_made(asyncio.Transport())
-        protocol.data_received(b"x" * READ_SIZE)
+        Protocol(asyncio.get_running_loop()).connection_made(asyncio.Transport())
 
     asyncio.run(main())
 
