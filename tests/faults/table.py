@@ -291,7 +291,8 @@ TLS: Final = [
     ),
 ]
 
-PROXY_ASKS: Final = answer(407, b"", 'proxy-authenticate: Basic realm="proxy"')
+# Without "connection: close" the next attempt may use a connection that the proxy is closing.
+PROXY_ASKS: Final = answer(407, b"", 'proxy-authenticate: Basic realm="proxy"', "connection: close")
 SOCKS5_HELLO: Final = send(b"\x05\x00")
 
 PROXIES: Final = [
