@@ -155,6 +155,7 @@ def test_two_chats_that_continue_one_conversation_lose_nothing(
     ):
         for terminal in (first, second):
             terminal.expect("continues a conversation of 2 messages\r\n")
+        for terminal in (first, second):
             terminal.enter("two")
             terminal.expect("3 heard: two")
         for terminal in (first, second):
