@@ -21,7 +21,7 @@ build := hatchling hatch-fancy-pypi-readme
 help:
 	@echo 'make demo         a signed, streamed chat over each transport, against the embedded service'
 	@echo 'make quick        lint, types by mypy, and the tests of core and transports; a minute'
-	@echo 'make test         lint, types, all tests, and their coverage; six minutes'
+	@echo 'make test         lint, types, all tests, and their coverage; five minutes'
 	@echo '                  some tests: make test TESTS="tests/core/test_reply.py -k marker"'
 	@echo 'make test-all     the same, then the tests on the other Pythons of 3.11 to 3.14 found here'
 	@echo 'make test-lowest  the tests of adapters and command with the lowest versions of the extras'
