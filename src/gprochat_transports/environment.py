@@ -53,8 +53,8 @@ class EnvironmentSecrets:
     """The secrets that variables hold, which no repr shows."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self.secret_key = environ.get("GPROCHAT_SECRET_KEY")
-        self.password = environ.get("GPROCHAT_PASSWORD")
+        self.secret_key: str | None = environ.get("GPROCHAT_SECRET_KEY")
+        self.password: str | None = environ.get("GPROCHAT_PASSWORD")
 
 
 def service_from_environment(
