@@ -86,17 +86,11 @@ HTTP_DATE: Final = (
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return headers by lower-case name; commas join the values of one name (RFC 9110, 5.3)."""
-    fields: dict[str, str] = {}
-    repeated: dict[str, list[str]] = {}
-    for raw_name, raw_value in headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
-        if name in fields:
-            repeated.setdefault(name, [fields[name]]).append(value)
-        else:
-            fields[name] = value
-    for name, values in repeated.items():
-        fields[name] = ", ".join(values)
-    return fields
+    fields: dict[str, list[str]] = {}
+    for name, value in headers:
+        values = fields.setdefault(name.decode("latin-1").lower(), [])
+        values.append(value.decode("latin-1").strip())
+    return {name: ", ".join(values) for name, values in fields.items()}
 
 
 def check_head(status: int, headers: Collection[tuple[bytes, bytes]], max_bytes: int) -> None:

@@ -1,7 +1,6 @@
 """Sends requests with an aiohttp session: one that the caller passes, or one made here."""
 
 import asyncio
-from functools import lru_cache
 from math import inf
 from typing import Final
 from weakref import WeakSet
@@ -91,7 +90,7 @@ class AiohttpTransport:
             proxy=self._http_proxy,
             proxy_headers=self._proxy_headers,
             # aiohttp's other limits start again with every byte.
-            timeout=time_limit(connect),
+            timeout=aiohttp.ClientTimeout(connect=connect, sock_connect=connect),
             read_bufsize=READ_BUFFER,
             max_line_size=self._limits.max_head_bytes,
             max_field_size=self._limits.max_head_bytes,
@@ -119,8 +118,3 @@ class AiohttpTransport:
                 trust_env=False,
             )
         return self._own_session
-
-
-@lru_cache(maxsize=1)
-def time_limit(seconds: float | None) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(connect=seconds, sock_connect=seconds)
