@@ -198,7 +198,9 @@ def coverage(session: nox.Session) -> None:
     """The tests of core and transports, and the coverage that they must reach by themselves."""
     coverage = (sys.executable, "-m", "coverage")
     session.run(*coverage, "erase", silent=True)
-    arguments = pytest_arguments(session, f"{OWN}, core and transports")
+    # Each worker would import and collect everything while it is measured, for as long as these
+    # tests take. The checks of `make test` use another core meanwhile.
+    arguments = (*pytest_arguments(session, f"{OWN}, core and transports"), "-n", "0")
     session.run(*coverage, "run", "-m", "pytest", *arguments, *COVERING)
     session.run(*coverage, "combine", "--quiet")
     for package, percent in {"gprochat_core": 100, "gprochat_transports": 95}.items():
