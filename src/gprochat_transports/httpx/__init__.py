@@ -5,7 +5,7 @@ libraries that httpx is built on, anyio and h11, and the project's own pool: htt
 for each call that grows with the number of calls and connections.
 """
 
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import TYPE_CHECKING, Unpack
 
 from gprochat_core import Service
 
@@ -60,7 +60,7 @@ class Client(AnyClient):
 
             proxy = None
             settings.refuse_for("client")
-            transport = GivenTransport(cast("httpx.AsyncClient", client))
+            transport = GivenTransport(client)
         super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
 
 
@@ -85,11 +85,11 @@ class SyncClient(AnySyncClient):
             proxy = settings.find_proxy(service, socks5="python_socks")
             transport: Transport = Http11Transport(BlockingNetwork(), settings, proxy)
         else:
-            from .given import BlockingGivenTransport
+            from .given import GivenTransport
 
             proxy = None
             settings.refuse_for("client")
-            transport = BlockingGivenTransport(cast("httpx.Client", client))
+            transport = GivenTransport(client, blocking=True)
         super().__init__(
             AnyClient(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
         )

@@ -10,7 +10,7 @@ import httpx2
 
 from gprochat_core import Request
 from gprochat_transports import Transport
-from gprochat_transports.httpx.given import BlockingGivenTransport, GivenTransport
+from gprochat_transports.httpx.given import GivenTransport
 from tests.faults.certificates import client_context
 from tests.transports.loops import RUN, Main
 
@@ -38,7 +38,7 @@ class Kind:
 
     def use(self, client: Any) -> Transport:
         """Return the transport over a client."""
-        return BlockingGivenTransport(client) if self.blocking else GivenTransport(client)
+        return GivenTransport(client, blocking=self.blocking)
 
     def open(self, **settings: Any) -> AbstractAsyncContextManager[tuple[Any, Transport]]:
         """Make a client and the transport over it; close the client in the end."""
