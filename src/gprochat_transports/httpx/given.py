@@ -14,7 +14,7 @@ import anyio
 
 from gprochat_core import Cause, Phase, Request, SendLimits, TransportError
 
-from ..http11.network import Causes, Network
+from ..http11.network import Causes
 from .blocking import BlockingNetwork
 from .connection import AnyioNetwork, read_causes
 
@@ -25,15 +25,15 @@ class GivenTransport:
     """A `Transport` over a client of httpx or httpx2.
 
     Args:
-        client: an `AsyncClient`, or a `Client`: over the latter, the coroutines never suspend.
-        blocking: whether it is a `Client`.
+        client: an `AsyncClient`; for a blocking network, a `Client`.
+        network: sleeps, and tells the running loop. It does not connect.
     """
 
-    def __init__(self, client: Any, *, blocking: bool = False) -> None:
+    def __init__(self, client: Any, network: AnyioNetwork | BlockingNetwork) -> None:
         self._client = client
-        self._blocking = blocking
-        self._causes = read_causes(client, "Client" if blocking else "AsyncClient")
-        self._network: Network = BlockingNetwork() if blocking else AnyioNetwork()
+        self._network = network
+        self._blocking = isinstance(network, BlockingNetwork)
+        self._causes = read_causes(client, "Client" if self._blocking else "AsyncClient")
 
     async def send(self, request: Request, limits: SendLimits) -> "GivenCall":
         call = GivenCall(self._causes, limits, blocking=self._blocking)
