@@ -45,20 +45,22 @@ class AiohttpResponse:
         self._watchdog = watchdog
         self._reused = body.reused
         self._timed_out = False
-        self._lost = False
+        # A body without a length ends when the connection closes; aiohttp lets a reset end it too.
+        self._ends_by_closing = (
+            "content-length" not in response.headers and "transfer-encoding" not in response.headers
+        )
         connection = response.connection
         protocol = None if connection is None else connection.protocol
         self._closed = None if protocol is None else protocol.closed
         if self._closed is not None:
             self._closed.add_done_callback(self._end)
-            self._content.on_eof(self._note_loss)
         watchdog.waits.add(self)
 
     async def read(self, timeout: float | None) -> bytes:
         self._watchdog.limit(self, timeout)
         try:
             data = await self._content.readany()
-            if self._lost and not data:
+            if not data and self._ends_by_closing and self._closed and retrieve(self._closed):
                 raise aiohttp.ClientPayloadError("the connection was lost within the body")
             return data
         except EXCEPTIONS as error:
@@ -100,14 +102,6 @@ class AiohttpResponse:
         content.set_exception(error)
         return data
 
-    def _note_loss(self) -> None:
-        # A body without a length ends when the connection closes; aiohttp lets a reset end it too.
-        self._lost = (
-            self._closed is not None
-            and self._closed.done()
-            and self._closed.exception() is not None
-        )
-
     def _end(self, closed: "asyncio.Future[None]") -> None:
         # aiohttp would wait for the rest of a body whose framing is broken.
         error = retrieve(closed)
@@ -119,4 +113,4 @@ class AiohttpResponse:
 
 def retrieve(closed: "asyncio.Future[None]") -> BaseException | None:
     """Return the exception that ended a connection; asyncio logs one that is never retrieved."""
-    return None if closed.cancelled() else closed.exception()
+    return closed.exception() if closed.done() and not closed.cancelled() else None
