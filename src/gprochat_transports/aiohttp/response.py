@@ -12,7 +12,7 @@ from typing import cast
 
 import aiohttp
 
-from gprochat_core import Cause, Phase, TransportError
+from gprochat_core import Phase, TransportError
 
 from ..watchdog import Watchdog
 from .connection import CAUSES, EXCEPTIONS
@@ -44,7 +44,6 @@ class AiohttpResponse:
         self._content = response.content
         self._watchdog = watchdog
         self._reused = body.reused
-        self._timed_out = False
         # A body without a length ends when the connection closes; aiohttp lets a reset end it too.
         self._ends_by_closing = (
             "content-length" not in response.headers and "transfer-encoding" not in response.headers
@@ -66,15 +65,12 @@ class AiohttpResponse:
         except EXCEPTIONS as error:
             if data := self._left_over():
                 return data
-            if self._timed_out:
-                raise TransportError(Cause.TIMED_OUT, Phase.READING, reused=self._reused) from error
             raise TransportError.wrap(error, CAUSES, Phase.READING, reused=self._reused) from error
         finally:
             self.deadline = inf
 
     async def expire(self) -> None:
         """End the wait for bytes."""
-        self._timed_out = True
         self._content.set_exception(aiohttp.SocketTimeoutError())
 
     async def aclose(self) -> None:
@@ -104,10 +100,8 @@ class AiohttpResponse:
 
     def _end(self, closed: "asyncio.Future[None]") -> None:
         # aiohttp would wait for the rest of a body whose framing is broken.
-        error = retrieve(closed)
+        lost = retrieve(closed) or aiohttp.ClientPayloadError("closed within the body")
         if not self._content.is_eof() and self._content.exception() is None:
-            lost = aiohttp.ClientPayloadError("the connection was closed within the body")
-            lost.__cause__ = error
             self._content.set_exception(lost)
 
 
