@@ -63,10 +63,6 @@ class AiohttpTransport:
         finally:
             self._watchdog.waits.discard(body)
             body.deadline = inf
-        if body.unsolicited:
-            # aiohttp takes bytes that arrived before the request for its answer.
-            response.close()
-            raise TransportError(Cause.UNSOLICITED, body.phase, reused=True)
         decompressed = session.auto_decompress
         return AiohttpResponse(response, body, self._watchdog, decompressed=decompressed)
 
