@@ -14,6 +14,7 @@ import signal
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.strategies import text
 
 gc.disable()
 
@@ -49,6 +50,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="play the first case of each row of the fault table instead of all its cases",
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have hypothesis make its table of characters before there are workers, and in no test.
+
+    In a new clone this takes seconds. Otherwise each worker does it, at the same time, and
+    hypothesis blames a test for taking so long.
+    """
+    if not hasattr(session.config, "workerinput"):
+        text().validate()
 
 
 def pytest_collection_finish() -> None:

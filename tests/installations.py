@@ -5,8 +5,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
-from functools import cache
-from importlib.metadata import packages_distributions, requires
+from importlib.metadata import files, requires
 from pathlib import Path
 from typing import Final
 
@@ -47,16 +46,15 @@ def run_with(
     installed: Iterable[str], code: str, *, environment: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run code where only these requirements, such as "gprochat[trio]", are installed."""
-    distributions = installed_with(installed)
-    allowed = [
-        name
-        for name, provided_by in distributions_by_module().items()
-        if distributions & {canonicalize_name(each) for each in provided_by}
-    ]
+    allowed = {
+        path.parts[0].partition(".")[0]
+        for distribution in installed_with(installed)
+        for path in files(distribution) or ()
+    }
     paths = [str(ROOT / "src"), *filter(None, sys.path)]
     return subprocess.run(
         # -S: the .pth files of site-packages may import anything.
-        [sys.executable, "-I", "-S", "-c", HIDE, json.dumps([paths, allowed, code])],
+        [sys.executable, "-I", "-S", "-c", HIDE, json.dumps([paths, sorted(allowed), code])],
         capture_output=True,
         encoding="utf-8",
         env=environment,
@@ -69,12 +67,6 @@ def output_with(installed: Iterable[str], code: str) -> str:
     run = run_with(installed, code)
     assert run.returncode == 0, run.stderr
     return run.stdout
-
-
-@cache
-def distributions_by_module() -> Mapping[str, list[str]]:
-    """Return the distributions that provide each top-level module, by reading all their files."""
-    return packages_distributions()
 
 
 def installed_with(

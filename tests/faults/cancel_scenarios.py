@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ssl import SSLError
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias
 
 from gprochat_core import Limits, RetryPolicy, Timeouts
 from tests.faults.certificates import CERTIFICATES, client_context
@@ -36,8 +36,11 @@ TEXT: Final = "Привет 🙂"
 PAUSE: Final = 0.001
 """Seconds; long enough for a client to notice that there is nothing to read."""
 
-BIG: Final = 1024 * 1024
-"""Characters of a request that no buffer takes at once."""
+BIG: Final = 256 * 1024
+"""Characters of a request that the buffers of a narrow connection do not take at once."""
+
+SEGMENT: Final = 1000
+"""Bytes of the packets to a narrow peer. To others over loopback, Linux takes 4 MB at once."""
 
 Way: TypeAlias = Literal["direct", "name", "tls", "http", "http+tls", "socks5", "socks5+tls"]
 """How to get to the service: by address, by name, over TLS, or through a proxy."""
@@ -54,6 +57,16 @@ def slow_reply(fields: tuple[str, ...] = ()) -> Step:
     return slowly(
         begin[:20], begin[20:], chunk(body[:3]), chunk(body[3:5]), chunk(body[5:]), LAST_CHUNK
     )
+
+
+class NarrowPeer(ScriptedPeer):
+    """A peer to which a client cannot send a long request without waiting."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * SEGMENT)
+        return self
 
 
 def in_turn(*answers: Step) -> Step:
@@ -101,7 +114,8 @@ class Scenario:
     def peer(self) -> ScriptedPeer:
         """A new peer that plays this scenario on all its connections."""
         context = CERTIFICATES["good"]() if self.way == "tls" else None
-        return ScriptedPeer([self._enter, repeat(self._answer)], ssl_context=context)
+        peer = NarrowPeer if len(self.prompt) >= BIG else ScriptedPeer
+        return peer([self._enter, repeat(self._answer)], ssl_context=context)
 
     def url(self, peer: ScriptedPeer) -> str:
         """The service's URL."""

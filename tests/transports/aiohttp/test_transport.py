@@ -172,14 +172,15 @@ def test_each_failure_is_reported_with_its_cause_its_phase_and_whether_reused(
     own: bool, failure: str, reused: bool
 ) -> None:
     script, cause, phase = FAILURES[failure]
+    limit = SHORT if cause is Cause.TIMED_OUT else SLACK
 
     async def main() -> None:
-        limits = SendLimits(connect=SLACK, first_byte=SHORT)
+        limits = SendLimits(connect=SLACK, first_byte=limit)
         async with open_transport(own) as transport:
             request = make_request(peer.url)
             if reused:
                 await call(transport, request)
-            assert await fail(transport, request, limits, SHORT) == (cause, phase, reused)
+            assert await fail(transport, request, limits, limit) == (cause, phase, reused)
 
     before: Script = [receive, send(chunked("fine"))] if reused else []
     with ScriptedPeer([*before, *script]) as peer:
