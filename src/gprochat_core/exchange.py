@@ -72,7 +72,7 @@ READY, SENT, ERROR, REPLY, FAILED, DONE, GIVEN_UP = State
 
 BODY_STATES: Final = (REPLY, ERROR)
 
-NEXT_STEP: Final[Mapping[State, str]] = {
+NEXT_STEP: Final = {
     READY: "call attempt() first",
     SENT: "call receive_head() or fail() first",
     ERROR: "call receive() or fail()",

@@ -5,8 +5,7 @@ makes a `Request` for each attempt. Headers and body are those of docs/protocol.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from .messages import Message, encode, newest, to_json
 from .service import Service
@@ -19,8 +18,7 @@ USER_AGENT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """An HTTP request. A transport adds the headers `host` and `content-length`, and no others.
 
     Attributes:
@@ -33,7 +31,10 @@ class Request:
     method: str
     url: str
     headers: tuple[tuple[str, str], ...]
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"Request(method={self.method!r}, url={self.url!r}, headers={self.headers!r})"
 
 
 class Draft:
