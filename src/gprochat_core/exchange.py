@@ -172,6 +172,28 @@ class Exchange:
         attempts: how many attempts have been made.
     """
 
+    __slots__ = (
+        "_attempted_ms",
+        "_body_begun",
+        "_clock",
+        "_deadline",
+        "_draft",
+        "_encoding",
+        "_keep_text",
+        "_limits",
+        "_parser",
+        "_redactor",
+        "_retried_for_clock",
+        "_retry",
+        "_sent",
+        "_signed_correction_ms",
+        "_stale",
+        "_stale_connections",
+        "_timeouts",
+        "attempts",
+        "state",
+    )
+
     def __init__(
         self,
         service: Service,

@@ -34,6 +34,20 @@ class Connection:
         deadline, idle_since: see `Wait` and `PooledConnection`.
     """
 
+    __slots__ = (
+        "_causes",
+        "_http",
+        "_max_head",
+        "_stream",
+        "_watchdog",
+        "deadline",
+        "forward_headers",
+        "idle_since",
+        "phase",
+        "reused",
+        "timed_out",
+    )
+
     def __init__(self, stream: Stream, watchdog: Watchdog, causes: Causes, max_head: int) -> None:
         self.forward_headers: Headers | None = None
         self.phase: Phase = Phase.CONNECTING

@@ -123,6 +123,8 @@ class Read(Protocol):
 class Http11Response:
     """A `Response` on a connection of the pool."""
 
+    __slots__ = ("_connection", "_pool", "headers", "read", "sent_at", "status")
+
     def __init__(
         self, connection: Connection, pool: Pool[Connection], head: h11.Response, sent_at: float
     ) -> None:

@@ -67,6 +67,8 @@ class AnyioNetwork:
 class AnyioStream:
     """The `Stream` on asyncio and trio: TCP, or TLS over it."""
 
+    __slots__ = "_stream"
+
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self._stream = stream
 

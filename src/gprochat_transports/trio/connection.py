@@ -67,6 +67,8 @@ class TrioNetwork:
 class TcpStream(trio.abc.Stream):
     """A stream over a connected socket, which it takes over."""
 
+    __slots__ = ("_socket", "_trio")
+
     def __init__(self, connected: trio.socket.SocketType) -> None:
         self._socket = socket.socket(fileno=connected.detach())
         self._trio = trio.SocketStream(trio.socket.from_stdlib_socket(self._socket))
@@ -107,6 +109,8 @@ class TcpStream(trio.abc.Stream):
 
 class TrioStream:
     """The `Stream` on trio: TCP, or TLS over it."""
+
+    __slots__ = ("_carrier", "_tcp", "_tls")
 
     def __init__(self, tcp: TcpStream, tls: "trio.SSLStream[TcpStream] | None" = None) -> None:
         self._tcp = tcp
