@@ -1,6 +1,6 @@
 """Sends requests over the connections of a pool, directly or by way of a proxy."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from functools import cache
 from ssl import SSLContext, create_default_context
 from typing import Protocol
@@ -41,7 +41,19 @@ class Http11Transport:
         self._http_proxy = proxy if proxy and not self._socks_proxy else None
 
     async def send(self, request: Request, limits: SendLimits) -> "Http11Response":
-        connection = await self._acquire(request.url, limits.connect)
+        phase = Phase.WAITING
+
+        def connect() -> Awaitable[Connection]:
+            nonlocal phase
+            phase = Phase.CONNECTING
+            return self._connect(request.url)
+
+        self._pool.watch(self._network.watchdog)
+        try:
+            async with self._network.time_limit(limits.connect):
+                connection = await self._pool.acquire(connect)
+        except self._exceptions as error:
+            raise TransportError.wrap(error, self._causes, phase) from error
         try:
             head, sent_at = await connection.send(request, limits)
         except BaseException:
@@ -64,21 +76,6 @@ class Http11Transport:
     def forget(self) -> None:
         """Begin with no connections; those of before belong to the parent process."""
         self._pool: Pool[Connection] = Pool(self._limits, self._network.make_event)
-
-    async def _acquire(self, url: str, timeout: float | None) -> Connection:
-        phase = Phase.WAITING
-
-        async def connect() -> Connection:
-            nonlocal phase
-            phase = Phase.CONNECTING
-            return await self._connect(url)
-
-        self._pool.watch(self._network.watchdog)
-        try:
-            async with self._network.time_limit(timeout):
-                return await self._pool.acquire(connect)
-        except self._exceptions as error:
-            raise TransportError.wrap(error, self._causes, phase) from error
 
     async def _connect(self, url: str) -> Connection:
         network = self._network

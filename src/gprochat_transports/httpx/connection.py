@@ -1,7 +1,5 @@
 """Connections on asyncio and trio over the streams of anyio, which httpx uses too."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from math import inf
 from selectors import EVENT_READ, DefaultSelector
 from socket import socket
@@ -15,7 +13,7 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 
 from gprochat_core import Cause
 
-from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, has_unread
+from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, TimeLimit, has_unread
 from ..watchdog import Watchdog, make_watchdog
 
 __all__ = ["AnyioNetwork", "is_readable"]
@@ -58,10 +56,8 @@ class AnyioNetwork:
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
 
-    @asynccontextmanager
-    async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
-        with anyio.fail_after(seconds):
-            yield
+    def time_limit(self, seconds: float | None) -> TimeLimit:
+        return TimeLimit(anyio.move_on_after(seconds))
 
 
 class AnyioStream:
