@@ -80,7 +80,7 @@ nitpick_ignore_regex = [
 OPTIONS: Final = [
     # As they are written: evaluated, a type is longer than its name.
     (option.target.id, ast.unparse(option.annotation), getattr(Settings(), option.target.id))
-    for option in ast.walk(ast.parse(inspect.getsource(ClientOptions)))
+    for option in ast.walk(ast.parse(inspect.getsource(Settings)))
     if isinstance(option, ast.AnnAssign) and isinstance(option.target, ast.Name)
 ]
 """The names, types and defaults of the arguments that all clients take."""

@@ -86,11 +86,12 @@ HTTP_DATE: Final = (
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return headers by lower-case name; commas join the values of one name (RFC 9110, 5.3)."""
-    fields: dict[str, list[str]] = {}
-    for name, value in headers:
-        values = fields.setdefault(name.decode("latin-1").lower(), [])
-        values.append(value.decode("latin-1").strip())
-    return {name: ", ".join(values) for name, values in fields.items()}
+    fields: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name = raw_name.decode("latin-1").lower()
+        value = raw_value.decode("latin-1").strip()
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    return fields
 
 
 def check_head(status: int, headers: Collection[tuple[bytes, bytes]], max_bytes: int) -> None:

@@ -31,7 +31,16 @@ TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
 """The type of each argument of a client, and what an error says to pass."""
 
 
-class ClientOptions(TypedDict, total=False):
+class Numbers(TypedDict, total=False):
+    """The options that a `gprochat_transports.Client` takes itself."""
+
+    timeouts: Timeouts | None
+    retry: RetryPolicy | None
+    on_retry: OnRetry | None
+    limits: Limits | None
+
+
+class ClientOptions(Numbers, total=False):
     """Keyword arguments of every `Client` and `SyncClient`.
 
     Attributes:
@@ -45,21 +54,8 @@ class ClientOptions(TypedDict, total=False):
         ssl_context: for TLS; by default certificates are verified against the system's.
     """
 
-    timeouts: Timeouts | None
-    retry: RetryPolicy | None
-    on_retry: OnRetry | None
-    limits: Limits | None
     proxy: Proxy
     ssl_context: SSLContext | None
-
-
-class Numbers(TypedDict):
-    """The options that a `gprochat_transports.Client` takes itself."""
-
-    timeouts: Timeouts | None
-    retry: RetryPolicy | None
-    on_retry: OnRetry | None
-    limits: Limits | None
 
 
 class Settings(NamedTuple):

@@ -11,8 +11,15 @@ pass are retried for each prompt by itself.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+)
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -188,8 +195,8 @@ class Results(AsyncIterator[Result]):
     ) -> None:
         await self.aclose()
 
-    async def __anext__(self) -> Result:
-        return await self._run.next()
+    def __anext__(self) -> Coroutine[object, object, Result]:
+        return self._run.next()
 
     def __del__(self) -> None:
         self._run.abandon()
@@ -217,7 +224,8 @@ class Run:
         self.calls: int = 0
         self.budget_used: bool = False
         self._client = client
-        self._prompts = prompts if isinstance(prompts, AsyncIterable) else iter(prompts)
+        self._prompts = prompts
+        self._iterator = None if isinstance(prompts, AsyncIterable) else iter(prompts)
         self._concurrency = concurrency
         self._ordered = ordered
         self._retry = retry
@@ -236,8 +244,10 @@ class Run:
         self._stopped = False
         self._error: Exception | None = None
         self._answers = 0
-        # One prompt of an asynchronous iterable at most; results by the number of their prompt.
-        self._incoming: deque[Prompt | Conversation] = deque()
+        # A prompt of an asynchronous iterable; the next is read when this one has been taken.
+        self._incoming: Prompt | Conversation | None = None
+        self._wanted: anyio.Event | None = None
+        # Results by the number of their prompt.
         self._ready: dict[int, Result] = {}
         # How many prompts have been taken, and how many results handed over.
         self._taken = 0
@@ -340,15 +350,21 @@ class Run:
 
     async def _read(self, prompts: AsyncIterable[Prompt | Conversation]) -> None:
         async for prompt in prompts:
-            self._incoming.append(prompt)
+            self._incoming = prompt
+            self._wanted = anyio.Event()
             self._wake()
-            while self._incoming:
-                await self._change()
+            await self._wanted.wait()
         self._exhausted = True
         self._wake()
 
     async def _work(self) -> None:
-        while (taken := await self._take()) is not None:
+        while not self._stopped:
+            taken = self._take()
+            if taken is None:
+                if self._exhausted:
+                    return
+                await self._change()
+                continue
             number, prompt = taken
             result = await self._ask(prompt)
             if result is None:
@@ -357,49 +373,50 @@ class Run:
             if self._arrived is not None:
                 self._arrived.set()
 
-    async def _take(self) -> tuple[int, Prompt] | None:
-        """Wait for room, and return the next prompt with its number; None if there is none."""
-        while not self._stopped:
-            if self._taken - self._handed_over < self._room:
-                prompt = self._next_prompt()
-                if prompt is not None:
-                    number = self._taken
-                    self._taken += 1
-                    return number, prompt if isinstance(prompt, Prompt) else Prompt(
-                        str(number), prompt
-                    )
-                if self._exhausted:
-                    return None
-            await self._change()
-        return None
+    def _take(self) -> tuple[int, Prompt] | None:
+        """Return the next prompt with its number; None if there is no room, or none has come."""
+        number = self._taken
+        if number - self._handed_over >= self._room:
+            return None
+        prompt = self._next_prompt()
+        if prompt is None:
+            return None
+        self._taken += 1
+        return number, prompt if isinstance(prompt, Prompt) else Prompt(str(number), prompt)
 
     def _next_prompt(self) -> Prompt | Conversation | None:
-        if not isinstance(self._prompts, AsyncIterable):
-            prompt = next(self._prompts, None)
+        if self._iterator is not None:
+            prompt = next(self._iterator, None)
             self._exhausted = prompt is None
             return prompt
-        if not self._incoming:
-            return None
-        self._wake()
-        return self._incoming.popleft()
+        prompt, self._incoming = self._incoming, None
+        if self._wanted is not None:
+            self._wanted.set()
+        return prompt
 
     async def _ask(self, prompt: Prompt) -> Result | None:
         """Make calls until there is a result; None if no more calls may begin."""
         attempts = failures = 0
-        while (began := await self._begin()) is not None:
+        while True:
+            if self._turn.locked() or self._wait() != 0:
+                await self._wait_in_line()
+            if self._stopped:
+                return None
             answers = self._answers
             start = monotonic()
+            began = self.pace.begin(start)
             reply, error = await self._attempt(prompt.conversation)
             attempts += 0 if reply is None else reply.attempts
             seconds = monotonic() - start
+            if error is None:
+                assert reply is not None
+                self._answers += 1
+                self.pace.reply(began, start + seconds)
+                return Result(prompt.id, reply.text, reply.status, attempts, seconds)
             # Without an answer to any call meanwhile, the service is away, for every prompt.
             away = isinstance(error, ConnectError) and answers == self._answers
             if not isinstance(error, (ConnectError, InvalidMessages)):
                 self._answers += 1
-            if error is None:
-                assert reply is not None
-                self.pace.reply(began, monotonic())
-                return Result(prompt.id, reply.text, reply.status, attempts, seconds)
             if away or is_refusal(error):
                 self._pause_all(error, began)
                 continue
@@ -411,7 +428,6 @@ class Run:
                 status = None if reply is None else reply.status
                 return Result(prompt.id, None, status, attempts, seconds, failure)
             await self._sleep(pause)
-        return None
 
     async def _attempt(
         self, conversation: Conversation
@@ -441,14 +457,11 @@ class Run:
             raise error
         return self._retry.delay(error, failures, random())
 
-    async def _begin(self) -> int | None:
-        """Wait until a call may begin, and begin it; None if no more calls may begin."""
-        # Workers wait in a line, and only the first of them waits for the pace.
-        if self._turn.locked() or (wait := self._wait()) != 0:
-            async with self._turn:
-                while (wait := self._wait()) != 0:
-                    await self._change(wait)
-        return None if self._stopped else self.pace.begin(monotonic())
+    async def _wait_in_line(self) -> None:
+        """Wait until a call may begin: all workers in a line, the first of them for the pace."""
+        async with self._turn:
+            while (wait := self._wait()) != 0:
+                await self._change(wait)
 
     def _wait(self) -> float | None:
         """Return how long a call has to wait, 0 too if no more calls may begin; as `Pace.wait`."""
@@ -485,6 +498,9 @@ class Run:
         """Wait until something has changed, or some seconds have passed."""
         if self._changed is None:
             self._changed = anyio.Event()
+        if seconds is None:
+            await self._changed.wait()
+            return
         with anyio.move_on_after(seconds):
             await self._changed.wait()
 

@@ -81,14 +81,15 @@ class Pace:
 
     def wait(self, now: float) -> float | None:
         """Return in how many seconds a call may begin, 0 for now; None: when another has ended."""
-        if self.active >= self.limit:
+        if self.active + 1 > self._limit:
             return None
-        return max(0.0, self.paused_until - now, self._next - now)
+        return max(0.0, self._next - now)
 
     def begin(self, now: float) -> int:
         """Begin a call; return the number of its pause, for `reply` and `refuse`."""
         self.active += 1
-        self._next = max(self._next, now - CATCH_UP) + 1 / self.rate(now)
+        if self._learned < inf:
+            self._next = max(self._next, now - CATCH_UP) + 1 / self.rate(now)
         return self._pauses
 
     def end(self) -> None:

@@ -25,7 +25,6 @@ class RequestBody(aiohttp.Payload):
     Attributes:
         phase: how far the call is.
         reused: whether the connection is one of `served`, those that have served this client.
-        unsolicited: whether something had arrived on that connection before sending began.
         sent_at: when the last byte was sent, by `time.monotonic`.
         deadline: see `Wait`.
     """
@@ -36,7 +35,6 @@ class RequestBody(aiohttp.Payload):
         super().__init__(body)
         self.phase: Phase = Phase.CONNECTING
         self.reused: bool = False
-        self.unsolicited: bool = False
         self.sent_at: float = monotonic()
         self.deadline: float = inf
         self._body = body
@@ -60,8 +58,6 @@ class RequestBody(aiohttp.Payload):
         """Report an exception with the facts of the call."""
         if self._timed_out:
             return TransportError(Cause.TIMED_OUT, self.phase, reused=self.reused)
-        if self.unsolicited:
-            return TransportError(Cause.UNSOLICITED, self.phase, reused=True)
         # aiohttp's message for a connection that failed names no reason; `os_error` does.
         reported = getattr(error, "os_error", error)
         return TransportError.wrap(reported, causes, self.phase, reused=self.reused)
@@ -85,9 +81,6 @@ class RequestBody(aiohttp.Payload):
         if self._protocol is not protocol:
             self.note_connection(protocol)
         self.phase = Phase.SENDING
-        self.unsolicited = self.reused and protocol.should_close
-        if self.unsolicited:
-            raise aiohttp.ClientConnectionError(Cause.UNSOLICITED.value)
         body = memoryview(self._body)
         for start in range(0, len(body), WRITE_SIZE):
             self._progress()

@@ -12,7 +12,7 @@ from typing import cast
 
 import aiohttp
 
-from gprochat_core import Cause, Phase, TransportError
+from gprochat_core import Phase, TransportError
 
 from ..watchdog import Watchdog
 from .connection import CAUSES, EXCEPTIONS
@@ -44,35 +44,33 @@ class AiohttpResponse:
         self._content = response.content
         self._watchdog = watchdog
         self._reused = body.reused
-        self._timed_out = False
-        self._lost = False
+        # A body without a length ends when the connection closes; aiohttp lets a reset end it too.
+        self._ends_by_closing = (
+            "content-length" not in response.headers and "transfer-encoding" not in response.headers
+        )
         connection = response.connection
         protocol = None if connection is None else connection.protocol
         self._closed = None if protocol is None else protocol.closed
         if self._closed is not None:
             self._closed.add_done_callback(self._end)
-            self._content.on_eof(self._note_loss)
         watchdog.waits.add(self)
 
     async def read(self, timeout: float | None) -> bytes:
         self._watchdog.limit(self, timeout)
         try:
             data = await self._content.readany()
-            if self._lost and not data:
+            if not data and self._ends_by_closing and self._closed and retrieve(self._closed):
                 raise aiohttp.ClientPayloadError("the connection was lost within the body")
             return data
         except EXCEPTIONS as error:
             if data := self._left_over():
                 return data
-            if self._timed_out:
-                raise TransportError(Cause.TIMED_OUT, Phase.READING, reused=self._reused) from error
             raise TransportError.wrap(error, CAUSES, Phase.READING, reused=self._reused) from error
         finally:
             self.deadline = inf
 
     async def expire(self) -> None:
         """End the wait for bytes."""
-        self._timed_out = True
         self._content.set_exception(aiohttp.SocketTimeoutError())
 
     async def aclose(self) -> None:
@@ -100,23 +98,13 @@ class AiohttpResponse:
         content.set_exception(error)
         return data
 
-    def _note_loss(self) -> None:
-        # A body without a length ends when the connection closes; aiohttp lets a reset end it too.
-        self._lost = (
-            self._closed is not None
-            and self._closed.done()
-            and self._closed.exception() is not None
-        )
-
     def _end(self, closed: "asyncio.Future[None]") -> None:
         # aiohttp would wait for the rest of a body whose framing is broken.
-        error = retrieve(closed)
+        lost = retrieve(closed) or aiohttp.ClientPayloadError("closed within the body")
         if not self._content.is_eof() and self._content.exception() is None:
-            lost = aiohttp.ClientPayloadError("the connection was closed within the body")
-            lost.__cause__ = error
             self._content.set_exception(lost)
 
 
 def retrieve(closed: "asyncio.Future[None]") -> BaseException | None:
     """Return the exception that ended a connection; asyncio logs one that is never retrieved."""
-    return None if closed.cancelled() else closed.exception()
+    return closed.exception() if closed.done() and not closed.cancelled() else None

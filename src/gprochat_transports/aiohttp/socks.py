@@ -1,7 +1,8 @@
 """Connections through a SOCKS5 proxy for aiohttp.
 
-The TLS handshake of aiohttp-socks does not end when it is cancelled: it waits for the end of the
-stream until the time limit for connecting has passed. Here asyncio does the handshake.
+The TLS handshake of aiohttp-socks does not end when it is cancelled: it then waits for the end of
+the stream until the time limit for connecting has passed. Where that limit is what cancels it, it
+may wait for ever. Here asyncio does the handshake.
 """
 
 import asyncio

@@ -48,8 +48,25 @@ class AiohttpTransport:
         session = self._session or self._open_session()
         body = RequestBody(request.body, limits, self._watchdog, self._served)
         self._watchdog.waits.add(body)
+        # With plain http the proxy reads this request itself; with TLS only the CONNECT request.
+        forwarded = request.url.startswith("http:")
         try:
-            response = await self._request(session, request, body, limits.connect)
+            response = await session.request(
+                request.method,
+                # Else yarl would write what is percent-encoded in another way than the user did.
+                URL(request.url, encoded=True),
+                headers=[*request.headers, *(self._proxy_headers.items() if forwarded else ())],
+                data=body,
+                allow_redirects=False,
+                raise_for_status=False,
+                proxy=self._http_proxy,
+                proxy_headers=self._proxy_headers,
+                # aiohttp's other limits start again with every byte.
+                timeout=aiohttp.ClientTimeout(connect=limits.connect, sock_connect=limits.connect),
+                read_bufsize=READ_BUFFER,
+                max_line_size=self._limits.max_head_bytes,
+                max_field_size=self._limits.max_head_bytes,
+            )
         except EXCEPTIONS as error:
             body.abort()
             raise body.failed(error, CAUSES) from error
@@ -63,38 +80,7 @@ class AiohttpTransport:
         finally:
             self._watchdog.waits.discard(body)
             body.deadline = inf
-        if body.unsolicited:
-            # aiohttp takes bytes that arrived before the request for its answer.
-            response.close()
-            raise TransportError(Cause.UNSOLICITED, body.phase, reused=True)
-        decompressed = session.auto_decompress
-        return AiohttpResponse(response, body, self._watchdog, decompressed=decompressed)
-
-    async def _request(
-        self,
-        session: aiohttp.ClientSession,
-        request: Request,
-        body: RequestBody,
-        connect: float | None,
-    ) -> aiohttp.ClientResponse:
-        # With plain http the proxy reads this request itself; with TLS only the CONNECT request.
-        forwarded = request.url.startswith("http:")
-        return await session.request(
-            request.method,
-            # Else yarl would write what is percent-encoded in another way than the user did.
-            URL(request.url, encoded=True),
-            headers=[*request.headers, *(self._proxy_headers.items() if forwarded else ())],
-            data=body,
-            allow_redirects=False,
-            raise_for_status=False,
-            proxy=self._http_proxy,
-            proxy_headers=self._proxy_headers,
-            # aiohttp's other limits start again with every byte.
-            timeout=aiohttp.ClientTimeout(connect=connect, sock_connect=connect),
-            read_bufsize=READ_BUFFER,
-            max_line_size=self._limits.max_head_bytes,
-            max_field_size=self._limits.max_head_bytes,
-        )
+        return AiohttpResponse(response, body, self._watchdog, decompressed=session.auto_decompress)
 
     def current_loop(self) -> object:
         return asyncio.get_running_loop()

@@ -5,7 +5,7 @@ libraries that httpx is built on, anyio and h11, and the project's own pool: htt
 for each call that grows with the number of calls and connections.
 """
 
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import TYPE_CHECKING, Unpack
 
 from gprochat_core import Service
 
@@ -20,6 +20,7 @@ with needs("httpx"):
     from ..http11.transport import Http11Transport
     from .blocking import BlockingNetwork
     from .connection import AnyioNetwork
+    from .given import GivenTransport
 
 if TYPE_CHECKING:
     import httpx
@@ -52,15 +53,7 @@ class Client(AnyClient):
         settings = Settings(**options)
         # A traceback may be shown with its local variables, and here is the proxy's password.
         del options
-        if client is None:
-            proxy = settings.find_proxy(service, socks5="python_socks")
-            transport: Transport = Http11Transport(AnyioNetwork(), settings, proxy)
-        else:
-            from .given import GivenTransport
-
-            proxy = None
-            settings.refuse_for("client")
-            transport = GivenTransport(cast("httpx.AsyncClient", client))
+        transport, proxy = make_transport(service, settings, client, AnyioNetwork())
         super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
 
 
@@ -81,15 +74,18 @@ class SyncClient(AnySyncClient):
         settings = Settings(**options)
         # A traceback may be shown with its local variables, and here is the proxy's password.
         del options
-        if client is None:
-            proxy = settings.find_proxy(service, socks5="python_socks")
-            transport: Transport = Http11Transport(BlockingNetwork(), settings, proxy)
-        else:
-            from .given import BlockingGivenTransport
-
-            proxy = None
-            settings.refuse_for("client")
-            transport = BlockingGivenTransport(cast("httpx.Client", client))
+        transport, proxy = make_transport(service, settings, client, BlockingNetwork())
         super().__init__(
             AnyClient(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
         )
+
+
+def make_transport(
+    service: Service, settings: Settings, client: object, network: AnyioNetwork | BlockingNetwork
+) -> tuple[Transport, str | None]:
+    """Return the transport over a caller's client or over a network, and the URL of its proxy."""
+    if client is not None:
+        settings.refuse_for("client")
+        return GivenTransport(client, network), None
+    proxy = settings.find_proxy(service, socks5="python_socks")
+    return Http11Transport(network, settings, proxy), proxy

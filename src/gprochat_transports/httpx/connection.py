@@ -1,5 +1,10 @@
-"""Connections on asyncio and trio over the streams of anyio, which httpx uses too."""
+"""Connections on asyncio and trio over the streams of anyio, which httpx uses too.
 
+And what exceptions mean: anyio's, and those of a client of httpx or httpx2 that the caller made.
+"""
+
+import sys
+from contextlib import suppress
 from math import inf
 from selectors import EVENT_READ, DefaultSelector
 from socket import socket
@@ -9,14 +14,15 @@ from typing import Final
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import h11
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from gprochat_core import Cause
+from gprochat_core import Cause, ConfigurationError
 
 from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, TimeLimit, has_unread
 from ..watchdog import Watchdog, make_watchdog
 
-__all__ = ["AnyioNetwork", "is_readable"]
+__all__ = ["AnyioNetwork", "is_readable", "read_causes"]
 
 CAUSES: Final[Causes] = {
     **SOCKET_CAUSES,
@@ -24,6 +30,39 @@ CAUSES: Final[Causes] = {
     anyio.BrokenResourceError: Cause.LOST,
     anyio.ClosedResourceError: Cause.LOST,
 }
+
+
+def read_causes(client: object, kind: str) -> Causes:
+    """Return what exceptions mean over a client that the caller made.
+
+    Args:
+        client: a client of httpx or of httpx2.
+        kind: the name of the class that it must be an instance of.
+
+    Raises:
+        ConfigurationError: the client is no instance of that class.
+    """
+    for name in ("httpx", "httpx2"):
+        library = sys.modules.get(name)
+        if library is not None and isinstance(client, getattr(library, kind)):
+            causes = {
+                **CAUSES,
+                library.TimeoutException: Cause.TIMED_OUT,
+                library.TransportError: Cause.LOST,
+                # The client was closed.
+                RuntimeError: Cause.LOST,
+                h11.RemoteProtocolError: Cause.MALFORMED,
+                # httpx parses a Location even if it is not to follow it.
+                library.InvalidURL: Cause.MALFORMED,
+                ValueError: Cause.MALFORMED,
+                UnicodeError: Cause.MALFORMED,
+            }
+            with suppress(ImportError):
+                from socksio import SOCKSError
+
+                causes[SOCKSError] = Cause.LOST
+            return causes
+    raise ConfigurationError(f"client= takes an httpx.{kind}, not a {type(client).__qualname__}")
 
 
 class AnyioNetwork:

@@ -1,135 +1,168 @@
-"""Calls over an httpx client that the caller made; connections, proxy and TLS are the client's."""
+"""Calls over an httpx client that the caller made; connections, proxy and TLS are the client's.
 
-from collections.abc import Mapping
+httpx's `trace` extension tells how far a call is (see "Request extensions" in its documentation).
+httpx2 is httpx under another name.
+"""
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import anyio
-import anyio.lowlevel
 
-from gprochat_core import Phase, Request, SendLimits
+from gprochat_core import Cause, Phase, Request, SendLimits, TransportError
 
+from ..http11.network import Causes
 from .blocking import BlockingNetwork
-from .call import Call, read_causes
+from .connection import AnyioNetwork, read_causes
 
-if TYPE_CHECKING:
-    import httpx
-
-__all__ = ["BlockingGivenTransport", "GivenTransport"]
+__all__ = ["GivenCall", "GivenTransport"]
 
 
 class GivenTransport:
-    """A `Transport` over an asynchronous client, on asyncio and trio."""
+    """A `Transport` over a client of httpx or httpx2.
 
-    def __init__(self, client: "httpx.AsyncClient") -> None:
+    Args:
+        client: an `AsyncClient`; for a blocking network, a `Client`.
+        network: sleeps, and tells the running loop. It does not connect.
+    """
+
+    def __init__(self, client: Any, network: AnyioNetwork | BlockingNetwork) -> None:
         self._client = client
-        self._causes = read_causes(client, "AsyncClient")
+        self._network = network
+        self._blocking = isinstance(network, BlockingNetwork)
+        self._causes = read_causes(client, "Client" if self._blocking else "AsyncClient")
 
-    async def send(self, request: Request, limits: SendLimits) -> "GivenResponse":
-        call = Call(self._causes, limits)
-        connect_by = deadline(limits.connect)
-
-        async def trace(event: str, info: Mapping[str, Any]) -> None:
-            # httpx limits each of its steps and reads; the limits here are for a whole phase.
-            begun = call.note(event, info)
-            if begun is Phase.CONNECTING:
-                scope.deadline = connect_by
-            elif begun is Phase.SENDING:
-                scope.deadline = inf
-            elif begun is Phase.AWAITING_HEAD:
-                scope.deadline = deadline(limits.reply(monotonic()))
-
-        try:
-            with call.reporting(), anyio.fail_after(None) as scope:
-                built = call.build(self._client, request, trace)
-                response = await self._client.send(built, stream=True, follow_redirects=False)
-        finally:
-            if call.connected is not None:
-                with anyio.CancelScope(shield=True):
-                    await call.connected.aclose()
-        return GivenResponse(response, call)
+    async def send(self, request: Request, limits: SendLimits) -> "GivenCall":
+        call = GivenCall(self._causes, limits, blocking=self._blocking)
+        await call.send(self._client, request)
+        return call
 
     def current_loop(self) -> object:
-        return anyio.lowlevel.current_token()
+        return self._network.current_loop()
 
     async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
+        await self._network.sleep(seconds)
 
     async def aclose(self) -> None:
         """Leave the client open: it is the caller's."""
 
 
-def deadline(seconds: float | None) -> float:
-    return inf if seconds is None else anyio.current_time() + seconds
+class GivenCall:
+    """One call: how far it is, and once its head has arrived, a `Response`.
 
+    Attributes:
+        sent_at: when the last byte of the request was sent, by `time.monotonic`; until then, when
+            the call began.
+    """
 
-class GivenResponse:
-    """A `Response` of an asynchronous client."""
+    def __init__(self, causes: Causes, limits: SendLimits, *, blocking: bool) -> None:
+        self.sent_at: float = monotonic()
+        self._causes = causes
+        self._limits = limits
+        self._blocking = blocking
+        self._phase = Phase.WAITING
+        self._reused = True
+        # A new connection that is not ready for the request yet.
+        self._connected: Any = None
+        connect, reply = limits.connect, limits.reply(self.sent_at)
+        self._timeouts = {"pool": connect, "connect": connect, "write": reply, "read": reply}
 
-    def __init__(self, response: "httpx.Response", call: Call) -> None:
-        self._response = response
-        # Not aiter_raw: it refuses a response that was made from a text, as mocks make them.
-        self._body = aiter(cast("httpx.AsyncByteStream", response.stream))
-        self._call = call
+    async def send(self, client: Any, request: Request) -> None:
+        """Send a request with the client, and wait for the head of its response."""
+        with self._reporting():
+            built = client.build_request(
+                request.method,
+                request.url,
+                headers=request.headers,
+                content=request.body,
+                extensions={
+                    "timeout": self._timeouts,
+                    "trace": self._note if self._blocking else self._note_and_limit,
+                },
+            )
+            options = {"stream": True, "follow_redirects": False}
+            try:
+                if self._blocking:
+                    response = client.send(built, **options)
+                else:
+                    with anyio.fail_after(None) as self._scope:
+                        response = await client.send(built, **options)
+            finally:
+                # httpx leaves it open if a SOCKS proxy refuses, or does not answer in time.
+                if self._connected is not None:
+                    await self._close(self._connected)
+        self._phase = Phase.READING
         self.status: int = response.status_code
         self.headers: list[tuple[bytes, bytes]] = response.headers.raw
-        self.sent_at: float = call.sent_at
-
-    async def read(self, timeout: float | None) -> bytes:
-        self._call.timeouts["read"] = None
-        with self._call.reporting(), anyio.fail_after(timeout):
-            return await anext(self._body, b"")
-
-    async def aclose(self) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._response.aclose()
-
-
-class BlockingGivenTransport:
-    """A `Transport` over a blocking client; its coroutines never suspend."""
-
-    def __init__(self, client: "httpx.Client") -> None:
-        self._client = client
-        self._causes = read_causes(client, "Client")
-
-    async def send(self, request: Request, limits: SendLimits) -> "BlockingGivenResponse":
-        call = Call(self._causes, limits)
-        try:
-            with call.reporting():
-                built = call.build(self._client, request, call.note)
-                response = self._client.send(built, stream=True, follow_redirects=False)
-        finally:
-            if call.connected is not None:
-                call.connected.close()
-        return BlockingGivenResponse(response, call)
-
-    def current_loop(self) -> object:
-        return self
-
-    async def sleep(self, seconds: float) -> None:
-        await BlockingNetwork.sleep(seconds)
-
-    async def aclose(self) -> None:
-        """Leave the client open: it is the caller's."""
-
-
-class BlockingGivenResponse:
-    """A `Response` of a blocking client."""
-
-    def __init__(self, response: "httpx.Response", call: Call) -> None:
         self._response = response
-        self._body = iter(cast("httpx.SyncByteStream", response.stream))
-        self._call = call
-        self.status: int = response.status_code
-        self.headers: list[tuple[bytes, bytes]] = response.headers.raw
-        self.sent_at: float = call.sent_at
+        # Not `iter_raw`, which refuses a response that was made from a text, as mocks make them.
+        self._body = iter(response.stream) if self._blocking else aiter(response.stream)
 
     async def read(self, timeout: float | None) -> bytes:
         # httpx reads this limit once, before its first read of the body.
-        self._call.timeouts["read"] = timeout
-        with self._call.reporting():
-            return next(self._body, b"")
+        self._timeouts["read"] = timeout if self._blocking else None
+        with self._reporting():
+            if self._blocking:
+                data: bytes = next(self._body, b"")
+            else:
+                with anyio.fail_after(timeout):
+                    data = await anext(self._body, b"")
+            return data
 
     async def aclose(self) -> None:
-        self._response.close()
+        await self._close(self._response)
+
+    async def _close(self, opened: Any) -> None:
+        if self._blocking:
+            opened.close()
+        else:
+            with anyio.CancelScope(shield=True):
+                await opened.aclose()
+
+    def _note(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take an event of the `trace` extension."""
+        step = event.partition(".")[2]
+        if step == "connect_tcp.started":
+            self._phase = Phase.CONNECTING
+            self._reused = False
+        elif step == "connect_tcp.complete":
+            self._connected = info["return_value"]
+        elif step == "send_request_headers.started" and info["request"].method != b"CONNECT":
+            self._phase = Phase.SENDING
+            self._connected = None
+        elif step == "send_request_body.complete" and self._phase is Phase.SENDING:
+            self._phase = Phase.AWAITING_HEAD
+            self.sent_at = monotonic()
+
+    async def _note_and_limit(self, event: str, info: Mapping[str, Any]) -> None:
+        self._note(event, info)
+        # httpx limits each of its steps and reads; the limits here are for a whole phase.
+        limits = {
+            Phase.CONNECTING: self._limits.connect,
+            Phase.AWAITING_HEAD: self._limits.reply(self.sent_at),
+        }
+        seconds = limits.get(self._phase)
+        left = inf if seconds is None else self.sent_at + seconds - monotonic()
+        self._scope.deadline = anyio.current_time() + left
+
+    @contextmanager
+    def _reporting(self) -> Generator[None, None, None]:
+        """Report what the block raises, with the facts of the call."""
+        try:
+            yield
+        except tuple(self._causes) as error:
+            found, link = error, error.__cause__ or error.__context__
+            # httpx raises the same exception for an answer that cannot be read and for a server
+            # that closes without an answer; only the former has such an exception behind it.
+            while isinstance(link, Exception):
+                cause = self._causes.get(type(link))
+                # A ValueError further back may be an exception that the caller is handling.
+                if cause is Cause.MALFORMED and not isinstance(link, ValueError):
+                    found = link
+                link = link.__cause__ or link.__context__
+            raise TransportError.wrap(
+                found, self._causes, self._phase, reused=self._reused
+            ) from error

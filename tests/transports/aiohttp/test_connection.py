@@ -1,6 +1,7 @@
 """The connections that the adapter makes with aiohttp, and what aiohttp's exceptions mean."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,15 +11,29 @@ from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from gprochat_core import Cause, Limits, Phase, Service, TransportError
+from gprochat_core import Cause, Limits, Phase, Service, Timeouts, TransportError
 from gprochat_transports.aiohttp import Client
 from gprochat_transports.aiohttp.connection import CAUSES, TLS_BUFFER, Protocol, make_connector
 from gprochat_transports.http11.network import READ_SIZE
 from tests.faults.certificates import client_context
-from tests.peers.scripted import ScriptedPeer, pause, receive, repeat, send
+from tests.peers.scripted import (
+    ScriptedPeer,
+    pause,
+    receive,
+    receive_some,
+    repeat,
+    send,
+    set_event,
+    until_client_closes,
+)
 from tests.peers.wire import LAST_CHUNK, chunk, chunked, head
 
 SHORT = 0.1
+
+SLACK = 10.0
+
+GREETING = b"\x05\x00"
+CONNECTED = b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
 
 
 class FakeTransport(asyncio.Transport):
@@ -132,6 +147,26 @@ def test_a_connector_has_as_many_slots_as_the_client(socks_proxy: str | None) ->
         await connector.close()
 
     asyncio.run(main())
+
+
+def test_a_tls_handshake_through_a_socks_proxy_ends_at_once_when_it_is_cancelled() -> None:
+    """aiohttp-socks's own handshake waits for its time limit, and may miss even that one."""
+    handshaking = threading.Event()
+
+    async def main() -> None:
+        service = Service("https://chat.example", secret_key="made up")
+        proxy = f"socks5://127.0.0.1:{peer.port}"
+        async with Client(service, proxy=proxy, timeouts=Timeouts(connect=SLACK)) as client:
+            call = asyncio.create_task(client.complete("Hello"))
+            assert await asyncio.to_thread(handshaking.wait, SLACK)
+            call.cancel()
+            assert await asyncio.wait([call], timeout=SLACK / 2) == ({call}, set())
+            assert call.cancelled()
+
+    # RFC 1928: greeting, request. Then the client begins the handshake.
+    proxying = [receive_some, send(GREETING), receive_some, send(CONNECTED), receive_some]
+    with ScriptedPeer([*proxying, set_event(handshaking), until_client_closes]) as peer:
+        asyncio.run(main())
 
 
 def test_a_connector_without_keep_alive_closes_each_connection() -> None:

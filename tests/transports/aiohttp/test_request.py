@@ -6,7 +6,6 @@ from math import inf
 from typing import Any, cast
 from weakref import WeakSet
 
-import aiohttp
 import pytest
 from aiohttp.client_proto import ResponseHandler
 
@@ -136,26 +135,6 @@ def test_a_connection_on_which_something_arrived_is_not_fit_for_a_request() -> N
     assert note(body, protocol)
     protocol.should_close = True
     assert not note(body, protocol)
-
-
-def test_what_arrived_on_an_idle_connection_keeps_the_body_from_being_sent() -> None:
-    client, writer = Client(), FakeWriter()
-    write(client.make_body(), writer)
-    writer.written.clear()
-    writer.protocol.should_close = True
-    body = client.make_body()
-    with pytest.raises(aiohttp.ClientConnectionError) as caught:
-        write(body, writer)
-    assert writer.written == []
-    error = body.failed(caught.value, CAUSES)
-    assert (error.cause, error.phase, error.reused) == (Cause.UNSOLICITED, Phase.SENDING, True)
-
-
-def test_what_arrives_on_a_new_connection_is_an_answer() -> None:
-    body, writer = Client().make_body(), FakeWriter()
-    writer.protocol.should_close = True
-    write(body, writer)
-    assert not body.unsolicited
 
 
 def facts(error: TransportError) -> tuple[Cause, Phase, bool]:

@@ -1,6 +1,7 @@
 """The response of aiohttp, and its body piece by piece."""
 
 import asyncio
+import gc
 import gzip
 from threading import Event
 from typing import Final
@@ -24,7 +25,7 @@ from tests.peers.scripted import (
     set_event,
     until_client_closes,
 )
-from tests.peers.wire import answer, chunk, chunked, head
+from tests.peers.wire import LAST_CHUNK, answer, chunk, chunked, head
 from tests.transports.aiohttp.test_transport import (
     HEAD,
     LONG,
@@ -157,11 +158,16 @@ def test_a_connection_that_ends_after_its_replies_leaves_no_exception_behind() -
         async with open_transport() as transport:
             for _ in range(2):
                 assert await call(transport, make_request(peer.url)) == b"fine"
-            await asyncio.sleep(2 * SHORT)
+            await asyncio.to_thread(peer.connection(0).ended.wait, SLACK)
+            await asyncio.sleep(SHORT)
+            # This one has a new connection, and then nothing holds the old one.
+            assert await call(transport, make_request(peer.url)) == b"fine"
+            gc.collect()
 
-    answered = send(chunked("fine"))
-    script = [receive, answered, receive, answered, pause(SHORT), reset]
-    with ScriptedPeer(script) as peer:
+    # In two packets: a reply that arrives in one has left its connection when it is read.
+    answered = send(HEAD + chunk("fine"), LAST_CHUNK, every=SHORT / 4)
+    script = [receive, answered, receive, answered, pause(SHORT / 4), reset]
+    with ScriptedPeer(script, [receive, answered]) as peer:
         asyncio.run(main())
     assert reported == []
 

@@ -10,7 +10,9 @@ import httpx2
 
 from gprochat_core import Request
 from gprochat_transports import Transport
-from gprochat_transports.httpx.given import BlockingGivenTransport, GivenTransport
+from gprochat_transports.httpx.blocking import BlockingNetwork
+from gprochat_transports.httpx.connection import AnyioNetwork
+from gprochat_transports.httpx.given import GivenTransport
 from tests.faults.certificates import client_context
 from tests.transports.loops import RUN, Main
 
@@ -38,7 +40,7 @@ class Kind:
 
     def use(self, client: Any) -> Transport:
         """Return the transport over a client."""
-        return BlockingGivenTransport(client) if self.blocking else GivenTransport(client)
+        return GivenTransport(client, BlockingNetwork() if self.blocking else AnyioNetwork())
 
     def open(self, **settings: Any) -> AbstractAsyncContextManager[tuple[Any, Transport]]:
         """Make a client and the transport over it; close the client in the end."""

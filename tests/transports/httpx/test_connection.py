@@ -1,13 +1,19 @@
 """The network of anyio, besides what http11/test_network.py asks of every network."""
 
 import socket
+import sys
+from typing import Any
 
 import anyio
+import httpx
+import httpx2
 import pytest
 
-from gprochat_core import Cause, Phase, TransportError
-from gprochat_transports.httpx.connection import CAUSES, AnyioNetwork, is_readable
+from gprochat_core import Cause, ConfigurationError, Phase, TransportError
+from gprochat_transports.httpx.connection import CAUSES, AnyioNetwork, is_readable, read_causes
 from gprochat_transports.watchdog import AsyncioWatchdog, TrioWatchdog
+
+LIBRARIES = [httpx, httpx2]
 
 
 @pytest.mark.anyio
@@ -62,3 +68,55 @@ def test_a_socket_is_readable_once_bytes_or_the_end_have_arrived() -> None:
         assert not is_readable(ours)
         theirs.close()
         assert is_readable(ours)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("kind", ["Client", "AsyncClient"])
+def test_the_exceptions_are_those_of_the_clients_library(library: Any, kind: str) -> None:
+    causes = read_causes(getattr(library, kind)(), kind)
+    assert causes[library.TimeoutException] is Cause.TIMED_OUT
+    assert causes[library.TransportError] is Cause.LOST
+    other = LIBRARIES[library is httpx]
+    assert other.TransportError not in causes
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_subclass_of_the_librarys_client_is_a_client_of_it(library: Any) -> None:
+    class Own(library.Client):  # type: ignore[misc]
+        pass
+
+    assert read_causes(Own(), "Client")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_that_was_not_imported_is_not(
+    library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = LIBRARIES[library is httpx]
+    monkeypatch.delitem(sys.modules, other.__name__)
+    assert read_causes(library.Client(), "Client")
+    assert other.__name__ not in sys.modules
+
+
+def test_socks_failures_are_known_only_where_the_library_for_socks_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def names() -> set[str]:
+        return {each.__name__ for each in read_causes(httpx.Client(), "Client")}
+
+    assert "SOCKSError" in names()
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    assert "SOCKSError" not in names()
+
+
+@pytest.mark.parametrize(
+    ("client", "kind", "said"),
+    [
+        (httpx.Client(), "AsyncClient", "an httpx.AsyncClient, not a Client"),
+        (httpx2.AsyncClient(), "Client", "an httpx.Client, not a AsyncClient"),
+        ("http://chat.example", "Client", "an httpx.Client, not a str"),
+    ],
+)
+def test_what_is_no_such_client_is_refused(client: object, kind: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        read_causes(client, kind)

@@ -1,5 +1,6 @@
 """Calls over clients of httpx and httpx2 that the caller made."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from time import monotonic
@@ -98,6 +99,51 @@ def test_a_response_has_a_head_and_a_body_as_on_the_wire(kind: str) -> None:
 
 
 @every_kind
+def test_the_request_was_sent_when_its_last_byte_was(kind: str) -> None:
+    def hook(request: Any) -> None:
+        time.sleep(SHORT)
+
+    async def async_hook(request: Any) -> None:
+        await anyio.sleep(SHORT)
+
+    async def main() -> None:
+        hooks = {"request": [hook if KINDS[kind].blocking else async_hook]}
+        async with KINDS[kind].open(event_hooks=hooks) as (_, transport):
+            begun = monotonic()
+            response = await transport.send(make_request(peer.url), LONG)
+            assert begun + SHORT * 0.9 <= response.sent_at <= monotonic() - SHORT * 0.9
+            await response.aclose()
+
+    with ScriptedPeer([receive, pause(SHORT), send(answer(200, b"fine"))]) as peer:
+        KINDS[kind].run(main)
+
+
+@every_kind
+def test_a_request_has_the_time_limits_and_its_own_headers(kind: str) -> None:
+    library, built = KINDS[kind].library, []
+
+    def note(request: Any) -> Any:
+        built.append(request)
+        return library.Response(200, text="fine")
+
+    async def main() -> None:
+        mock = library.MockTransport(note)
+        async with KINDS[kind].open(transport=mock, headers={"x-own": "1"}) as (_, transport):
+            request = make_request("http://chat.example", ("user-agent", "made up"))
+            for limits in (SendLimits(connect=3.0, first_byte=7.0), SendLimits(None, None)):
+                response = await transport.send(request, limits)
+                await response.aclose()
+            assert (built[0].method, str(built[0].url)) == ("POST", request.url)
+            assert (built[0].headers["user-agent"], built[0].headers["x-own"]) == ("made up", "1")
+            assert built[0].read() == request.body
+
+    KINDS[kind].run(main)
+    timeouts = [each.extensions["timeout"] for each in built]
+    assert timeouts[0] == {"pool": 3.0, "connect": 3.0, "write": 7.0, "read": 7.0}
+    assert set(timeouts[1].values()) == {None}
+
+
+@every_kind
 def test_a_redirect_is_a_response_like_any_other(kind: str) -> None:
     async def main() -> None:
         async with KINDS[kind].open(follow_redirects=True) as (_, transport):
@@ -168,6 +214,33 @@ def test_each_failure_is_reported_with_its_cause_its_phase_and_whether_reused(
         KINDS[kind].run(main)
         assert peer.connection(0).ended.wait(SLACK)
     assert len(peer.connections) == 1
+
+
+@every_kind
+def test_a_failure_is_not_taken_for_an_exception_that_the_caller_is_handling(kind: str) -> None:
+    async def main() -> None:
+        async with KINDS[kind].open() as (_, transport):
+            try:
+                raise ValueError("the caller's")
+            except ValueError:
+                failure = await fail(transport, make_request(peer.url))
+            assert failure == (Cause.LOST, Phase.AWAITING_HEAD, False)
+
+    with ScriptedPeer([receive, close]) as peer:
+        KINDS[kind].run(main)
+
+
+@every_kind
+def test_an_exception_that_is_none_of_the_librarys_passes_through(kind: str) -> None:
+    library = KINDS[kind].library
+
+    async def main() -> None:
+        mock = library.MockTransport(lambda request: 1 / 0)
+        async with KINDS[kind].open(transport=mock) as (_, transport):
+            with pytest.raises(ZeroDivisionError):
+                await transport.send(make_request("http://chat.example"), LONG)
+
+    KINDS[kind].run(main)
 
 
 @every_kind
