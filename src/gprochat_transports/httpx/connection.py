@@ -102,7 +102,7 @@ class AnyioNetwork:
 class AnyioStream:
     """The `Stream` on asyncio and trio: TCP, or TLS over it."""
 
-    __slots__ = "_stream"
+    __slots__ = ("_stream",)
 
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self._stream = stream
