@@ -142,7 +142,7 @@ class Http11Response:
         self.read: Read = connection.read
         self.status: int = head.status_code
         self.headers: Iterable[tuple[bytes, bytes]] = head.headers
-        self.sent_at = sent_at
+        self.sent_at: float = sent_at
 
     async def aclose(self) -> None:
         await self._pool.release(self._connection, reusable=self._connection.renew())
