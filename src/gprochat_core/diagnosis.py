@@ -59,7 +59,7 @@ REQUESTED_WAIT: Final = (
 
 KEY_REFUSED: Final = "the model refuses the deployment's API key"
 
-PERMANENT: Final[Mapping[str, str]] = {
+PERMANENT: Final = {
     "API key not valid": KEY_REFUSED,
     "API key expired": KEY_REFUSED,
     "API_KEY_INVALID": KEY_REFUSED,

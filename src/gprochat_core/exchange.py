@@ -72,7 +72,7 @@ READY, SENT, ERROR, REPLY, FAILED, DONE, GIVEN_UP = State
 
 BODY_STATES: Final = (REPLY, ERROR)
 
-NEXT_STEP: Final[Mapping[State, str]] = {
+NEXT_STEP: Final = {
     READY: "call attempt() first",
     SENT: "call receive_head() or fail() first",
     ERROR: "call receive() or fail()",
@@ -171,6 +171,28 @@ class Exchange:
         state: where the call stands.
         attempts: how many attempts have been made.
     """
+
+    __slots__ = (
+        "_attempted_ms",
+        "_body_begun",
+        "_clock",
+        "_deadline",
+        "_draft",
+        "_encoding",
+        "_keep_text",
+        "_limits",
+        "_parser",
+        "_redactor",
+        "_retried_for_clock",
+        "_retry",
+        "_sent",
+        "_signed_correction_ms",
+        "_stale",
+        "_stale_connections",
+        "_timeouts",
+        "attempts",
+        "state",
+    )
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ the JSON array of the request and the text to sign. The rules are in docs/protoc
 conversations of other shapes become wire messages" and "The relatives' dialect".
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from json import JSONEncoder
 from typing import Final, Literal, TypeAlias, cast
@@ -43,7 +43,7 @@ JSON_BLANK_LINE: Final = rb"\n\n"
 to_json: Final = JSONEncoder(ensure_ascii=False).encode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Message:
     """One message of a conversation.
 
@@ -60,19 +60,19 @@ class Message:
     json: bytes = field(init=False, repr=False, compare=False)
     """The text as a JSON string in UTF-8 without its quotes, encoded once for all attempts."""
 
-    def __post_init__(self) -> None:
+    def __init__(self, role: Role, text: str) -> None:
         try:
-            role = ROLES[self.role]
+            object.__setattr__(self, "role", ROLES[role])
         except (KeyError, TypeError):
             raise InvalidMessages(
-                f"unknown role {self.role!r}: use 'system', 'user' or 'assistant' "
+                f"unknown role {role!r}: use 'system', 'user' or 'assistant' "
                 "(which the wire calls 'model')"
             ) from None
-        if not isinstance(self.text, str):
-            raise InvalidMessages(f"a message's text must be a str, not {type(self.text).__name__}")
-        utf8(self.text)
-        object.__setattr__(self, "role", role)
-        object.__setattr__(self, "json", to_json(self.text).encode()[1:-1])
+        if not isinstance(text, str):
+            raise InvalidMessages(f"a message's text must be a str, not {type(text).__name__}")
+        utf8(text)
+        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "json", to_json(text).encode()[1:-1])
 
 
 Conversation: TypeAlias = (
@@ -249,7 +249,7 @@ def encode_content(messages: Sequence[Message]) -> Encoded:
     return pieces, messages[-1].text
 
 
-ENCODINGS: Final[Mapping[Encoding, Callable[[Sequence[Message]], Encoded]]] = {
+ENCODINGS: Final = {
     "native": encode_native,
     "flattened": encode_flattened,
     "content": encode_content,

@@ -5,8 +5,8 @@ makes a `Request` for each attempt. Headers and body are those of docs/protocol.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from .messages import Message, encode, newest, to_json
 from .service import Service
@@ -19,8 +19,7 @@ USER_AGENT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """An HTTP request. A transport adds the headers `host` and `content-length`, and no others.
 
     Attributes:
@@ -33,7 +32,10 @@ class Request:
     method: str
     url: str
     headers: tuple[tuple[str, str], ...]
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"Request(method={self.method!r}, url={self.url!r}, headers={self.headers!r})"
 
 
 class Draft:
@@ -55,15 +57,7 @@ class Draft:
         self._pieces, self._text = encode(newest(messages, service.max_history), service.encoding)
         password = service.password
         self._password = b"null" if password is None else to_json(password).encode()
-        self._headers = (
-            ("accept", "*/*"),
-            ("origin", service.origin),
-            ("referer", f"{service.url}/"),
-            ("user-agent", USER_AGENT),
-            ("content-type", "text/plain;charset=UTF-8"),
-            # A browser asks for compression, which would only delay the short pieces of a reply.
-            ("accept-encoding", "identity"),
-        )
+        self._headers = headers_for(service.url, service.origin)
 
     def sign(self, time_ms: int) -> Request:
         """Return the request with a time, Unix time in milliseconds, and its signature.
@@ -78,3 +72,17 @@ class Draft:
         )
         body = b"".join([b'{"messages":', *self._pieces, tail])
         return Request("POST", self._service.endpoint, self._headers, body)
+
+
+@lru_cache
+def headers_for(url: str, origin: str) -> tuple[tuple[str, str], ...]:
+    """Return the headers of each request to a deployment; thousands of calls at once share them."""
+    return (
+        ("accept", "*/*"),
+        ("origin", origin),
+        ("referer", f"{url}/"),
+        ("user-agent", USER_AGENT),
+        ("content-type", "text/plain;charset=UTF-8"),
+        # A browser asks for compression, which would only delay the short pieces of a reply.
+        ("accept-encoding", "identity"),
+    )

@@ -5,7 +5,6 @@ and is not sent.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,9 +16,9 @@ __all__ = ["DEFAULT_MODEL", "GPROCHAT", "MODELS", "MODEL_ALIASES", "Service", "g
 
 DEFAULT_MODEL: Final = "gemini-1.5-pro"
 
-MODELS: Final[tuple[str, ...]] = (DEFAULT_MODEL,)
+MODELS: Final = (DEFAULT_MODEL,)
 
-MODEL_ALIASES: Final[Mapping[str, str]] = {
+MODEL_ALIASES: Final = {
     "gemini": DEFAULT_MODEL,
     "gemini-pro": DEFAULT_MODEL,
     "gemini-1.5-pro-latest": DEFAULT_MODEL,

@@ -148,6 +148,16 @@ class Reply:
             after it failed, or the client is closed or belongs to another event loop.
     """
 
+    __slots__ = (
+        "_client",
+        "_closed",
+        "_exchange",
+        "_number",
+        "_reading",
+        "_response",
+        "_transport",
+    )
+
     def __init__(self, transport: Transport, exchange: Exchange, client: "Client") -> None:
         self._transport = transport
         self._exchange = exchange

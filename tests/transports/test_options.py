@@ -42,6 +42,12 @@ def test_each_option_has_a_default_and_its_type() -> None:
     Settings()
 
 
+def test_settings_show_no_password_of_a_proxy() -> None:
+    settings = Settings(limits=Limits(max_connections=7), proxy="http://user:made-up@proxy.example")
+    assert "max_connections=7" in repr(settings)
+    assert "made-up" not in f"{settings} {settings!r}"
+
+
 @pytest.mark.parametrize("proxy", [None, FROM_ENVIRONMENT])
 def test_what_a_given_client_brings_may_be_left_out(proxy: Any) -> None:
     Settings(proxy=proxy).refuse_for("client")

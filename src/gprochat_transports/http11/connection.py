@@ -1,10 +1,8 @@
 """One HTTP/1.1 connection: h11 writes requests and reads responses, a stream carries the bytes."""
 
-from collections.abc import Iterable
 from math import inf
 from ssl import SSLContext
 from time import monotonic
-from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import h11
@@ -15,9 +13,7 @@ from ..environment import basic_authorization
 from ..watchdog import Watchdog
 from .network import WRITE_SIZE, Causes, Stream
 
-__all__ = ["Connection", "Headers"]
-
-Headers: TypeAlias = Iterable[tuple[str, str]]
+__all__ = ["Connection"]
 
 
 class Connection:
@@ -35,7 +31,7 @@ class Connection:
     """
 
     def __init__(self, stream: Stream, watchdog: Watchdog, causes: Causes, max_head: int) -> None:
-        self.forward_headers: Headers | None = None
+        self.forward_headers: list[tuple[str, str]] | None = None
         self.phase: Phase = Phase.CONNECTING
         self.reused: bool = False
         self.timed_out: bool = False
@@ -73,17 +69,9 @@ class Connection:
 
     async def send(self, request: Request, limits: SendLimits) -> tuple[h11.Response, float]:
         """Send a request; return the response's head, and when the last byte was sent."""
-        parts = urlsplit(request.url)
-        target = parts.path if self.forward_headers is None else request.url
-        headers = [("host", parts.netloc), *request.headers, *(self.forward_headers or ())]
-        # A traceback may show variables; a memoryview shows no bytes.
-        data = memoryview(self._encode(request.method, target, headers, request.body))
-        del headers
         self.phase = Phase.SENDING
         try:
-            for start in range(0, len(data), WRITE_SIZE):
-                self._limit(limits.reply(monotonic()))
-                await self._stream.send(data[start : start + WRITE_SIZE])
+            await self._send(request, limits)
             self.phase = Phase.AWAITING_HEAD
             sent_at = monotonic()
             self._limit(limits.reply(sent_at))
@@ -143,7 +131,21 @@ class Connection:
             return TransportError(Cause.LOST, self.phase, reused=self.reused, detail=str(error))
         return TransportError.wrap(error, self._causes, self.phase, reused=self.reused)
 
-    def _encode(self, method: str, target: str, headers: Headers, body: bytes = b"") -> bytes:
+    async def _send(self, request: Request, limits: SendLimits) -> None:
+        # Apart from the wait for the head, so that the bytes are freed before it.
+        parts = urlsplit(request.url)
+        target = parts.path if self.forward_headers is None else request.url
+        headers = [("host", parts.netloc), *request.headers, *(self.forward_headers or ())]
+        # A traceback may show variables; a memoryview shows no bytes.
+        data = memoryview(self._encode(request.method, target, headers, request.body))
+        del headers
+        for start in range(0, len(data), WRITE_SIZE):
+            self._limit(limits.reply(monotonic()))
+            await self._stream.send(data[start : start + WRITE_SIZE])
+
+    def _encode(
+        self, method: str, target: str, headers: list[tuple[str, str]], body: bytes = b""
+    ) -> bytes:
         length = [("content-length", str(len(body)))] if body else []
         request = h11.Request(method=method, target=target, headers=[*headers, *length])
         events = (request, h11.Data(data=body), h11.EndOfMessage())

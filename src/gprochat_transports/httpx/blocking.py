@@ -5,8 +5,8 @@ thread. So no watchdog runs; `Deadline` stands in its place.
 """
 
 import socket
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from math import inf
 from ssl import SSLContext
 from threading import Event as ThreadingEvent
@@ -72,10 +72,9 @@ class BlockingNetwork:
             connected = Proxy.from_url(socks_proxy).connect(host, port, timeout=timeout)
         return BlockingStream(connected, self.watchdog)
 
-    @asynccontextmanager
-    async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
+    def time_limit(self, seconds: float | None) -> nullcontext[None]:
         self.watchdog.limit(None, seconds)
-        yield
+        return nullcontext()
 
     def make_event(self) -> "BlockingEvent":
         return BlockingEvent(self.watchdog)

@@ -4,8 +4,7 @@ And what exceptions mean: anyio's, and those of a client of httpx or httpx2 that
 """
 
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from math import inf
 from selectors import EVENT_READ, DefaultSelector
 from socket import socket
@@ -20,7 +19,7 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 
 from gprochat_core import Cause, ConfigurationError
 
-from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, has_unread
+from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, TimeLimit, has_unread
 from ..watchdog import Watchdog, make_watchdog
 
 __all__ = ["AnyioNetwork", "is_readable", "read_causes"]
@@ -96,14 +95,14 @@ class AnyioNetwork:
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
 
-    @asynccontextmanager
-    async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
-        with anyio.fail_after(seconds):
-            yield
+    def time_limit(self, seconds: float | None) -> TimeLimit:
+        return TimeLimit(anyio.move_on_after(seconds))
 
 
 class AnyioStream:
     """The `Stream` on asyncio and trio: TCP, or TLS over it."""
+
+    __slots__ = ("_stream",)
 
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self._stream = stream

@@ -7,8 +7,6 @@ next anyway.
 """
 
 import socket
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from math import inf
 from ssl import SSLContext
 from typing import Final
@@ -17,14 +15,13 @@ import trio
 
 from gprochat_core import Cause
 
-from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, has_unread
+from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, TimeLimit, has_unread
 from ..watchdog import TrioWatchdog
 
 __all__ = ["TrioNetwork"]
 
 CAUSES: Final[Causes] = {
     **SOCKET_CAUSES,
-    trio.TooSlowError: Cause.TIMED_OUT,
     trio.BrokenResourceError: Cause.LOST,
     trio.ClosedResourceError: Cause.LOST,
 }
@@ -58,14 +55,14 @@ class TrioNetwork:
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
 
-    @asynccontextmanager
-    async def time_limit(self, seconds: float | None) -> AsyncGenerator[None, None]:
-        with trio.fail_after(inf if seconds is None else seconds):
-            yield
+    def time_limit(self, seconds: float | None) -> TimeLimit:
+        return TimeLimit(trio.move_on_after(inf if seconds is None else seconds))
 
 
 class TcpStream(trio.abc.Stream):
     """A stream over a connected socket, which it takes over."""
+
+    __slots__ = ("_socket", "_trio")
 
     def __init__(self, connected: trio.socket.SocketType) -> None:
         self._socket = socket.socket(fileno=connected.detach())
@@ -107,6 +104,8 @@ class TcpStream(trio.abc.Stream):
 
 class TrioStream:
     """The `Stream` on trio: TCP, or TLS over it."""
+
+    __slots__ = ("_carrier", "_tcp", "_tls")
 
     def __init__(self, tcp: TcpStream, tls: "trio.SSLStream[TcpStream] | None" = None) -> None:
         self._tcp = tcp

@@ -193,6 +193,19 @@ def test_connecting_takes_no_longer_than_its_time_limit(name: str) -> None:
         RUN[loop](main)
 
 
+@every_network_with_a_loop
+def test_a_cancellation_by_the_caller_passes_a_time_limit(name: str) -> None:
+    make, loop = NETWORKS[name]
+
+    async def main() -> None:
+        with anyio.move_on_after(SHORT / 4) as scope:
+            async with make().time_limit(SLACK):
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+
+    RUN[loop](main)
+
+
 @every_network
 def test_a_reset_is_a_loss(name: str) -> None:
     make, loop = NETWORKS[name]

@@ -183,7 +183,7 @@ def test_each_network_has_a_watchdog_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
-        (trio.TooSlowError(), Cause.TIMED_OUT),
+        (TimeoutError(), Cause.TIMED_OUT),
         (trio.BrokenResourceError(), Cause.LOST),
         (trio.ClosedResourceError(), Cause.LOST),
         (ConnectionResetError(), Cause.LOST),
