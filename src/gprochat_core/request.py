@@ -5,8 +5,9 @@ makes a `Request` for each attempt. Headers and body are those of docs/protocol.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from .messages import Message, encode, newest, to_json
 from .service import Service
@@ -19,7 +20,8 @@ USER_AGENT: Final = (
 )
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Request:
     """An HTTP request. A transport adds the headers `host` and `content-length`, and no others.
 
     Attributes:
@@ -32,10 +34,7 @@ class Request(NamedTuple):
     method: str
     url: str
     headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-    def __repr__(self) -> str:
-        return f"Request(method={self.method!r}, url={self.url!r}, headers={self.headers!r})"
+    body: bytes = field(repr=False)
 
 
 class Draft:

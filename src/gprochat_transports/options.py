@@ -1,10 +1,11 @@
 """The arguments that the clients of all adapters take, written once."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from ssl import SSLContext
 from types import UnionType
-from typing import Final, NamedTuple, TypeAlias, TypedDict
+from typing import Final, TypeAlias, TypedDict
 
 from gprochat_core import ConfigurationError, GPROChatError, Limits, RetryPolicy, Service, Timeouts
 
@@ -58,19 +59,16 @@ class ClientOptions(Numbers, total=False):
     ssl_context: SSLContext | None
 
 
-class Settings(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Settings:
     """All options of a client: those that the caller passed, and defaults."""
 
     timeouts: Timeouts | None = None
     retry: RetryPolicy | None = None
     on_retry: OnRetry | None = None
     limits: Limits | None = None
-    proxy: Proxy = FROM_ENVIRONMENT
+    proxy: Proxy = field(default=FROM_ENVIRONMENT, repr=False)
     ssl_context: SSLContext | None = None
-
-    def __repr__(self) -> str:
-        # Without the proxy, whose URL may hold a password.
-        return f"Settings(**{self.numbers()})"
 
     def numbers(self) -> Numbers:
         """Return the options that a `gprochat_transports.Client` takes itself."""
@@ -92,7 +90,7 @@ class Settings(NamedTuple):
             ConfigurationError: `service` or an option has a wrong type, or the proxy cannot be
                 used; see `gprochat_transports.environment.find_proxy`.
         """
-        check_types(service=service, **self._asdict())
+        check_types(service=service, **{name: getattr(self, name) for name in self.__slots__})
         return find_proxy(service.url, self.proxy, socks5=socks5)
 
     def refuse_for(self, given: str) -> None:

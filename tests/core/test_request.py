@@ -169,7 +169,7 @@ def test_a_request_does_not_change() -> None:
     assert request == Request(request.method, request.url, request.headers, request.body)
     assert request == pickle.loads(pickle.dumps(request))
     assert {request: "found"}[copy.deepcopy(request)] == "found"
-    assert request._replace(body=b"") != request
+    assert replace(request, body=b"") != request
 
 
 def test_the_longest_text_is_signed_as_it_is_sent() -> None:

@@ -1,6 +1,7 @@
 """One HTTP/1.1 connection over a stream without a socket."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 from ssl import create_default_context
@@ -104,7 +105,7 @@ def test_the_response_comes_with_the_time_when_the_last_byte_was_sent(
 
 
 def test_a_long_request_is_sent_in_parts_each_within_a_time_limit_of_its_own() -> None:
-    request = REQUEST._replace(body=bytes(3 * WRITE_SIZE))
+    request = replace(REQUEST, body=bytes(3 * WRITE_SIZE))
     stream, watchdog = FakeStream(chunked("fine")), FakeWatchdog()
     connection = connect(stream, watchdog)
     run(connection.send(request, LIMITS))
@@ -123,7 +124,7 @@ def test_all_parts_together_are_within_the_limit_of_the_whole_call(
     watchdog = FakeWatchdog()
     connection = connect(FakeStream(chunked("fine")), watchdog)
     limits = SendLimits(connect=None, first_byte=7.0, deadline=9.0)
-    run(connection.send(REQUEST._replace(body=bytes(2 * WRITE_SIZE)), limits))
+    run(connection.send(replace(REQUEST, body=bytes(2 * WRITE_SIZE)), limits))
     assert watchdog.limits == [7.0, 7.0, 6.0, 5.0]
 
 
@@ -284,7 +285,7 @@ def test_a_connection_that_was_ended_sets_no_further_deadline() -> None:
     """The send under way may still succeed, and the next part must not wake the watchdog."""
     stream = FakeStream(chunked("fine"), sending=[lambda: run(connection.expire())])
     connection = connect(stream)
-    run(connection.send(REQUEST._replace(body=bytes(2 * WRITE_SIZE)), LIMITS))
+    run(connection.send(replace(REQUEST, body=bytes(2 * WRITE_SIZE)), LIMITS))
     assert connection.deadline == inf
     assert connection.timed_out
 

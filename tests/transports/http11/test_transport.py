@@ -1,6 +1,7 @@
 """Requests over a pool's connections, on a network without sockets."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from ssl import CERT_REQUIRED, SSLError, create_default_context
 
 import h11
@@ -13,7 +14,7 @@ from gprochat_transports.sync import run
 from tests.peers.wire import chunk, chunked, head
 from tests.transports.http11.fake import LIMITS, REQUEST, FakeNetwork, FakeStream
 
-HTTPS = REQUEST._replace(url="https://chat.example/api/generate")
+HTTPS = replace(REQUEST, url="https://chat.example/api/generate")
 
 PROXY = "http://user:made%20up@proxy.example:3128"
 
@@ -47,7 +48,7 @@ def ask(transport: Http11Transport) -> bytes:
 def fail(transport: Http11Transport, url: str = REQUEST.url) -> tuple[Cause, Phase, bool, str]:
     """Make a call that fails, and return what is reported."""
     with pytest.raises(TransportError) as caught:
-        run(transport.send(REQUEST._replace(url=url), LIMITS))
+        run(transport.send(replace(REQUEST, url=url), LIMITS))
     error = caught.value
     assert error.__cause__ is not None
     return error.cause, error.phase, error.reused, error.detail
@@ -105,7 +106,7 @@ def test_coming_to_a_connection_is_within_one_time_limit() -> None:
 )
 def test_the_url_says_where_to_connect(url: str, connected_to: tuple[str, int, None]) -> None:
     network = FakeNetwork(FakeStream(chunked("fine")))
-    run(make_transport(network).send(REQUEST._replace(url=url), LIMITS))
+    run(make_transport(network).send(replace(REQUEST, url=url), LIMITS))
     assert network.connected_to == [connected_to]
 
 
@@ -152,7 +153,7 @@ def test_an_http_proxy_forwards_a_request_in_plain_http() -> None:
 def test_to_https_an_http_proxy_opens_a_tunnel(url: str, authority: str, host: str) -> None:
     stream = FakeStream(head(200), chunked("fine"))
     network = FakeNetwork(stream)
-    run(make_transport(network, proxy=PROXY).send(REQUEST._replace(url=url), LIMITS))
+    run(make_transport(network, proxy=PROXY).send(replace(REQUEST, url=url), LIMITS))
     assert network.connected_to == [("proxy.example", 3128, None)]
     connect, post = stream.heads
     assert connect.startswith(f"CONNECT {authority} HTTP/1.1\r\n")
@@ -167,7 +168,7 @@ def test_to_https_an_http_proxy_opens_a_tunnel(url: str, authority: str, host: s
 def test_a_proxy_without_a_password_is_told_none(url: str) -> None:
     stream = FakeStream(*[head(200)] * url.startswith("https"), chunked("fine"))
     transport = make_transport(FakeNetwork(stream), proxy="http://proxy.example:3128")
-    run(transport.send(REQUEST._replace(url=url), LIMITS))
+    run(transport.send(replace(REQUEST, url=url), LIMITS))
     assert not any("authorization" in each.lower() for each in stream.heads)
 
 
