@@ -4,9 +4,10 @@ Nox runs the checks, and all tests with their coverage, in the environment that 
 installed in (the Makefile's .venv). The tests with other people's programs, which clash with what
 is installed there, have an environment of their own. The other supported interpreters that are
 found then run the tests with fewer examples and one case of each row of the fault table. Three tags
-select sessions: `lint` the checks, `here` all tests in this environment, `tests` those on every
-interpreter. The Makefile runs the checks beside the tests. Run as a script, this file prints at its
-end how many tests passed and failed on all interpreters together.
+select sessions: `lint` the checks, `here` the tests in this environment, `tests` those on every
+interpreter. Run as a script, this file adds the session `coverage`, and prints at its end how many
+tests passed and failed on all interpreters together. The checks, the session `coverage` and the
+other sessions run side by side: the first two are one process each, and two cores are busy so.
 """
 
 import hashlib
@@ -193,13 +194,12 @@ def docs(session: nox.Session) -> None:
         session.run("python", "-m", "pytest", *arguments, "tests/site")
 
 
-@nox.session(python=False, tags=["here", "tests"])
+@nox.session(python=False, default=False)
 def coverage(session: nox.Session) -> None:
     """The tests of core and transports, and the coverage that they must reach by themselves."""
     coverage = (sys.executable, "-m", "coverage")
     session.run(*coverage, "erase", silent=True)
-    # A worker would spend 14 seconds on imports and collecting while it is measured, and the checks
-    # of `make test` use the other core meanwhile.
+    # A worker would spend 14 seconds on imports and collecting while it is measured.
     arguments = (*pytest_arguments(session, f"{OWN}, core and transports"), "-n", "0")
     session.run(*coverage, "run", "-m", "pytest", *arguments, *COVERING)
     session.run(*coverage, "combine", "--quiet")
@@ -258,9 +258,11 @@ def test_versions(session: nox.Session, versions: str) -> None:
 
 
 def main() -> int:
-    """Run nox, then print how many tests passed and failed on all interpreters together."""
+    """Run the chosen sessions beside the session `coverage`, then count the tests of all."""
     shutil.rmtree(RESULTS, ignore_errors=True)
-    status = subprocess.call([sys.executable, "-m", "nox", *sys.argv[1:]])
+    chosen = (["--session", "coverage"], sys.argv[1:])
+    runs = [subprocess.Popen([sys.executable, "-m", "nox", *each]) for each in chosen]
+    status = max(abs(run.wait()) for run in runs)
     passed = failed = 0
     for result in sorted(RESULTS.glob("*.xml")):
         suite = next(ElementTree.parse(result).iter("testsuite"))
