@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from gprochat_core import ConfigurationError, Service
@@ -33,7 +33,7 @@ class FromEnvironment(Enum):
 FROM_ENVIRONMENT: Final = FromEnvironment.FROM_ENVIRONMENT
 """As an argument `proxy`: use the proxy that the environment names."""
 
-Proxy: TypeAlias = str | FromEnvironment | None
+Proxy: TypeAlias = str | Literal[FromEnvironment.FROM_ENVIRONMENT] | None
 """A proxy's URL, None for no proxy, or `FROM_ENVIRONMENT`."""
 
 
