@@ -7,7 +7,7 @@ found then run the tests with fewer examples and one case of each row of the fau
 select sessions: `lint` the checks, `here` the tests in this environment, `tests` those on every
 interpreter. Run as a script, this file adds the session `coverage`, and prints at its end how many
 tests passed and failed on all interpreters together. The checks, the session `coverage` and the
-other sessions run side by side: the first two are one process each, and two cores are busy so.
+other sessions run side by side, so that two cores are busy: the first two are one process each.
 """
 
 import hashlib
