@@ -7,7 +7,7 @@ is not a service of this family.
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Final
 
@@ -26,7 +26,6 @@ from .redaction import Redactor
 
 __all__ = [
     "MAX_ERROR_BODY",
-    "check_head",
     "diagnose",
     "is_html",
     "is_settled_by_head",
@@ -84,46 +83,45 @@ HTTP_DATE: Final = (
 )
 
 
-def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return headers by lower-case name; commas join the values of one name (RFC 9110, 5.3)."""
-    fields: dict[str, str] = {}
-    for raw_name, raw_value in headers:
-        name = raw_name.decode("latin-1").lower()
-        value = raw_value.decode("latin-1").strip()
-        fields[name] = f"{fields[name]}, {value}" if name in fields else value
-    return fields
-
-
-def check_head(status: int, headers: Collection[tuple[bytes, bytes]], max_bytes: int) -> None:
-    """Refuse a response that no honest service sends, whether or not the transport accepts it.
+def read_headers(
+    status: int, headers: Iterable[tuple[bytes, bytes]], max_bytes: int
+) -> dict[str, str]:
+    """Return headers by lower-case name; commas join the values of one name (RFC 9110, 5.3).
 
     Raises:
-        NotTheService: the headers are longer than `max_bytes`, or they give two lengths of the
-            body, which different programs would read differently (RFC 9112, 6.3).
+        NotTheService: no honest service sends such headers, whether or not the transport accepts
+            them: they are longer than `max_bytes`, or they give two lengths of the body, which
+            different programs would read differently (RFC 9112, 6.3).
     """
+    fields: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
     size = 0
-    chunked = False
-    lengths: set[bytes] = set()
-    for raw_name, value in headers:
+    for raw_name, raw_value in headers:
         # The line of a header also has a colon, a space and a line break.
-        size += len(raw_name) + len(value) + 4
-        name = raw_name.lower()
-        if name == b"content-length":
-            lengths.add(value)
-        elif name == b"transfer-encoding":
-            chunked = True
+        size += len(raw_name) + len(raw_value) + 4
+        name = raw_name.decode("latin-1").lower()
+        value = raw_value.decode("latin-1").strip()
+        if name in fields:
+            repeated.setdefault(name, [fields[name]]).append(value)
+        else:
+            fields[name] = value
     if size > max_bytes:
         raise NotTheService(
             f"the response's headers are {size} bytes long, more than {max_bytes}; "
             "check what is at this URL",
             status=status,
         )
-    if len(lengths) + chunked > 1:
-        raise NotTheService(
-            "the response gives its length in two ways, so its end cannot be known; "
-            "check what stands in front of the service",
-            status=status,
-        )
+    if "content-length" in fields:
+        lengths = set(repeated.get("content-length", ()))
+        if len(lengths) > 1 or "transfer-encoding" in fields:
+            raise NotTheService(
+                "the response gives its length in two ways, so its end cannot be known; "
+                "check what stands in front of the service",
+                status=status,
+            )
+    for name, values in repeated.items():
+        fields[name] = ", ".join(values)
+    return fields
 
 
 def read_http_date(text: str) -> float | None:

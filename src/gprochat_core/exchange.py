@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Final, Literal, NamedTuple, NoReturn, TypeAlias, cast
 
-from .diagnosis import check_head, one_line
+from .diagnosis import one_line
 from .errors import (
     Cause,
     ConnectError,
@@ -308,12 +308,11 @@ class Exchange:
             if status == PROXY_AUTHENTICATION_REQUIRED:
                 detail = "the proxy asks for a user and password"
                 raise self.fail(TransportError(Cause.LOST, Phase.CONNECTING, detail=detail), sent)
-            lines = tuple(headers)
-            check_head(status, lines, self._limits.max_head_bytes)
             self._parser = ReplyParser(
                 status,
-                lines,
+                headers,
                 max_bytes=self._limits.max_reply_bytes,
+                max_head_bytes=self._limits.max_head_bytes,
                 keep_text=self._keep_text,
                 now=now_ms / 1000,
                 waited=(now_ms - self._attempted_ms) / 1000,
@@ -323,7 +322,7 @@ class Exchange:
         except GPROChatError as error:
             self.state = FAILED
             # A traceback may be logged with its local variables, and these may echo a secret.
-            headers = lines = ()
+            headers = ()
             raise error.with_traceback(None) from None
         self.state = REPLY if self._parser.is_reply else ERROR
 

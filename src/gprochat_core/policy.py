@@ -12,7 +12,7 @@ from .errors import (
     ResponseError,
     ServiceFailed,
 )
-from .reply import MAX_REPLY_BYTES
+from .reply import MAX_HEAD_BYTES, MAX_REPLY_BYTES
 
 __all__ = ["Limits", "RetryPolicy", "Timeouts", "is_transient"]
 
@@ -110,7 +110,7 @@ class Limits:
     """
 
     max_reply_bytes: int = MAX_REPLY_BYTES
-    max_head_bytes: int = 64 * 1024
+    max_head_bytes: int = MAX_HEAD_BYTES
     max_connections: int = 100
     keep_alive: float = 4.0
 

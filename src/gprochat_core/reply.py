@@ -32,7 +32,7 @@ from .redaction import Redactor
 if TYPE_CHECKING:
     from .content_coding import Inflater
 
-__all__ = ["FAILURE_MARKER", "MAX_REPLY_BYTES", "ReplyParser"]
+__all__ = ["FAILURE_MARKER", "MAX_HEAD_BYTES", "MAX_REPLY_BYTES", "ReplyParser"]
 
 FAILURE_MARKER: Final = "Internal server error"
 """The text that the service appends to a reply that its model did not finish."""
@@ -42,6 +42,9 @@ MARKER_LENGTH: Final = len(FAILURE_MARKER)
 
 MAX_REPLY_BYTES: Final = 16 * 1024 * 1024
 """The default limit of a reply, in bytes; no model writes as much."""
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""The default limit of a response's headers, in bytes."""
 
 PIECES_A_BLOCK: Final = 256
 """How many pieces of text are joined at a time, because a short str takes much more memory."""
@@ -56,6 +59,7 @@ class ReplyParser:
         status: the HTTP status.
         headers: names and values as they arrived.
         max_bytes: how long the reply may be, in bytes after decompression.
+        max_head_bytes: how long the headers may be, in bytes.
         keep_text: whether `text`, and the `text` of an error, is the whole reply. If False, it is
             only the part that has not been returned, and the parser's memory does not grow.
         now: when the answer arrived, Unix time in seconds; None if unknown.
@@ -64,7 +68,8 @@ class ReplyParser:
         encoding: how the request was written; a wrong one may be the cause of an error.
 
     Raises:
-        ResponseError: the status and the headers show which error the answer is.
+        ResponseError: the status and the headers show which error the answer is, or the headers
+            are too long or give two lengths of the body.
 
     Attributes:
         status: the HTTP status.
@@ -96,6 +101,7 @@ class ReplyParser:
         headers: Iterable[tuple[bytes, bytes]],
         *,
         max_bytes: int = MAX_REPLY_BYTES,
+        max_head_bytes: int = MAX_HEAD_BYTES,
         keep_text: bool = True,
         now: float | None = None,
         waited: float = 0.0,
@@ -103,7 +109,7 @@ class ReplyParser:
         encoding: Encoding = "native",
     ) -> None:
         self.status: int = status
-        self.headers: dict[str, str] = read_headers(headers)
+        self.headers: dict[str, str] = read_headers(status, headers, max_head_bytes)
         self._now = now
         self._waited = waited
         self._redactor = redactor

@@ -34,7 +34,6 @@ from gprochat_core.acceptance import read_object
 from gprochat_core.content_coding import Inflater
 from gprochat_core.diagnosis import (
     MAX_ERROR_BODY,
-    check_head,
     diagnose,
     one_line,
     read_headers,
@@ -378,8 +377,7 @@ READERS: Final[dict[str, Callable[[str], object]]] = {
 """What reads a text whose characters matter."""
 
 READERS_OF_SIZE: Final[dict[str, Callable[[str], object]]] = {
-    "read_headers": lambda text: read_headers(headers_of(text)),
-    "check_head": lambda text: check_head(200, headers_of(text), LONG * 10),
+    "read_headers": lambda text: read_headers(200, headers_of(text), LONG * 10),
     "parse an error": lambda text: parse(500, text),
     "read a library's exception": read_failure,
     "inflate": inflate,
