@@ -3,20 +3,19 @@
 import asyncio
 from math import inf
 from time import monotonic
-from typing import cast
+from typing import Any
 from weakref import WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import StreamWriter
 
 from gprochat_core import Cause, Phase, SendLimits, TransportError
 
 from ..http11.network import WRITE_SIZE, Causes
 from ..watchdog import Watchdog
 
-__all__ = ["RequestBody"]
+__all__ = ["RequestBody", "retrieve"]
 
 
 class RequestBody(aiohttp.Payload):
@@ -52,6 +51,9 @@ class RequestBody(aiohttp.Payload):
         self.reused = protocol in self._served
         if not self.reused:
             self._served.add(protocol)
+            if protocol.closed is not None:
+                # asyncio logs an exception that is never retrieved.
+                protocol.closed.add_done_callback(retrieve)
         return not protocol.should_close
 
     def failed(self, error: Exception, causes: Causes) -> TransportError:
@@ -76,8 +78,9 @@ class RequestBody(aiohttp.Payload):
         return self._body.decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self._transport = writer.transport
-        protocol = cast("ResponseHandler", cast("StreamWriter", writer).protocol)
+        stream: Any = writer
+        self._transport = stream.transport
+        protocol: ResponseHandler = stream.protocol
         if self._protocol is not protocol:
             self.note_connection(protocol)
         self.phase = Phase.SENDING
@@ -92,3 +95,8 @@ class RequestBody(aiohttp.Payload):
         self.sent_at = monotonic()
         if not self._timed_out:
             self._watchdog.limit(self, self._limits.reply(self.sent_at))
+
+
+def retrieve(closed: "asyncio.Future[None]") -> BaseException | None:
+    """Return the exception that ended a connection."""
+    return closed.exception() if closed.done() and not closed.cancelled() else None

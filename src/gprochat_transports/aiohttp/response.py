@@ -16,7 +16,7 @@ from gprochat_core import Phase, TransportError
 
 from ..watchdog import Watchdog
 from .connection import CAUSES, EXCEPTIONS
-from .request import RequestBody
+from .request import RequestBody, retrieve
 
 __all__ = ["AiohttpResponse"]
 
@@ -77,15 +77,13 @@ class AiohttpResponse:
         self._watchdog.waits.discard(self)
         if self._closed is not None:
             self._closed.remove_done_callback(self._end)
-            # Removed first, so that it is there once, however many responses use the connection.
-            self._closed.remove_done_callback(retrieve)
-            self._closed.add_done_callback(retrieve)
-        # A response that was read to its end has already released its connection.
         connection = self._response.connection
-        if connection is not None and connection.transport is not None:
-            # With TLS, closing would wait for the peer.
-            connection.transport.abort()
-        self._response.close()
+        # A response that was read to its end has already released its connection.
+        if connection is not None:
+            if connection.transport is not None:
+                # With TLS, closing would wait for the peer.
+                connection.transport.abort()
+            self._response.close()
 
     def _left_over(self) -> bytes:
         """Return the bytes that arrived before a failure; aiohttp raises the failure first."""
@@ -103,8 +101,3 @@ class AiohttpResponse:
         lost = retrieve(closed) or aiohttp.ClientPayloadError("closed within the body")
         if not self._content.is_eof() and self._content.exception() is None:
             self._content.set_exception(lost)
-
-
-def retrieve(closed: "asyncio.Future[None]") -> BaseException | None:
-    """Return the exception that ended a connection; asyncio logs one that is never retrieved."""
-    return closed.exception() if closed.done() and not closed.cancelled() else None

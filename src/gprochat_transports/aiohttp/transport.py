@@ -1,6 +1,7 @@
 """Sends requests with an aiohttp session: one that the caller passes, or one made here."""
 
 import asyncio
+from functools import lru_cache
 from math import inf
 from typing import Final
 from weakref import WeakSet
@@ -33,6 +34,7 @@ class AiohttpTransport:
         self._session = session
         self._own_session: aiohttp.ClientSession | None = None
         self._watchdog = AsyncioWatchdog()
+        self._headers: tuple[tuple[str, str], ...] | None = None
         self._served = WeakSet[ResponseHandler]()
         self._limits = settings.limits or Limits()
         self._ssl_context = settings.ssl_context
@@ -45,24 +47,21 @@ class AiohttpTransport:
             self._proxy_headers = dict(basic_authorization(proxy))
 
     async def send(self, request: Request, limits: SendLimits) -> AiohttpResponse:
-        session = self._session or self._open_session()
+        session = self._session or self._open_session(request)
         body = RequestBody(request.body, limits, self._watchdog, self._served)
         self._watchdog.waits.add(body)
-        # With plain http the proxy reads this request itself; with TLS only the CONNECT request.
-        forwarded = request.url.startswith("http:")
         try:
             response = await session.request(
                 request.method,
                 # Else yarl would write what is percent-encoded in another way than the user did.
                 URL(request.url, encoded=True),
-                headers=[*request.headers, *(self._proxy_headers.items() if forwarded else ())],
+                headers=None if request.headers is self._headers else self._all_headers(request),
                 data=body,
                 allow_redirects=False,
                 raise_for_status=False,
                 proxy=self._http_proxy,
                 proxy_headers=self._proxy_headers,
-                # aiohttp's other limits start again with every byte.
-                timeout=aiohttp.ClientTimeout(connect=limits.connect, sock_connect=limits.connect),
+                timeout=connect_timeout(limits.connect),
                 read_bufsize=READ_BUFFER,
                 max_line_size=self._limits.max_head_bytes,
                 max_field_size=self._limits.max_head_bytes,
@@ -95,12 +94,26 @@ class AiohttpTransport:
         finally:
             await self._watchdog.aclose()
 
-    def _open_session(self) -> aiohttp.ClientSession:
+    def _all_headers(self, request: Request) -> list[tuple[str, str]]:
+        # With plain http the proxy reads this request itself; with TLS only the CONNECT request.
+        forwarded = request.url.startswith("http:")
+        return [*request.headers, *(self._proxy_headers.items() if forwarded else ())]
+
+    def _open_session(self, request: Request) -> aiohttp.ClientSession:
         if self._own_session is None:
+            # All requests of a client have the same headers, and aiohttp copies a session's faster.
+            self._headers = request.headers
             self._own_session = aiohttp.ClientSession(
                 connector=make_connector(self._limits, self._ssl_context, self._socks_proxy),
+                headers=self._all_headers(request),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )
         return self._own_session
+
+
+@lru_cache
+def connect_timeout(seconds: float | None) -> aiohttp.ClientTimeout:
+    """Return a limit for connecting alone: aiohttp's other limits start again with every byte."""
+    return aiohttp.ClientTimeout(connect=seconds, sock_connect=seconds)

@@ -24,6 +24,7 @@ class FakeProtocol:
 
     def __init__(self) -> None:
         self.should_close = False
+        self.closed = None
 
 
 class FakeWriter:
