@@ -45,6 +45,7 @@ from gprochat_core.messages import Conversation
 from gprochat_core.policy import check_count, check_number, is_transient
 from gprochat_transports import Client, Reply
 from gprochat_transports.extras import needs
+from gprochat_transports.pool import Event
 
 from ..client import running_loop
 from .pace import Pace
@@ -232,12 +233,14 @@ class Run:
         self._max_calls = inf if max_calls is None else max_calls
         self._max_seconds = inf if max_seconds is None else max_seconds
         self._deadline = inf
+        # The event loop's own, which cost less than anyio's.
+        self._make_event: Callable[[], Event] = asyncio.Event
         self._call_soon: Callable[[Callable[[], object]], object] | None = None
         self._scope: anyio.CancelScope | None = None
         self._turn = anyio.Lock(fast_acquire=True)
         # What the tasks, and the caller who iterates, wait for; None where nobody waits.
         self._changed: anyio.Event | None = None
-        self._arrived: anyio.Event | None = None
+        self._arrived: Event | None = None
         self._ended = anyio.Event()
         # No more prompts come; no more calls begin.
         self._exhausted = False
@@ -270,7 +273,7 @@ class Run:
                 finally:
                     # The error's traceback holds this frame: without it there is no cycle.
                     del error
-            self._arrived = anyio.Event()
+            self._arrived = self._make_event()
             try:
                 await self._arrived.wait()
             except BaseException:
@@ -314,6 +317,7 @@ class Run:
         if running_loop() == "trio":
             import trio
 
+            self._make_event = trio.Event
             self._call_soon = trio.lowlevel.current_trio_token().run_sync_soon
             trio.lowlevel.spawn_system_task(self._main, context=copy_context())
         else:
@@ -366,14 +370,17 @@ class Run:
                 await self._change()
                 continue
             number, prompt = taken
-            result = await self._ask(prompt)
+            if isinstance(prompt, Prompt):
+                result = await self._ask(prompt.id, prompt.conversation)
+            else:
+                result = await self._ask(str(number), prompt)
             if result is None:
                 return
             self._ready[number] = result
             if self._arrived is not None:
                 self._arrived.set()
 
-    def _take(self) -> tuple[int, Prompt] | None:
+    def _take(self) -> tuple[int, Prompt | Conversation] | None:
         """Return the next prompt with its number; None if there is no room, or none has come."""
         number = self._taken
         if number - self._handed_over >= self._room:
@@ -382,7 +389,7 @@ class Run:
         if prompt is None:
             return None
         self._taken += 1
-        return number, prompt if isinstance(prompt, Prompt) else Prompt(str(number), prompt)
+        return number, prompt
 
     def _next_prompt(self) -> Prompt | Conversation | None:
         if self._iterator is not None:
@@ -394,7 +401,7 @@ class Run:
             self._wanted.set()
         return prompt
 
-    async def _ask(self, prompt: Prompt) -> Result | None:
+    async def _ask(self, prompt_id: str, conversation: Conversation) -> Result | None:
         """Make calls until there is a result; None if no more calls may begin."""
         attempts = failures = 0
         while True:
@@ -405,14 +412,14 @@ class Run:
             answers = self._answers
             start = monotonic()
             began = self.pace.begin(start)
-            reply, error = await self._attempt(prompt.conversation)
+            reply, error = await self._attempt(conversation)
             attempts += 0 if reply is None else reply.attempts
             seconds = monotonic() - start
             if error is None:
                 assert reply is not None
                 self._answers += 1
                 self.pace.reply(began, start + seconds)
-                return Result(prompt.id, reply.text, reply.status, attempts, seconds)
+                return Result(prompt_id, reply.text, reply.status, attempts, seconds)
             # Without an answer to any call meanwhile, the service is away, for every prompt.
             away = isinstance(error, ConnectError) and answers == self._answers
             if not isinstance(error, (ConnectError, InvalidMessages)):
@@ -426,7 +433,7 @@ class Run:
                 partial_text = error.text if isinstance(error, IncompleteReply) else ""
                 failure = Failure(type(error).__name__, str(error), partial_text)
                 status = None if reply is None else reply.status
-                return Result(prompt.id, None, status, attempts, seconds, failure)
+                return Result(prompt_id, None, status, attempts, seconds, failure)
             await self._sleep(pause)
 
     async def _attempt(
