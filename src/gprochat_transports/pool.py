@@ -136,7 +136,8 @@ class Pool(Generic[C]):
             while self._idle and self._idle[0].idle_since + self._keep_alive <= monotonic():
                 expired.append(self._idle.popleft())
             self._limit()
-        await close_all(expired)
+        if expired:
+            await close_all(expired)
 
     async def aclose(self) -> None:
         """Close all connections, those in use too; calls that wait for a slot end."""
