@@ -27,7 +27,8 @@ class Request:
     Attributes:
         method: "POST".
         url: the absolute URL.
-        headers: names, in lower case, and values, in the order to send them in.
+        headers: names, in lower case, and values, in the order to send them in; the same for all
+            requests to a service.
         body: JSON in UTF-8. It holds the password, so the repr does not show it.
     """
 

@@ -34,7 +34,6 @@ class AiohttpTransport:
         self._session = session
         self._own_session: aiohttp.ClientSession | None = None
         self._watchdog = AsyncioWatchdog()
-        self._headers: tuple[tuple[str, str], ...] | None = None
         self._served = WeakSet[ResponseHandler]()
         self._limits = settings.limits or Limits()
         self._ssl_context = settings.ssl_context
@@ -55,7 +54,7 @@ class AiohttpTransport:
                 request.method,
                 # Else yarl would write what is percent-encoded in another way than the user did.
                 URL(request.url, encoded=True),
-                headers=None if request.headers is self._headers else self._all_headers(request),
+                headers=request.headers if session is self._session else None,
                 data=body,
                 allow_redirects=False,
                 raise_for_status=False,
@@ -94,18 +93,14 @@ class AiohttpTransport:
         finally:
             await self._watchdog.aclose()
 
-    def _all_headers(self, request: Request) -> list[tuple[str, str]]:
-        # With plain http the proxy reads this request itself; with TLS only the CONNECT request.
-        forwarded = request.url.startswith("http:")
-        return [*request.headers, *(self._proxy_headers.items() if forwarded else ())]
-
     def _open_session(self, request: Request) -> aiohttp.ClientSession:
         if self._own_session is None:
-            # All requests of a client have the same headers, and aiohttp copies a session's faster.
-            self._headers = request.headers
+            # With plain http the proxy reads each request itself; with TLS only CONNECT.
+            forwarded = request.url.startswith("http:")
             self._own_session = aiohttp.ClientSession(
                 connector=make_connector(self._limits, self._ssl_context, self._socks_proxy),
-                headers=self._all_headers(request),
+                # All requests of a client have the same headers; aiohttp copies a session's faster.
+                headers=[*request.headers, *(self._proxy_headers.items() if forwarded else ())],
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,

@@ -114,6 +114,7 @@ def test_a_connection_whose_reply_was_read_to_its_end_is_used_again(own: bool) -
     with ScriptedPeer([repeat(receive, send(chunked("fine")))]) as peer:
         asyncio.run(main())
     assert len(peer.connections) == 1
+    assert [request.field("x-thing") for request in peer.requests] == ["1", "1", "1"]
 
 
 @both_sessions
