@@ -3,12 +3,13 @@
 import asyncio
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import cast
 from weakref import WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import StreamWriter
 
 from gprochat_core import Cause, Phase, SendLimits, TransportError
 
@@ -78,9 +79,8 @@ class RequestBody(aiohttp.Payload):
         return self._body.decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        stream: Any = writer
-        self._transport = stream.transport
-        protocol: ResponseHandler = stream.protocol
+        self._transport = writer.transport
+        protocol = cast("ResponseHandler", cast("StreamWriter", writer).protocol)
         if self._protocol is not protocol:
             self.note_connection(protocol)
         self.phase = Phase.SENDING
