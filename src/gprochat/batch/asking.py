@@ -233,7 +233,8 @@ class Run:
         self._max_calls = inf if max_calls is None else max_calls
         self._max_seconds = inf if max_seconds is None else max_seconds
         self._deadline = inf
-        # The event loop's own, which cost less than anyio's.
+        # The class of asyncio's events, or of trio's. An event of anyio's takes longer to make: it
+        # first finds out which event loop runs.
         self._make_event: Callable[[], Event] = asyncio.Event
         self._call_soon: Callable[[Callable[[], object]], object] | None = None
         self._scope: anyio.CancelScope | None = None
