@@ -99,7 +99,8 @@ class AiohttpTransport:
             forwarded = request.url.startswith("http:")
             self._own_session = aiohttp.ClientSession(
                 connector=make_connector(self._limits, self._ssl_context, self._socks_proxy),
-                # All requests of a client have the same headers; aiohttp copies a session's faster.
+                # All requests of a client have the same headers. aiohttp copies the headers of a
+                # session faster than those of a request.
                 headers=[*request.headers, *(self._proxy_headers.items() if forwarded else ())],
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
