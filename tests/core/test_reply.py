@@ -447,6 +447,20 @@ def test_a_reply_needs_no_content_type() -> None:
     assert outcome([b"Hello"], headers=[]) == Outcome("Hello")
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"name", b"v" * 100)],
+        [(b"content-length", b"5"), (b"content-length", b"6")],
+        [(b"content-length", b"5"), (b"transfer-encoding", b"chunked")],
+    ],
+)
+def test_a_head_that_no_honest_service_sends_is_refused(headers: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(NotTheService) as caught:
+        ReplyParser(200, headers, max_head_bytes=100)
+    assert caught.value.status == 200
+
+
 def test_headers_and_status_are_there_to_be_read() -> None:
     parser = ReplyParser(200, [(b"X-One", b"1"), (b"x-one", b" 2 "), (b"Server", b"caf\xe9")])
     assert parser.status == 200
