@@ -116,6 +116,14 @@ def test_each_attempt_differs_in_its_time_and_signature_alone(
     assert len({(request.url, request.headers) for request in requests}) == 1
 
 
+@given(sendable, sendable)
+def test_all_requests_to_a_service_have_the_same_headers(
+    first: list[Message], second: list[Message]
+) -> None:
+    one, other = (Draft(SECRET, said).sign(0) for said in (first, second))
+    assert one.headers == other.headers
+
+
 @given(messages, sendable)
 def test_only_the_newest_messages_are_sent_where_the_service_says_so(
     earlier: Message, said: list[Message]
