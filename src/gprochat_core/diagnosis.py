@@ -8,6 +8,7 @@ is not a service of this family.
 import json
 import re
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from math import ceil
 from typing import Final
 
@@ -93,24 +94,24 @@ def read_headers(
             them: they are longer than `max_bytes`, or they give two lengths of the body, which
             different programs would read differently (RFC 9112, 6.3).
     """
-    fields: dict[str, str] = {}
-    repeated: dict[str, list[str]] = {}
-    size = 0
-    for raw_name, raw_value in headers:
-        # The line of a header also has a colon, a space and a line break.
-        size += len(raw_name) + len(raw_value) + 4
-        name = raw_name.decode("latin-1").lower()
-        value = raw_value.decode("latin-1").strip()
-        if name in fields:
-            repeated.setdefault(name, [fields[name]]).append(value)
-        else:
-            fields[name] = value
+    pairs = [*headers]
+    # The line of a header also has a colon, a space and a line break.
+    size = sum(map(len, chain.from_iterable(pairs))) + 4 * len(pairs)
     if size > max_bytes:
         raise NotTheService(
             f"the response's headers are {size} bytes long, more than {max_bytes}; "
             "check what is at this URL",
             status=status,
         )
+    fields: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
+    for raw_name, raw_value in pairs:
+        name = raw_name.decode("latin-1").lower()
+        value = raw_value.decode("latin-1").strip()
+        if name in fields:
+            repeated.setdefault(name, [fields[name]]).append(value)
+        else:
+            fields[name] = value
     if "content-length" in fields:
         lengths = set(repeated.get("content-length", ()))
         if len(lengths) > 1 or "transfer-encoding" in fields:
