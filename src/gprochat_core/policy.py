@@ -89,6 +89,10 @@ class RetryPolicy:
             return None
         if isinstance(error, ResponseError) and error.retry_after is not None:
             return error.retry_after if error.retry_after <= self.max_retry_after else None
+        return self.back_off(attempt, jitter)
+
+    def back_off(self, attempt: int, jitter: float) -> float:
+        """Return the pause in seconds if the service asks for none; arguments as in `delay`."""
         # After 60 doublings the base delay is above any maximum.
         return jitter * min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 60))
 

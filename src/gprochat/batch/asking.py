@@ -8,6 +8,10 @@ it is cancelled, or when nobody refers to the object any more.
 All calls share one `Pace`. A refusal (RateLimited, or an error with Retry-After) pauses all of
 them; it does not count as a failure of its prompt, which is asked again. Other failures that may
 pass are retried for each prompt by itself.
+
+Some errors look like every prompt's, and yet a single prompt may be the reason: a firewall blocks
+its words, or it is too long for the model's rate limit. As long as the service replies to other
+prompts, such an error is a failure of its prompt; only without replies does it end the run.
 """
 
 import asyncio
@@ -36,9 +40,11 @@ from gprochat_core import (
     IncompleteReply,
     InvalidMessages,
     NotTheService,
+    PasswordRejected,
     RateLimited,
     ResponseError,
     RetryPolicy,
+    SignatureRejected,
     UsageError,
 )
 from gprochat_core.messages import Conversation
@@ -63,15 +69,22 @@ ONCE: Final = RetryPolicy(max_attempts=1)
 """The policy of each call: a call that the client repeats would not wait for the common pause."""
 
 PAUSES: Final = RetryPolicy(max_attempts=10, base_delay=1.0, max_delay=60.0, max_retry_after=1e9)
-"""How long to pause after refusals, and after how many in a row a run ends."""
+"""How long to pause after refusals. After so many in a row a run ends, and after so many of one
+prompt, while others are answered, the prompt has failed."""
+
+MAX_BLAMED: Final = 10
+"""How many prompts in a row may fail by an error of `SUSPECT` before it ends the run."""
 
 ROOM: Final = 2
 ORDERED_ROOM: Final = 16
 """How many prompts may have been taken whose results have not been taken yet, as a multiple of the
 concurrency; the second is for results that wait for those before them."""
 
-FATAL: Final = (AuthenticationError, NotTheService, UsageError)
+FATAL: Final = (SignatureRejected, PasswordRejected, UsageError)
 """Errors that every prompt would meet."""
+
+SUSPECT: Final = (AuthenticationError, NotTheService)
+"""Errors that every prompt would meet, unless the service replies to others."""
 
 
 def ask_many(
@@ -90,7 +103,8 @@ def ask_many(
     results are taken, so memory does not grow with the number of prompts. A prompt that fails is a
     result too. A failure that would be every prompt's ends the loop with an exception, and is not
     a result: a wrong key or password, a URL at which there is no such service, a service that
-    cannot be reached or keeps refusing.
+    cannot be reached or keeps refusing. If the service denies or keeps refusing one prompt, and
+    replies to others, only this prompt fails.
 
     The calls begin with the first step of the loop. To leave the loop before its end, use a block,
     which has ended all calls when it is left:
@@ -122,7 +136,7 @@ def ask_many(
         ConnectError: the service could not be reached ten times in a row; if it never could, as
             often as `retry` says.
         UsageError: the client is closed, or belongs to another event loop.
-        Exception: what iterating over `prompts` raised.
+        Exception: what iterating over `prompts` raised, after the results of the prompts before.
     """
     if isinstance(prompts, (str, bytes, Mapping)):
         raise UsageError("ask_many takes a list of prompts, or anything else that yields them")
@@ -248,9 +262,11 @@ class Run:
         self._stopped = False
         self._error: Exception | None = None
         self._answers = 0
-        # A prompt of an asynchronous iterable; the next is read when this one has been taken.
-        self._incoming: Prompt | Conversation | None = None
-        self._wanted: anyio.Event | None = None
+        # How many prompts have failed since the last reply by an error that may be every prompt's.
+        # Before the first reply, none may.
+        self._blamed = MAX_BLAMED
+        # A prompt of an asynchronous iterable, and what its reader waits for before the next.
+        self._incoming: list[tuple[Prompt | Conversation, anyio.Event]] = []
         # Results by the number of their prompt.
         self._ready: dict[int, Result] = {}
         # How many prompts have been taken, and how many results handed over.
@@ -354,11 +370,14 @@ class Run:
             self.cancel()
 
     async def _read(self, prompts: AsyncIterable[Prompt | Conversation]) -> None:
-        async for prompt in prompts:
-            self._incoming = prompt
-            self._wanted = anyio.Event()
-            self._wake()
-            await self._wanted.wait()
+        try:
+            async for prompt in prompts:
+                taken = anyio.Event()
+                self._incoming.append((prompt, taken))
+                self._wake()
+                await taken.wait()
+        except Exception as error:
+            self._error = self._error or error
         self._exhausted = True
         self._wake()
 
@@ -384,27 +403,30 @@ class Run:
     def _take(self) -> tuple[int, Prompt | Conversation] | None:
         """Return the next prompt with its number; None if there is no room, or none has come."""
         number = self._taken
-        if number - self._handed_over >= self._room:
+        if number - self._handed_over >= self._room or self._exhausted:
             return None
-        prompt = self._next_prompt()
-        if prompt is None:
+        if self._iterator is not None:
+            try:
+                prompt = next(self._iterator)
+            except StopIteration:
+                self._exhausted = True
+                return None
+            except Exception as error:
+                # The calls under way go on, and their results come before the exception.
+                self._error = self._error or error
+                self._exhausted = True
+                return None
+        elif self._incoming:
+            prompt, taken = self._incoming.pop()
+            taken.set()
+        else:
             return None
         self._taken += 1
         return number, prompt
 
-    def _next_prompt(self) -> Prompt | Conversation | None:
-        if self._iterator is not None:
-            prompt = next(self._iterator, None)
-            self._exhausted = prompt is None
-            return prompt
-        prompt, self._incoming = self._incoming, None
-        if self._wanted is not None:
-            self._wanted.set()
-        return prompt
-
     async def _ask(self, prompt_id: str, conversation: Conversation) -> Result | None:
         """Make calls until there is a result; None if no more calls may begin."""
-        attempts = failures = 0
+        attempts = failures = refusals = 0
         while True:
             if self._turn.locked() or self._wait() != 0:
                 await self._wait_in_line()
@@ -419,17 +441,24 @@ class Run:
             if error is None:
                 assert reply is not None
                 self._answers += 1
+                self._blamed = 0
                 self.pace.reply(began, start + seconds)
                 return Result(prompt_id, reply.text, reply.status, attempts, seconds)
             # Without an answer to any call meanwhile, the service is away, for every prompt.
             away = isinstance(error, ConnectError) and answers == self._answers
             if not isinstance(error, (ConnectError, InvalidMessages)):
                 self._answers += 1
+            pause = None
             if away or is_refusal(error):
-                self._pause_all(error, began)
-                continue
-            failures += 1
-            pause = self._judge(error, failures)
+                refusals += 1
+                # A prompt that is refused so often while others are answered is itself the reason.
+                most = PAUSES.max_attempts
+                if refusals < most or self.pace.refusals + 1 >= most:
+                    self._pause_all(error, began)
+                    continue
+            else:
+                failures += 1
+                pause = await self._judge(error, failures)
             if pause is None:
                 partial_text = error.text if isinstance(error, IncompleteReply) else ""
                 failure = Failure(type(error).__name__, str(error), partial_text)
@@ -455,7 +484,7 @@ class Run:
             self._wake()
         return reply, None
 
-    def _judge(self, error: GPROChatError, failures: int) -> float | None:
+    async def _judge(self, error: GPROChatError, failures: int) -> float | None:
         """Return the pause before a prompt is asked again, None if it has failed.
 
         Raises:
@@ -463,6 +492,13 @@ class Run:
         """
         if isinstance(error, FATAL):
             raise error
+        if isinstance(error, SUSPECT):
+            # A call that is under way may still get a reply.
+            while self._blamed >= MAX_BLAMED and self.pace.active:
+                await self._change()
+            if self._blamed >= MAX_BLAMED:
+                raise error
+            self._blamed += 1
         return self._retry.delay(error, failures, random())
 
     async def _wait_in_line(self) -> None:
@@ -490,10 +526,12 @@ class Run:
         # A service that has never been reached is unlikely to be there a minute later.
         never_reached = isinstance(error, ConnectError) and not self._answers
         policy = self._retry if never_reached else PAUSES
-        pause = policy.delay(error, self.pace.refuse(began, now), uniform(0.5, 1.0))
+        refusals, jitter = self.pace.refuse(began, now), uniform(0.5, 1.0)
+        pause = policy.delay(error, refusals, jitter)
         if pause is None:
             raise error
-        self.pace.pause(now + pause)
+        # A service may ask for a shorter wait than helps, such as none.
+        self.pace.pause(now + max(pause, policy.back_off(refusals, jitter)))
         self._wake()
 
     async def _sleep(self, seconds: float) -> None:

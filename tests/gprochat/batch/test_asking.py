@@ -18,10 +18,12 @@ from gprochat_core import (
     ConfigurationError,
     ConnectError,
     NotTheService,
+    PasswordRejected,
     Phase,
     RateLimited,
     ResponseError,
     RetryPolicy,
+    SignatureRejected,
     TransportError,
     UsageError,
 )
@@ -37,6 +39,10 @@ LIMIT: Final = 10.0
 
 LOST: Final = TransportError(Cause.LOST, Phase.CONNECTING)
 FORBIDDEN: Final = refuse(401)
+
+
+def refuse_with(status: int, message: bytes) -> Answer:
+    return Answer(status, PLAIN, (b'{"error": {"message": "%b"}}' % message,))
 
 
 @pytest.fixture(params=LOOPS)
@@ -179,6 +185,23 @@ def test_a_conversation_that_cannot_be_sent_fails_alone(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_none_among_the_prompts_is_not_their_end(run: Run, asynchronous: bool) -> None:
+    async def later() -> AsyncIterator[Any]:
+        for prompt in prompts:
+            yield prompt
+
+    prompts: list[Any] = ["a", None, "b"]
+
+    async def main() -> None:
+        asked = later() if asynchronous else prompts
+        found = await all_of(ask_many(Double().client(), asked, concurrency=1))
+        assert [each.text for each in found] == ["a", None, "b"]
+        assert [each.error and each.error.kind for each in found] == [None, "InvalidMessages", None]
+
+    run(main)
+
+
 def test_a_failure_that_may_pass_is_retried_as_often_as_the_policy_says(run: Run) -> None:
     async def main() -> None:
         retry = RetryPolicy(max_attempts=3, base_delay=0.0)
@@ -230,8 +253,11 @@ def test_a_service_that_keeps_refusing_ends_the_run_and_no_prompt_fails(
 
 @pytest.mark.parametrize(
     ("answer", "error"),
-    [(refuse(401), AuthenticationError), (refuse(404), NotTheService)],
-    ids=["wrong key", "wrong URL"],
+    [
+        (refuse_with(401, b"Invalid signature."), SignatureRejected),
+        (refuse_with(401, b"Invalid password."), PasswordRejected),
+    ],
+    ids=["wrong key", "wrong password"],
 )
 def test_an_error_that_every_prompt_would_meet_ends_the_run_at_once(
     run: Run, answer: Answer, error: type[Exception]
@@ -249,6 +275,83 @@ def test_an_error_that_every_prompt_would_meet_ends_the_run_at_once(
         assert len(service.asked) < 20
         assert service.active == 0
         assert await all_of(results) == []
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(refuse(403), AuthenticationError), (refuse(404), NotTheService)],
+    ids=["denied", "wrong URL"],
+)
+def test_an_error_before_the_first_reply_ends_the_run_at_once(
+    run: Run, answer: Answer, error: type[Exception]
+) -> None:
+    async def main() -> None:
+        service = Double(answer=lambda _: answer)
+        with pytest.raises(error):
+            await all_of(ask_many(service.client(), numbered(1000), concurrency=4))
+        assert len(service.asked) <= 4
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [(refuse(403), "AuthenticationError"), (refuse(404), "NotTheService")],
+    ids=["403", "404"],
+)
+def test_a_prompt_that_is_denied_while_others_are_answered_fails_alone(
+    run: Run, answer: Answer, kind: str
+) -> None:
+    async def main() -> None:
+        # The first prompt is denied too: it waits for the answers to the others.
+        service = Double(answer=lambda message: answer if message.endswith("0") else echo(message))
+        found = await all_of(ask_many(service.client(), numbered(50), concurrency=3))
+        failed = {each.id: each.error.kind for each in found if each.error is not None}
+        assert failed == dict.fromkeys(["0", "10", "20", "30", "40"], kind)
+
+    run(main)
+
+
+def test_a_service_that_denies_all_from_some_time_on_ends_the_run(run: Run) -> None:
+    async def main() -> None:
+        service = Double(
+            answer=lambda message: echo(message) if message == "prompt 0" else FORBIDDEN
+        )
+        results = ask_many(service.client(), numbered(1000), concurrency=1)
+        assert (await anext(results)).error is None
+        for _ in range(asking.MAX_BLAMED):
+            assert (await anext(results)).error is not None
+        with pytest.raises(AuthenticationError):
+            await anext(results)
+
+    run(main)
+
+
+@pytest.mark.parametrize("refusal", [refuse(429), LOST], ids=["429", "lost"])
+def test_a_prompt_that_is_refused_while_others_are_answered_fails_alone(
+    run: Run, refusal: Answer | TransportError
+) -> None:
+    async def main() -> None:
+        service = Double(answer=lambda message: refusal if message == "prompt 3" else echo(message))
+        retry = RetryPolicy(max_attempts=1)
+        found = await all_of(ask_many(service.client(), numbered(500), concurrency=3, retry=retry))
+        assert [each.id for each in found if each.error is not None] == ["3"]
+        # As often as PAUSES has attempts, at most.
+        assert service.asked.count("prompt 3") <= 3
+
+    run(main)
+
+
+def test_a_service_that_asks_for_no_pause_gets_one(run: Run) -> None:
+    async def main() -> None:
+        service = Double(answer=lambda _: refuse(429, (b"retry-after", b"0")))
+        begin = monotonic()
+        with pytest.raises(RateLimited):
+            await all_of(ask_many(service.client(), numbered(9), concurrency=1))
+        # Two pauses, each of them at least half of PAUSES's back-off.
+        assert monotonic() - begin >= 0.5 * (0.01 + 0.02)
 
     run(main)
 
@@ -280,16 +383,6 @@ def test_a_service_that_is_away_for_a_while_is_waited_for(run: Run) -> None:
             await anext(results)
         # As often as PAUSES has attempts.
         assert service.asked == ["prompt 0", *["prompt 1"] * 3]
-
-    run(main)
-
-
-def test_a_prompt_whose_connection_is_lost_while_others_are_answered_fails_alone(run: Run) -> None:
-    async def main() -> None:
-        service = Double(answer=lambda message: LOST if message == "prompt 3" else echo(message))
-        retry = RetryPolicy(max_attempts=1)
-        found = await all_of(ask_many(service.client(), numbered(20), concurrency=3, retry=retry))
-        assert [each.id for each in found if each.error is not None] == ["3"]
 
     run(main)
 
@@ -450,9 +543,11 @@ def test_results_that_are_never_iterated_ask_nothing(run: Run) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_an_exception_of_the_prompts_ends_the_run(run: Run, asynchronous: bool) -> None:
+def test_an_exception_of_the_prompts_comes_after_the_results_before_it(
+    run: Run, asynchronous: bool
+) -> None:
     def broken() -> Iterator[str]:
-        yield "Hello"
+        yield from ("Hello", "Goodbye")
         raise ZeroDivisionError
 
     async def broken_later() -> AsyncIterator[str]:
@@ -462,8 +557,10 @@ def test_an_exception_of_the_prompts_ends_the_run(run: Run, asynchronous: bool) 
     async def main() -> None:
         service = Double()
         prompts = broken_later() if asynchronous else broken()
+        results = ask_many(service.client(), prompts)
+        assert {(await anext(results)).text, (await anext(results)).text} == {"Hello", "Goodbye"}
         with pytest.raises(ZeroDivisionError):
-            await all_of(ask_many(service.client(), prompts))
+            await anext(results)
         assert service.active == 0
 
     run(main)
