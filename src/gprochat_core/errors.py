@@ -6,7 +6,7 @@ to decide. Two branches have attributes in common:
 * `ResponseError`: the service answered, and its answer is not a reply;
 * `IncompleteReply`: a reply did not end well; `text` is the part that arrived.
 
-All other errors happen before the service answers.
+All other errors but `UsageError` happen before the service answers.
 
 `TransportError` at the end is not part of the tree: with it a transport reports to the core what
 failed (`Cause`) and when (`Phase`). The core turns it into one of the errors above, so users never
@@ -59,7 +59,7 @@ class InvalidMessages(GPROChatError, ValueError):
     """The conversation cannot be sent, and nothing was sent.
 
     Attributes:
-        index: which message is at fault, counted from 0; None if not a single message is.
+        index: which message is at fault, counted from 0; None if no single message is.
         position: the character at fault in that message's text, counted from 0; None if unknown.
     """
 
@@ -147,8 +147,8 @@ class RateLimited(ResponseError):
 class ServiceFailed(ResponseError):
     """The service, its model, or a gateway in front of it failed (5xx, 408).
 
-    The same if the model's API refuses the deployment and the service passes its answer through
-    (401, 403 or 404, with an error of OpenAI's shape).
+    It is also raised if the model's API refuses the deployment and the service passes the API's
+    answer through (401, 403 or 404, with an error of OpenAI's shape).
     """
 
 
@@ -196,7 +196,7 @@ class TruncatedReply(IncompleteReply):
 class InterruptedReply(IncompleteReply):
     """The service failed during the reply and appended its failure marker; `text` is without it.
 
-    It may fail before the first word too: then the marker is the whole reply.
+    The service may fail before the first word too: then the marker is the whole reply.
     """
 
 

@@ -119,7 +119,7 @@ def is_plain(character: str) -> bool:
 def ways_to_write(character: str) -> Iterator[str]:
     """Generate regular expressions for a character, without the backslashes in front of it.
 
-    A way that another one begins with comes after it.
+    If one way is the beginning of another, the longer one comes first.
     """
     code = ord(character)
     if character == "%":

@@ -47,7 +47,7 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 """The default limit of a response's headers, in bytes."""
 
 PIECES_A_BLOCK: Final = 256
-"""How many pieces of text are joined at a time, because a short str takes much more memory."""
+"""How many pieces of text are joined at a time: many short ones take much more memory than one."""
 
 BYTE_ORDER_MARK: Final = "\ufeff"
 
@@ -212,7 +212,7 @@ class ReplyParser:
         return self.text
 
     def _make_inflater(self, coding: str) -> "Inflater":
-        # Imported here, because it is seldom needed, and imports zlib.
+        # Imported here, because few replies need it, and it imports zlib.
         from .content_coding import CODINGS, Inflater
 
         if coding.lower() in CODINGS:
