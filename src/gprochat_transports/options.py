@@ -107,7 +107,7 @@ class Settings:
 
 
 def check_types(**arguments: object) -> None:
-    """Refuse arguments of a client or of a call that have a wrong type; only a service is needed.
+    """Refuse arguments of a client or a call that have a wrong type; `service` may not be None.
 
     Raises:
         ConfigurationError: the message says what to pass. It does not show what was passed, which

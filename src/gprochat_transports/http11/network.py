@@ -71,7 +71,7 @@ class Stream(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close the connection, even where this is cancelled, without waiting for the peer.
+        """Close the connection, even if this is cancelled, without waiting for the peer.
 
         A `receive` under way raises an exception, and so does a later one.
         """
