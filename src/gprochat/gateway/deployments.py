@@ -49,10 +49,10 @@ FAILURES: Final = 3
 """After how many failures in a row a deployment rests."""
 
 REST: Final = 30.0
-"""For how many seconds it rests."""
+"""For how many seconds a deployment rests."""
 
 RETRY: Final = RetryPolicy(max_retry_after=10.0)
-"""By default a caller learns at once that a deployment asks for a longer wait."""
+"""The default: if a deployment asks for a wait of more than 10 seconds, the call fails at once."""
 
 ONCE: Final = RetryPolicy(max_attempts=1)
 
@@ -213,7 +213,7 @@ class Upstream:
         self._rests_until = 0.0
 
     def resting(self, now: float) -> float:
-        """Return for how many seconds it still rests."""
+        """Return for how many seconds from `now` the deployment rests."""
         return max(0.0, self._rests_until - now)
 
     def succeeded(self) -> None:
@@ -228,7 +228,7 @@ class Upstream:
             self._rests_until = now + REST
 
     def state(self, now: float) -> dict[str, object]:
-        """Return what GET /health shows of it."""
+        """Return what GET /health shows of the deployment."""
         rest = self.resting(now)
         state = "resting" if rest else "failing" if self._failures else "ok"
         return {

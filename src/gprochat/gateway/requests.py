@@ -29,10 +29,10 @@ MAX_STOP_LENGTH: Final = 256
 """How many stop sequences a request may have, and how many characters each."""
 
 MAX_IGNORED: Final = 64
-"""How many settings that are ignored a request may have."""
+"""How many parameters that are ignored a request may have."""
 
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
-"""What a setting's name looks like; the response repeats it in a header."""
+"""What the name of an ignored parameter looks like; the response repeats it in a header."""
 
 Fields: TypeAlias = dict[str, object]
 

@@ -3,7 +3,7 @@
     async with serve() as server:
         ...  # a client of server.service gets its own words back
 
-A service says to a client what a deployment of the family says (docs/protocol.md, "Reply" and
+A service answers a client as a deployment of the family does (docs/protocol.md, "Reply" and
 "Errors"); the text of its replies comes from an `Answer`.
 """
 
