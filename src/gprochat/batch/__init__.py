@@ -4,8 +4,8 @@
         async for result in ask_many(client, ["One?", "Two?"], concurrency=8):
             print(result.id, result.text or result.error)
 
-`Ask` does it on more than one machine, in workers of Ray Data. The extra `batch` installs what this
-package needs besides an adapter, the extra `ray` Ray Data too.
+`Ask` does the same on several machines, in workers of Ray Data. The extra `batch` installs what
+this package needs besides an adapter; the extra `ray` installs Ray Data too.
 """
 
 from .asking import Prompts, Results, ask_many

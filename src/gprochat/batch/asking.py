@@ -68,7 +68,7 @@ PAUSES: Final = RetryPolicy(max_attempts=10, base_delay=1.0, max_delay=60.0, max
 ROOM: Final = 2
 ORDERED_ROOM: Final = 16
 """How many prompts may have been taken whose results have not been taken yet, as a multiple of the
-concurrency; the second is for results that wait for those before them."""
+concurrency; the second is for `ordered`, where results wait for those before them."""
 
 FATAL: Final = (AuthenticationError, NotTheService, UsageError)
 """Errors that every prompt would meet."""
@@ -88,7 +88,7 @@ def ask_many(
 
     Prompts are taken from the iterable only when a call can begin, and calls begin only while
     results are taken, so memory does not grow with the number of prompts. A prompt that fails is a
-    result too. A failure that would be every prompt's ends the loop with an exception, and is not
+    result too. A failure that every prompt would meet ends the loop with an exception, and is not
     a result: a wrong key or password, a URL at which there is no such service, a service that
     cannot be reached or keeps refusing.
 
@@ -108,7 +108,7 @@ def ask_many(
         retry: how often a prompt is asked again after a failure that may pass; `RetryPolicy()` by
             default. Refusals do not count.
         max_calls: how many requests are sent at most; None for any number.
-        max_seconds: in how many seconds calls may begin; None for no limit. A pause that would
+        max_seconds: for how many seconds calls may begin; None for no limit. A pause that would
             not be over by then ends the run at once.
 
     Raises:
@@ -421,7 +421,7 @@ class Run:
                 self._answers += 1
                 self.pace.reply(began, start + seconds)
                 return Result(prompt_id, reply.text, reply.status, attempts, seconds)
-            # Without an answer to any call meanwhile, the service is away, for every prompt.
+            # If no call was answered meanwhile, the service cannot be reached for any prompt.
             away = isinstance(error, ConnectError) and answers == self._answers
             if not isinstance(error, (ConnectError, InvalidMessages)):
                 self._answers += 1
@@ -466,13 +466,13 @@ class Run:
         return self._retry.delay(error, failures, random())
 
     async def _wait_in_line(self) -> None:
-        """Wait until a call may begin: all workers in a line, the first of them for the pace."""
+        """Wait until a call may begin: the workers wait in a line, the first one for the pace."""
         async with self._turn:
             while (wait := self._wait()) != 0:
                 await self._change(wait)
 
     def _wait(self) -> float | None:
-        """Return how long a call has to wait, 0 too if no more calls may begin; as `Pace.wait`."""
+        """Return what `Pace.wait` returns; 0 too if no more calls may begin."""
         now = monotonic()
         wait = self.pace.wait(now)
         if (
@@ -519,7 +519,7 @@ class Run:
 
 
 def is_refusal(error: GPROChatError) -> bool:
-    """Tell whether the service asks to be asked less, of which the prompt is not the reason."""
+    """Tell whether the service asks for fewer requests, whatever the prompt."""
     if isinstance(error, RateLimited):
         return True
     return (

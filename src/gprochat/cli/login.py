@@ -52,7 +52,7 @@ def login(
     loop = choose(transport)
     if url is None:
         url = str(click.prompt("URL, such as https://chat.example", err=True))
-    # Refused before a secret is asked for, if the URL cannot be used.
+    # A URL that cannot be used is refused before a secret is asked for.
     known = Service(url, encoding=encoding or "native")
     key = ask_secret(f"Secret key of {known.url}", "GPROCHAT_URL and GPROCHAT_SECRET_KEY")
     password = ask_secret(

@@ -1,7 +1,7 @@
 """The options that commands share, and the service that they and the environment describe.
 
-A secret is never an option's value, because other processes and the shell's history see those: it
-comes from the environment, or the command asks for it without echo.
+A secret is never an option's value, because other processes and the shell's history see options.
+It comes from the environment, or the command asks for it without echo.
 """
 
 import os
