@@ -67,7 +67,7 @@ PERMANENT: Final = {
 }
 """What the message of a 5xx contains if trying again changes nothing, and what that means."""
 
-ONLY_THE_OWNER: Final = "only its owner can correct this, trying again changes nothing"
+ONLY_THE_OWNER: Final = "only the deployment's owner can correct this, trying again changes nothing"
 
 NO_SECRETS: Final = Redactor(())
 
@@ -262,8 +262,8 @@ def diagnose(
 
     if is_passed_through:
         return ServiceFailed(
-            f"the service {answered}; its model's API says so to the deployment, whose key, model "
-            f"or location it refuses; {ONLY_THE_OWNER}",
+            f"the service {answered}; its model's API refuses the deployment's key, model or "
+            f"location; {ONLY_THE_OWNER}",
             status=status,
             message=message,
             code=code,

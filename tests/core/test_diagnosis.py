@@ -338,7 +338,7 @@ def test_what_only_the_owner_can_correct_is_permanent_and_says_whose_trouble_it_
     assert type(error) is ServiceFailed
     assert error.permanent
     assert not is_transient(error)
-    assert f"the deployment's {whose}; only its owner can correct this" in str(error)
+    assert f"the deployment's {whose}; only the deployment's owner can correct this" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_a_refusal_that_the_service_passes_through_is_the_deployments_trouble(
     assert (error.status, error.code, error.permanent) == (status, code, True)
     assert error.message == "The signature or password xyz is no good"
     assert error.message in str(error)
-    assert "only its owner can correct this" in str(error)
+    assert "only the deployment's owner can correct this" in str(error)
     assert not is_transient(error)
 
 
