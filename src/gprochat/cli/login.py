@@ -41,7 +41,7 @@ def login(
     password, checks them against the service, and keeps them if the service accepts them: the
     secrets in the platform's keyring where one works, else in a file that only its owner can read.
     The service is the default one from then on; --service NAME of other commands chooses another.
-    The environment's variables win.
+    The environment's variables override it.
     """
     services = Services.load()
     if list_only:
