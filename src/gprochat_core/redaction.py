@@ -2,8 +2,8 @@
 
 The service knows the password that it was sent, and a library quotes in its exceptions what it
 sent and received. So each text of a peer or of a library is redacted before it becomes part of an
-error or of a log line: before the text is cut, put on one line or quoted, because afterwards a
-secret may be only half there, or written differently.
+error or of a log line. This is done before the text is cut, put on one line or quoted, because
+afterwards a secret may be only half there, or written differently.
 
 A peer chooses those texts. Redacting one takes time linear in its length.
 """

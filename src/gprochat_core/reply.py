@@ -2,8 +2,8 @@
 
 A piece of the body may end anywhere, also inside a character. Text is decoded as by the WHATWG
 TextDecoder, which the browser's client uses. The service's failure marker at the very end of a body
-is not text; so text that may be the beginning of the marker is held back until more arrives, and no
-other text is. The rules are in docs/protocol.md, "Reply".
+is not text. So text that may be the beginning of the marker is held back until more arrives, and no
+other text is held back. The rules are in docs/protocol.md, "Reply".
 """
 
 from codecs import utf_8_decode

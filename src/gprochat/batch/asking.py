@@ -1,9 +1,9 @@
 """Many prompts, some at a time: `async for result in ask_many(client, prompts)`.
 
 An asynchronous generator must not own connections: where its loop is left early, it is closed at
-some later time by another task. So `ask_many` returns an object. Its calls are made by one
-background task, and end with it: at the latest when the object's block is left, when the loop over
-it is cancelled, or when nobody refers to the object any more.
+some later time by another task. So `ask_many` returns an object. One background task makes its
+calls, which end with the task. The task ends at the latest when the object's block is left, when
+the loop over the object is cancelled, or when nobody refers to the object any more.
 
 All calls share one `Pace`. A refusal (RateLimited, or an error with Retry-After) pauses all of
 them; it does not count as a failure of its prompt, which is asked again. Other failures that may
