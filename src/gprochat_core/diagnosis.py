@@ -318,7 +318,7 @@ def diagnose_stranger(status: int, headers: Mapping[str, str], redactor: Redacto
         target = f"to {location[:MAX_MESSAGE]!r}" if location else "without a location"
         return NotTheService(
             f"redirected ({status}) {target}; a redirect is never followed, because it would send "
-            "the signed request to another host: set the service's URL to where it is",
+            "the signed request to another host: set the service's URL to its new address",
             status=status,
             location=location or None,
         )

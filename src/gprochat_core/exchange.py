@@ -92,7 +92,7 @@ Verdict: TypeAlias = Literal[
     "lost",  # ConnectError
     "not HTTP",  # NotTheService
     "stale",  # ConnectError; the connection was useless from the start, so a retry costs nothing
-    "stalled",  # ReplyTimeout, limit "idle", or "first_byte" where only the head has come
+    "stalled",  # ReplyTimeout, limit "idle", or "first_byte" if only the head has come
     "cut off",  # TruncatedReply, InterruptedReply, or the error that the response is
 ]
 """What a transport's failure means."""
@@ -378,7 +378,7 @@ class Exchange:
             jitter: a random number from 0 to 1.
 
         Raises:
-            GPROChatError: `error` itself, where there is to be no further attempt.
+            GPROChatError: `error` itself, if there is to be no further attempt.
         """
         if self.state is not FAILED:
             self._refuse("retry")

@@ -484,8 +484,8 @@ def test_a_500_without_a_message_may_be_the_encodings_fault(
         (500, b"API key not valid. Pass another.", "trying again changes nothing"),
         (500, b"", "try again later"),
         (404, b"", "check the URL"),
-        (300, b"", "set the service's URL to where it is"),
-        (399, b"", "set the service's URL to where it is"),
+        (300, b"", "set the service's URL to its new address"),
+        (399, b"", "set the service's URL to its new address"),
     ],
 )
 def test_an_error_says_what_to_do(status: int, body: bytes, advice: str) -> None:

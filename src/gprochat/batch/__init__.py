@@ -1,4 +1,4 @@
-"""Many prompts: `ask_many` asks them, some at a time, and slows down where the service asks for it.
+"""Many prompts: `ask_many` asks them, some at a time, and slows down when the service asks for it.
 
     async with gprochat.Client(service) as client:
         async for result in ask_many(client, ["One?", "Two?"], concurrency=8):

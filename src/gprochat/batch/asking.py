@@ -1,6 +1,6 @@
 """Many prompts, some at a time: `async for result in ask_many(client, prompts)`.
 
-An asynchronous generator must not own connections: where its loop is left early, it is closed at
+An asynchronous generator must not own connections: if its loop is left early, it is closed at
 some later time by another task. So `ask_many` returns an object. One background task makes its
 calls, which end with the task. The task ends at the latest when the object's block is left, when
 the loop over the object is cancelled, or when nobody refers to the object any more.
@@ -206,7 +206,7 @@ class Results(AsyncIterator[Result]):
 class Run:
     """The background task of a `Results`, and what both share.
 
-    The task refers to this object and not to `Results`, so that it ends where that is dropped.
+    The task refers to this object and not to `Results`, so that it ends when `Results` is deleted.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ def login(
 
     Without NAME, the name is "default". The command asks for the URL, the secret key and the site
     password, checks them against the service, and keeps them if the service accepts them: the
-    secrets in the platform's keyring where one works, else in a file that only its owner can read.
+    secrets in the platform's keyring if it works, else in a file that only its owner can read.
     The service is the default one from then on; --service NAME of other commands chooses another.
     The environment's variables override it.
     """

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 DEFAULT_MODEL: Final = "gprochat"
-"""The name of the only model where no file names any."""
+"""The name of the only model if no file names any."""
 
 FAILURES: Final = 3
 """After how many failures in a row a deployment rests."""
@@ -93,7 +93,7 @@ def models_from_environment(environ: Mapping[str, str] = os.environ) -> Models:
     if path := environ.get("GPROCHAT_GATEWAY_CONFIG"):
         return read_models(Path(path), environ)
     service = service_from_environment(environ)
-    _ = service.signer  # raises where there is no key
+    _ = service.signer  # raises if there is no key
     return {DEFAULT_MODEL: (Deployment(DEFAULT_MODEL, service),)}
 
 
@@ -245,7 +245,7 @@ class Upstreams:
     Args:
         models: the deployments of each model.
         timeouts, limits: of the clients.
-        retry: of a call to a model of one deployment; by default it waits 10 seconds at most where
+        retry: of a call to a model of one deployment; by default it waits 10 seconds at most if
             the deployment asks for a wait. With several deployments, the next one is asked at once.
 
     Raises:

@@ -39,7 +39,7 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         if name not in ("UpstreamError", "openai"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        # Imported only when needed: httpx imports rich where that is installed.
+        # Imported only when needed: httpx imports rich if rich is installed.
         with needs("server"):
             from . import bridge
         value = getattr(bridge, name)

@@ -79,7 +79,7 @@ class Stream(Protocol):
 
 
 class Network(Protocol):
-    """What a transport needs of an event loop, or of threads where there is none.
+    """What a transport needs of an event loop, or of threads if there is none.
 
     Attributes:
         causes: what each exception of its methods and its streams reports.
