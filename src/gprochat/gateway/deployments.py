@@ -1,8 +1,8 @@
-"""Several deployments behind a few model names: which one answers a call, and which one rests.
+"""Several deployments behind a few model names: decides which deployment answers a call.
 
 A call goes to the deployment with the fewest live replies. If it fails before its first character,
-it goes to the next one. A deployment that failed several times in a row rests for a while: a call
-goes to it only if all others have failed.
+it goes to the next deployment. A deployment that failed several times in a row rests for a while:
+a call goes to it only if all others have failed.
 """
 
 import os
