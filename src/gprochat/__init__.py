@@ -1,4 +1,4 @@
-"""The front door: the names that a first program needs.
+"""The names that a first program needs.
 
     import asyncio
     import gprochat

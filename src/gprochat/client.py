@@ -14,7 +14,8 @@ from gprochat_transports.options import ClientOptions
 
 __all__ = ["Client", "first_installed"]
 
-# Where httpx is installed h11 is too, and so the adapter for trio: httpx is no choice on trio.
+# The adapter for trio needs only trio and h11, and httpx brings h11. So on trio, no program needs
+# the adapter for httpx.
 ADAPTERS: Final[Mapping[str, tuple[str, ...]]] = {
     "asyncio": ("aiohttp", "httpx"),
     "trio": ("trio",),

@@ -4,8 +4,8 @@ llm imports this file through the entry point group `llm`; nothing else does. It
 newer, and the extra `httpx` or `httpx2`.
 
 The secret key is llm's key `gprochat`, or else the variable `GPROCHAT_SECRET_KEY`. URL and
-password are those of `GPROCHAT_URL` and `GPROCHAT_PASSWORD`. An error is this project's: llm's
-command shows its message, which is one line.
+password are those of `GPROCHAT_URL` and `GPROCHAT_PASSWORD`. The errors are this project's; llm's
+command shows their messages, which are one line each.
 """
 
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -23,12 +23,12 @@ __all__ = ["AsyncModel", "Model", "register_models"]
 
 @llm.hookimpl
 def register_models(register: Callable[[llm.KeyModel, llm.AsyncKeyModel], None]) -> None:
-    """Add the models to llm's."""
+    """Add the two models to those of llm."""
     register(Model(), AsyncModel())
 
 
 class Described:
-    """What llm asks about a model, the same for both of them.
+    """The attributes that llm reads of a model, the same for both models.
 
     The service takes text only, and reports no numbers of tokens.
     """

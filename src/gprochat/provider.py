@@ -34,8 +34,8 @@ class GPROChat:
         label: the provider's name, for people.
         url: the deployment's URL; an argument or `GPROCHAT_URL` overrides it.
         api_endpoint: where conversations are posted, below that URL.
-        secret_key: the deployment's secret key; an argument or `GPROCHAT_SECRET_KEY` overrides it,
-            and None requires either.
+        secret_key: the deployment's secret key; an argument or `GPROCHAT_SECRET_KEY` overrides it.
+            If it is None, one of the two is needed.
         working: whether the provider can be used, for applications that ask.
         supports_stream: whether replies are streamed.
         supports_message_history: whether a conversation may have several messages.

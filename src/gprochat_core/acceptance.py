@@ -1,4 +1,4 @@
-"""The service's half: parses and verifies the body of a request, and words the refusals.
+"""The service's half: parses and verifies the body of a request, and writes the refusals.
 
 Tests and the embedded service use it. It checks in the order of the table in docs/protocol.md,
 "Errors": the conversation, the password, the signature with its time.
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 FRESHNESS_MS: Final = 5 * 60 * 1000
-"""Milliseconds that the time of a request may be before or after the service's."""
+"""Milliseconds that the time of a request may be before or after the service's time."""
 
 MAX_PARTS: Final = 100_000
 """How many strings, brackets, colons and commas a request may have: 6,000 messages have fewer."""
@@ -151,7 +151,7 @@ class Acceptance:
         return Accepted(conversation, time_ms, signature)
 
     def is_password(self, password: object) -> bool:
-        """Tell in constant time whether this is a right password; true for any if there is none."""
+        """Tell in constant time whether this is a right password; without one, any is right."""
         if self._passwords is None:
             return True
         if not isinstance(password, str):
@@ -172,8 +172,8 @@ def parse_int(digits: str) -> int | float:
 
 
 def read_object(body: bytes) -> dict[str, object]:
-    # A request that nobody has authenticated yet must not cost much memory or time; one that is
-    # all brackets takes 100 times as much of both as one that is all text.
+    # A request that nobody has authenticated yet must not cost much memory or time. A request of
+    # brackets alone takes 100 times as much of both as a request of text alone.
     parts = 0
     for match in re.finditer(PARTS, body):
         parts += match.lastgroup is None

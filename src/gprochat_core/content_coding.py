@@ -1,7 +1,7 @@
-"""Content codings: decompresses a body piece by piece, and never more of it than is wanted.
+"""Decompresses a body piece by piece, and never more of it than is wanted.
 
-Requests ask for `identity`, but a proxy may compress a reply all the same (RFC 9110, 8.4.1). The
-core decompresses, not the transports, so that all transports behave alike.
+Requests ask for the content coding `identity`, but a proxy may compress a reply all the same
+(RFC 9110, 8.4.1). The core decompresses, not the transports, so that all transports behave alike.
 """
 
 import zlib

@@ -1,4 +1,4 @@
-"""Which error an answer is: a status, headers and a body that are not a reply in, an error out.
+"""Decides which error an answer is, from the status, headers and body of what is not a reply.
 
 The table is in docs/protocol.md, "Errors". Gateways send some statuses (408, 413, 429, 5xx) with
 any body, so these statuses decide alone. With any other status, an HTML page means that the server
@@ -68,7 +68,7 @@ PERMANENT: Final = {
 }
 """What the message of a 5xx contains if trying again changes nothing, and what that means."""
 
-ONLY_THE_OWNER: Final = "only its owner can correct this, trying again changes nothing"
+ONLY_THE_OWNER: Final = "only the deployment's owner can correct this, trying again changes nothing"
 
 NO_SECRETS: Final = Redactor(())
 
@@ -168,7 +168,7 @@ def read_retry_after(headers: Mapping[str, str], now: float | None) -> float | N
 
 
 def read_requested_wait(said: str) -> float | None:
-    """Return how many seconds a model's message asks to wait, the longest; None for no request."""
+    """Return the longest wait in seconds that a model's message asks for; None without one."""
     waits: list[float] = []
     for match in re.finditer(REQUESTED_WAIT, said, re.ASCII | re.VERBOSE):
         hours, minutes, seconds, milli, delay = match.groups()
@@ -185,7 +185,7 @@ def is_html(headers: Mapping[str, str]) -> bool:
 
 
 def is_settled_by_head(status: int, headers: Mapping[str, str]) -> bool:
-    """Tell whether the body of an answer makes no difference to the error that it is."""
+    """Tell whether the status and headers alone decide which error an answer is."""
     if status in (408, 413, 429) or 500 <= status <= 599:
         return False
     return is_html(headers) or status == 405 or not 400 <= status <= 499
@@ -213,7 +213,7 @@ def read_error_body(headers: Mapping[str, str], body: bytes) -> tuple[str, str |
 
 
 def is_openais(body: bytes) -> bool:
-    """Tell whether an error has the shape of OpenAI's, which have a `type`; the family's do not."""
+    """Tell whether an error has a `type`, as OpenAI's errors have and the family's do not."""
     try:
         return isinstance(json.loads(body)["error"]["type"], str)
     except (ValueError, TypeError, KeyError, IndexError, RecursionError):
@@ -251,8 +251,8 @@ def diagnose(
         return diagnose_stranger(status, headers, redactor)
     said, said_code = read_error_body(headers, body)
     is_passed_through = status in (401, 403, 404) and is_openais(body)
-    # An API of OpenAI's shape says "URL" if it does not know the URL, so it is not behind a
-    # service, but in the place of one.
+    # An API of OpenAI's shape says "URL" if it does not know the URL. Then it stands in the place
+    # of a service, and not behind one.
     if status == 404 and (not is_passed_through or "URL" in said):
         return diagnose_stranger(status, headers, redactor)
     message = one_line(redactor.redact(said))
@@ -263,8 +263,8 @@ def diagnose(
 
     if is_passed_through:
         return ServiceFailed(
-            f"the service {answered}; its model's API says so to the deployment, whose key, model "
-            f"or location it refuses; {ONLY_THE_OWNER}",
+            f"the service {answered}; its model's API refuses the deployment's key, model or "
+            f"location; {ONLY_THE_OWNER}",
             status=status,
             message=message,
             code=code,
@@ -319,7 +319,7 @@ def diagnose_stranger(status: int, headers: Mapping[str, str], redactor: Redacto
         target = f"to {location[:MAX_MESSAGE]!r}" if location else "without a location"
         return NotTheService(
             f"redirected ({status}) {target}; a redirect is never followed, because it would send "
-            "the signed request to another host: set the service's URL to where it is",
+            "the signed request to another host: set the service's URL to its new address",
             status=status,
             location=location or None,
         )
@@ -333,7 +333,8 @@ def diagnose_stranger(status: int, headers: Mapping[str, str], redactor: Redacto
 def read_clock_skew(headers: Mapping[str, str], now: float | None, waited: float) -> float | None:
     """Return how many seconds the service's clock is ahead of this machine's.
 
-    The service wrote its Date at some moment of the wait; only what is outside of it is skew.
+    The service wrote its Date header at some moment of the wait. Skew is only how far the Date is
+    outside of the wait.
     """
     date = read_http_date(headers.get("date", ""))
     if date is None or now is None:

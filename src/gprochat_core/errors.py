@@ -6,7 +6,7 @@ to decide. Two branches have attributes in common:
 * `ResponseError`: the service answered, and its answer is not a reply;
 * `IncompleteReply`: a reply did not end well; `text` is the part that arrived.
 
-All other errors happen before the service answers.
+All other errors but `UsageError` happen before the service answers.
 
 `TransportError` at the end is not part of the tree: with it a transport reports to the core what
 failed (`Cause`) and when (`Phase`). The core turns it into one of the errors above, so users never
@@ -59,7 +59,7 @@ class InvalidMessages(GPROChatError, ValueError):
     """The conversation cannot be sent, and nothing was sent.
 
     Attributes:
-        index: which message is at fault, counted from 0; None if not a single message is.
+        index: which message is at fault, counted from 0; None if no single message is.
         position: the character at fault in that message's text, counted from 0; None if unknown.
     """
 
@@ -94,9 +94,9 @@ class ResponseError(GPROChatError):
         code: the `code` of the response's JSON error; None if there was none.
         retry_after: how many seconds the service asks to wait, by its Retry-After header or in
             the words of its model; None if it does not ask. Set on RateLimited and ServiceFailed.
-        clock_skew: how many seconds the service's clock is ahead of this machine's: how far the
-            response's Date header is outside of the time from the request to the response; None if
-            there was no such header. Set on AuthenticationError.
+        clock_skew: how many seconds the service's clock is ahead of this machine's. It is how far
+            the response's Date header is outside of the time from the request to the response;
+            None if there was no such header. Set on AuthenticationError.
         location: the target of a redirect, which is never followed. Set on NotTheService.
         permanent: whether only the deployment's owner can correct the cause, so that trying again
             changes nothing. Set on ServiceFailed.
@@ -147,8 +147,8 @@ class RateLimited(ResponseError):
 class ServiceFailed(ResponseError):
     """The service, its model, or a gateway in front of it failed (5xx, 408).
 
-    The same if the model's API refuses the deployment and the service passes its answer through
-    (401, 403 or 404, with an error of OpenAI's shape).
+    It is also raised if the model's API refuses the deployment and the service passes the API's
+    answer through (401, 403 or 404, with an error of OpenAI's shape).
     """
 
 
@@ -196,7 +196,7 @@ class TruncatedReply(IncompleteReply):
 class InterruptedReply(IncompleteReply):
     """The service failed during the reply and appended its failure marker; `text` is without it.
 
-    It may fail before the first word too: then the marker is the whole reply.
+    The service may fail before the first word too: then the marker is the whole reply.
     """
 
 

@@ -10,7 +10,7 @@ does both, with or without `async`:
    error that the failure means.
 3. The driver passes each error of an attempt to `retry`, also one that came in the body. `retry`
    returns the seconds to pause before the next `attempt`, or raises the error when there is to be
-   none. Only a reply whose body is the failure marker alone is asked for again.
+   none. Once a reply has begun, there is none, unless the failure marker is the whole body.
 
 Arguments called `now` and `sent` are seconds of a monotonic clock; `now_ms` is Unix time in
 milliseconds.
@@ -52,7 +52,7 @@ PROXY_AUTHENTICATION_REQUIRED: Final = 407
 """The one status that only a proxy sends (RFC 9110, 15.5.8): the service was never reached."""
 
 MAX_STALE_CONNECTIONS: Final = 100
-"""How many stale connections a call may meet before one counts as a failed attempt."""
+"""How many stale connections a call may meet before the next one counts as a failed attempt."""
 
 
 class State(Enum):
@@ -81,7 +81,7 @@ NEXT_STEP: Final = {
     DONE: "make a new Exchange",
     GIVEN_UP: "make a new Exchange",
 }
-"""What a driver that has called the wrong method is told to do."""
+"""What the error tells a driver that has called the wrong method to do."""
 
 
 Verdict: TypeAlias = Literal[
@@ -92,7 +92,7 @@ Verdict: TypeAlias = Literal[
     "lost",  # ConnectError
     "not HTTP",  # NotTheService
     "stale",  # ConnectError; the connection was useless from the start, so a retry costs nothing
-    "stalled",  # ReplyTimeout, limit "idle", or "first_byte" where only the head has come
+    "stalled",  # ReplyTimeout, limit "idle", or "first_byte" if only the head has come
     "cut off",  # TruncatedReply, InterruptedReply, or the error that the response is
 ]
 """What a transport's failure means."""
@@ -133,9 +133,9 @@ class SendLimits(NamedTuple):
     """How long an attempt may take until its response begins.
 
     Attributes:
-        connect: seconds to come to a connection; None for as long as it takes.
+        connect: seconds until there is a connection; None for no limit.
         first_byte: seconds from the last byte sent to the response's head, and for sending to
-            make progress; None likewise.
+            make progress; None for no limit.
         deadline: when the whole call must be over, on the clock of `now`; None for never.
     """
 
@@ -144,7 +144,7 @@ class SendLimits(NamedTuple):
     deadline: float | None = None
 
     def reply(self, now: float) -> float | None:
-        """Return how many seconds there are, from now on, for `first_byte` within the whole."""
+        """Return `first_byte`, or the seconds from `now` to the deadline if these are fewer."""
         if self.deadline is None:
             return self.first_byte
         left = max(0.0, self.deadline - now)
@@ -152,7 +152,7 @@ class SendLimits(NamedTuple):
 
 
 class Exchange:
-    """One call.
+    """One call. A method that is called at the wrong time raises UsageError.
 
     Args:
         service: the deployment to ask; it must have its secret key.
@@ -378,7 +378,7 @@ class Exchange:
             jitter: a random number from 0 to 1.
 
         Raises:
-            GPROChatError: `error` itself, where there is to be no further attempt.
+            GPROChatError: `error` itself, if there is to be no further attempt.
         """
         if self.state is not FAILED:
             self._refuse("retry")
@@ -410,7 +410,7 @@ class Exchange:
         return pause
 
     def _correct_clock(self, error: SignatureRejected) -> bool:
-        """Set the shared clock right, if it was the reason; tell whether to try again for it."""
+        """Correct the shared clock if it caused the error; tell whether to try again for that."""
         skew = error.clock_skew
         if skew is None or self._retried_for_clock:
             return False
@@ -451,7 +451,7 @@ class Exchange:
                 # This verdict is given only after a head has come.
                 parser = cast("ReplyParser", self._parser)
                 if error.cause is Cause.MALFORMED and words:
-                    # The library tells more: it may mean that the body's end did not come.
+                    # The library's words tell more: MALFORMED may mean that the body has no end.
                     return parser.cut(words)
                 return parser.cut(f"{error.cause.value}{detail}")
 

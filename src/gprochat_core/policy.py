@@ -1,4 +1,4 @@
-"""The numbers that a caller may set: time limits, retries, size limits; and which pause follows."""
+"""The numbers that a caller may set: time limits, retries, size limits; and a retry's pause."""
 
 from dataclasses import dataclass, fields
 from typing import Final
@@ -27,7 +27,7 @@ class Timeouts:
     """How long to wait, in seconds. None is no limit.
 
     Args:
-        connect: until there is a connection, with the wait for a free one and the TLS handshake.
+        connect: until there is a connection, including the wait for a slot and the TLS handshake.
         first_byte: from the last byte sent to the first byte of the reply.
         idle: from one piece of the reply to the next.
         total: for the whole call, with all its attempts and the pauses between them.
@@ -129,7 +129,7 @@ def is_transient(error: GPROChatError) -> bool:
 
     It may after a ConnectError, a RateLimited, an InterruptedReply, and a status that a gateway or
     an overloaded service sends; not after a failure that only the deployment's owner can correct.
-    An `Exchange` repeats no request of whose reply the caller may have read some text.
+    An `Exchange` does not repeat a request if the caller may have read a part of its reply.
     """
     if isinstance(error, ServiceFailed):
         return error.status in TRANSIENT_STATUSES and not error.permanent

@@ -2,8 +2,8 @@
 
 The service knows the password that it was sent, and a library quotes in its exceptions what it
 sent and received. So each text of a peer or of a library is redacted before it becomes part of an
-error or of a log line: before the text is cut, put on one line or quoted, because afterwards a
-secret may be only half there, or written differently.
+error or of a log line. This is done before the text is cut, put on one line or quoted, because
+afterwards a secret may be only half there, or written differently.
 
 A peer chooses those texts. Redacting one takes time linear in its length.
 """
@@ -119,7 +119,7 @@ def is_plain(character: str) -> bool:
 def ways_to_write(character: str) -> Iterator[str]:
     """Generate regular expressions for a character, without the backslashes in front of it.
 
-    A way that another one begins with comes after it.
+    If one way is the beginning of another, the longer one comes first.
     """
     code = ord(character)
     if character == "%":

@@ -2,8 +2,8 @@
 
 A piece of the body may end anywhere, also inside a character. Text is decoded as by the WHATWG
 TextDecoder, which the browser's client uses. The service's failure marker at the very end of a body
-is not text; so text that may be the beginning of the marker is held back until more arrives, and no
-other text is. The rules are in docs/protocol.md, "Reply".
+is not text. So text that may be the beginning of the marker is held back until more arrives, and no
+other text is held back. The rules are in docs/protocol.md, "Reply".
 """
 
 from codecs import utf_8_decode
@@ -47,7 +47,7 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 """The default limit of a response's headers, in bytes."""
 
 PIECES_A_BLOCK: Final = 256
-"""How many pieces of text are joined at a time, because a short str takes much more memory."""
+"""How many pieces of text are joined at a time: many short ones take much more memory than one."""
 
 BYTE_ORDER_MARK: Final = "\ufeff"
 
@@ -212,7 +212,7 @@ class ReplyParser:
         return self.text
 
     def _make_inflater(self, coding: str) -> "Inflater":
-        # Imported here, because it is seldom needed, and imports zlib.
+        # Imported here, because few replies need it, and it imports zlib.
         from .content_coding import CODINGS, Inflater
 
         if coding.lower() in CODINGS:

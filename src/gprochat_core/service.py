@@ -137,8 +137,8 @@ def read_url(url: str) -> tuple[str, str]:
         raise refuse(f"must be a str, not {type(url).__name__}")
     if any(character <= " " or character == "\x7f" or character.isspace() for character in url):
         raise refuse("holds white space or a control character")
-    # Not urllib.parse: it drops the parts of an authority (RFC 3986, 3.2) that it does not
-    # understand, so that a signed request might go to a host that the user did not name.
+    # Not urllib.parse, which drops the parts of an authority (RFC 3986, 3.2) that it does not
+    # understand: a signed request might then go to a host that the user did not name.
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
     if scheme not in DEFAULT_PORTS or not separator:
@@ -151,7 +151,7 @@ def read_url(url: str) -> tuple[str, str]:
     if path and not re.fullmatch(PATH, path):
         raise refuse("has a character in its path that must be percent-encoded")
     if not {".", ".."}.isdisjoint(path.lower().replace("%2e", ".").split("/")):
-        # Some HTTP libraries resolve these, percent-encoded or not, and some do not.
+        # Some HTTP libraries resolve these segments, percent-encoded or not, and some do not.
         raise refuse("must not hold '.' or '..' in its path")
     match = AUTHORITY.fullmatch(authority)
     host = read_host(match["host"]) if match else None

@@ -84,7 +84,7 @@ class Signer:
                 f"the time must be an int of milliseconds, not {type(time_ms).__name__}; "
                 "pass int(time.time() * 1000)"
             )
-        # Not one call with all of it, which would copy a long text once more.
+        # Not one call with all three parts, because joining them would copy a long text once more.
         digest = hashlib.sha256(b"%d:" % time_ms)
         digest.update(utf8(text))
         digest.update(self._suffix)

@@ -141,8 +141,8 @@ class Reply:
 
     Raises:
         ConnectError, ResponseError, ReplyTimeout: no reply began; raised when the block is
-            entered. While the reply is iterated, it failed before its first word, and so did the
-            attempts after it.
+            entered. It is also raised while the reply is iterated, if the reply failed before its
+            first word and the attempts after it failed too.
         IncompleteReply: the reply did not end well; the error's `text` is what arrived.
         UsageError: the reply is entered twice, read outside its block, by two tasks at once or
             after it failed, or the client is closed or belongs to another event loop.
@@ -238,7 +238,7 @@ class Reply:
             while exchange.state is REPLY:
                 try:
                     try:
-                        # Not kept in a variable, which a traceback may show: it may echo a secret.
+                        # The bytes may echo a secret, and a traceback may show variables.
                         text = exchange.receive(
                             await response.read(exchange.read_limit(monotonic()))
                         )
@@ -423,7 +423,7 @@ class Client:
         if self._loop is not None and not self._closed:
             self.check_loop()
         self._closed = True
-        # The stack closes all of them even if closing one fails or is cancelled.
+        # The stack closes all replies even if closing one fails or is cancelled.
         async with AsyncExitStack() as stack:
             # A copy, because another thread may enter a reply meanwhile.
             for reply in tuple(self._replies):

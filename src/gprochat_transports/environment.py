@@ -31,7 +31,7 @@ class FromEnvironment(Enum):
 
 
 FROM_ENVIRONMENT: Final = FromEnvironment.FROM_ENVIRONMENT
-"""As an argument `proxy`: use the proxy that the environment names."""
+"""The value of an argument `proxy` that means the proxy that the environment names."""
 
 Proxy: TypeAlias = str | Literal[FromEnvironment.FROM_ENVIRONMENT] | None
 """A proxy's URL, None for no proxy, or `FROM_ENVIRONMENT`."""
@@ -50,7 +50,7 @@ DEFAULT_PORTS: Final = {"http": 80, "socks5": 1080}
 
 
 class EnvironmentSecrets:
-    """The secrets that variables hold, which no repr shows."""
+    """The secrets that environment variables hold. No repr shows them."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.secret_key: str | None = environ.get("GPROCHAT_SECRET_KEY")

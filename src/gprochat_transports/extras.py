@@ -1,4 +1,4 @@
-"""Names the extra to install where a library is missing."""
+"""Names the extra to install if a library is missing."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -1,6 +1,6 @@
 """Keeps a child process, after `os.fork()`, from using the connections of its parent process.
 
-The child inherits them, and each of the two processes would read replies that are for the other.
+The child inherits these connections, and each process would read replies that are for the other.
 """
 
 import os
@@ -14,7 +14,7 @@ class Inherited(Protocol):
     """Something that a child process inherits, and must not use."""
 
     def forget(self) -> None:
-        """Let go of the parent's connections, without a word to their peers."""
+        """Drop the parent's connections without sending anything to their peers."""
         ...
 
 

@@ -14,8 +14,9 @@ from .environment import FROM_ENVIRONMENT, Proxy, ProxyUrl, find_proxy
 __all__ = ["ClientOptions", "OnRetry", "Settings", "check_types"]
 
 OnRetry: TypeAlias = Callable[[int, float, GPROChatError], None]
-"""What a client calls before it waits for another attempt: with the number of that attempt, which
-is 2 or more, the delay in seconds, and the error of the attempt before, without secrets."""
+"""A function that a client calls before it waits for another attempt. Its arguments are the number
+of that attempt, 2 or more, the delay in seconds, and the error of the attempt before, without
+secrets."""
 
 TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "service": (Service, 'a Service, such as Service("https://chat.example", secret_key="...")'),
@@ -49,10 +50,10 @@ class ClientOptions(Numbers, total=False):
         retry: which failed attempts are made again, and when; `RetryPolicy()` by default.
         on_retry: called before each wait for another attempt; see `OnRetry`. It must not block.
             What it raises ends the call.
-        limits: how much to accept, and how many connections to keep; `Limits()` by default.
+        limits: how much to receive, and how many connections to keep; `Limits()` by default.
         proxy: the URL of an HTTP or SOCKS5 proxy, or None for no proxy; by default as the
             environment says.
-        ssl_context: for TLS; by default certificates are verified against the system's.
+        ssl_context: for TLS; by default certificates are verified against the system's authorities.
     """
 
     proxy: Proxy
@@ -107,7 +108,7 @@ class Settings:
 
 
 def check_types(**arguments: object) -> None:
-    """Refuse arguments of a client or of a call that have a wrong type; only a service is needed.
+    """Refuse arguments of a client or a call that have a wrong type; `service` may not be None.
 
     Raises:
         ConfigurationError: the message says what to pass. It does not show what was passed, which

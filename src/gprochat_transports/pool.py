@@ -42,7 +42,7 @@ class PooledConnection(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close the connection, even where this is cancelled."""
+        """Close the connection, even if this is cancelled."""
         ...
 
 
@@ -81,10 +81,11 @@ class Pool(Generic[C]):
         """Take a slot, waiting for one in turn, and return a connection for it.
 
         Args:
-            connect: opens a connection; called where no idle one is left.
+            connect: opens a connection; called if no idle one is left.
 
         Raises:
             TransportError: the pool was closed meanwhile.
+            Exception: what `connect` or the wait for a slot raised.
         """
         turn: Event | None = None
         with self._lock:
@@ -116,8 +117,12 @@ class Pool(Generic[C]):
             raise
 
     async def release(self, connection: C, *, reusable: bool = False) -> None:
-        """Give a slot back with the connection that `acquire` returned: it is kept for another
-        call if another request may follow on it, else closed."""
+        """Give back a slot and the connection that `acquire` returned.
+
+        Args:
+            connection: the connection.
+            reusable: whether another request may follow on it; if not, it is closed.
+        """
         with self._lock:
             self._in_use.discard(connection)
             kept = reusable and self._keep_alive > 0 and not self._closed
@@ -130,7 +135,7 @@ class Pool(Generic[C]):
             await connection.aclose()
 
     async def expire(self) -> None:
-        """Close the idle connections that have been kept long enough."""
+        """Close the connections that have been idle for `Limits.keep_alive` seconds."""
         expired: list[C] = []
         with self._lock:
             while self._idle and self._idle[0].idle_since + self._keep_alive <= monotonic():
@@ -163,7 +168,7 @@ class Pool(Generic[C]):
 
 
 async def close_all(connections: Iterable[PooledConnection]) -> None:
-    """Close connections, each of them even where closing another one was cancelled."""
+    """Close all connections, even if closing one fails or is cancelled."""
     async with AsyncExitStack() as stack:
         for connection in connections:
             stack.push_async_callback(connection.aclose)

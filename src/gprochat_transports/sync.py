@@ -1,7 +1,7 @@
 """The client without `async`: the same loop over a transport that blocks.
 
 The coroutines of a blocking transport never suspend, so one step runs each of them to its end.
-Thus there is one loop, not two that would have to be kept alike.
+So there is one loop, not two that would have to be kept alike.
 """
 
 from collections.abc import Coroutine, Mapping

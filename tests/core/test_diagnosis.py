@@ -338,7 +338,7 @@ def test_what_only_the_owner_can_correct_is_permanent_and_says_whose_trouble_it_
     assert type(error) is ServiceFailed
     assert error.permanent
     assert not is_transient(error)
-    assert f"the deployment's {whose}; only its owner can correct this" in str(error)
+    assert f"the deployment's {whose}; only the deployment's owner can correct this" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_a_refusal_that_the_service_passes_through_is_the_deployments_trouble(
     assert (error.status, error.code, error.permanent) == (status, code, True)
     assert error.message == "The signature or password xyz is no good"
     assert error.message in str(error)
-    assert "only its owner can correct this" in str(error)
+    assert "only the deployment's owner can correct this" in str(error)
     assert not is_transient(error)
 
 
@@ -484,8 +484,8 @@ def test_a_500_without_a_message_may_be_the_encodings_fault(
         (500, b"API key not valid. Pass another.", "trying again changes nothing"),
         (500, b"", "try again later"),
         (404, b"", "check the URL"),
-        (300, b"", "set the service's URL to where it is"),
-        (399, b"", "set the service's URL to where it is"),
+        (300, b"", "set the service's URL to its new address"),
+        (399, b"", "set the service's URL to its new address"),
     ],
 )
 def test_an_error_says_what_to_do(status: int, body: bytes, advice: str) -> None:

@@ -1,9 +1,9 @@
 """Many prompts, some at a time: `async for result in ask_many(client, prompts)`.
 
-An asynchronous generator must not own connections: where its loop is left early, it is closed at
-some later time by another task. So `ask_many` returns an object. Its calls are made by one
-background task, and end with it: at the latest when the object's block is left, when the loop over
-it is cancelled, or when nobody refers to the object any more.
+An asynchronous generator must not own connections: if its loop is left early, it is closed at
+some later time by another task. So `ask_many` returns an object. One background task makes its
+calls, which end with the task. The task ends at the latest when the object's block is left, when
+the loop over the object is cancelled, or when nobody refers to the object any more.
 
 All calls share one `Pace`. A refusal (RateLimited, or an error with Retry-After) pauses all of
 them; it does not count as a failure of its prompt, which is asked again. Other failures that may
@@ -78,7 +78,7 @@ MAX_BLAMED: Final = 10
 ROOM: Final = 2
 ORDERED_ROOM: Final = 16
 """How many prompts may have been taken whose results have not been taken yet, as a multiple of the
-concurrency; the second is for results that wait for those before them."""
+concurrency; the second is for `ordered`, where results wait for those before them."""
 
 FATAL: Final = (SignatureRejected, PasswordRejected, UsageError)
 """Errors that every prompt would meet."""
@@ -101,7 +101,7 @@ def ask_many(
 
     Prompts are taken from the iterable only when a call can begin, and calls begin only while
     results are taken, so memory does not grow with the number of prompts. A prompt that fails is a
-    result too. A failure that would be every prompt's ends the loop with an exception, and is not
+    result too. A failure that every prompt would meet ends the loop with an exception, and is not
     a result: a wrong key or password, a URL at which there is no such service, a service that
     cannot be reached or keeps refusing. If the service denies or keeps refusing one prompt, and
     replies to others, only this prompt fails.
@@ -122,7 +122,7 @@ def ask_many(
         retry: how often a prompt is asked again after a failure that may pass; `RetryPolicy()` by
             default. Refusals do not count.
         max_calls: how many requests are sent at most; None for any number.
-        max_seconds: in how many seconds calls may begin; None for no limit. A pause that would
+        max_seconds: for how many seconds calls may begin; None for no limit. A pause that would
             not be over by then ends the run at once.
 
     Raises:
@@ -220,7 +220,7 @@ class Results(AsyncIterator[Result]):
 class Run:
     """The background task of a `Results`, and what both share.
 
-    The task refers to this object and not to `Results`, so that it ends where that is dropped.
+    The task refers to this object and not to `Results`, so that it ends when `Results` is deleted.
     """
 
     def __init__(
@@ -444,7 +444,7 @@ class Run:
                 self._blamed = 0
                 self.pace.reply(began, start + seconds)
                 return Result(prompt_id, reply.text, reply.status, attempts, seconds)
-            # Without an answer to any call meanwhile, the service is away, for every prompt.
+            # If no call was answered meanwhile, the service cannot be reached for any prompt.
             away = isinstance(error, ConnectError) and answers == self._answers
             if not isinstance(error, (ConnectError, InvalidMessages)):
                 self._answers += 1
@@ -502,13 +502,13 @@ class Run:
         return self._retry.delay(error, failures, random())
 
     async def _wait_in_line(self) -> None:
-        """Wait until a call may begin: all workers in a line, the first of them for the pace."""
+        """Wait until a call may begin: the workers wait in a line, the first one for the pace."""
         async with self._turn:
             while (wait := self._wait()) != 0:
                 await self._change(wait)
 
     def _wait(self) -> float | None:
-        """Return how long a call has to wait, 0 too if no more calls may begin; as `Pace.wait`."""
+        """Return what `Pace.wait` returns; 0 too if no more calls may begin."""
         now = monotonic()
         wait = self.pace.wait(now)
         if (
@@ -557,7 +557,7 @@ class Run:
 
 
 def is_refusal(error: GPROChatError) -> bool:
-    """Tell whether the service asks to be asked less, of which the prompt is not the reason."""
+    """Tell whether the service asks for fewer requests, whatever the prompt."""
     if isinstance(error, RateLimited):
         return True
     return (

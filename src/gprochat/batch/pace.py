@@ -18,7 +18,7 @@ from typing import Final
 __all__ = ["Pace"]
 
 BACKED_OFF: Final = 0.95
-"""Which part of a rate is left when it was kept for a while and then refused."""
+"""The part of a rate that is left after a refusal, if the rate was kept for a while before."""
 
 KEPT: Final = 0.8
 """If this part of a rate was reached before a refusal, the rate was the limit."""
@@ -80,7 +80,7 @@ class Pace:
         return self._floor + self._learned * (1 - BACKED_OFF) * probe * probe
 
     def wait(self, now: float) -> float | None:
-        """Return in how many seconds a call may begin, 0 for now; None: when another has ended."""
+        """Return in how many seconds a call may begin, 0 for now; None if one must end first."""
         if self.active + 1 > self._limit:
             return None
         return max(0.0, self._next - now)
@@ -105,7 +105,7 @@ class Pace:
         """
         self._replies.append(now)
         if began == self._pauses:
-            # A reply to a call of before the pause does not say that the pause has helped.
+            # A reply to a call that began before the pause does not show that the pause helped.
             self.refusals = 0
             self._limit = min(self._ceiling, self._limit + 1 / self._limit)
 

@@ -4,7 +4,7 @@ Ray Data distributes the prompts, replaces workers that die, and writes the repl
 ray.md shows the whole program. `Ask` is what runs in a worker. It asks the prompts of all batches
 in one `ask_many`, over one client, on an event loop in a thread of its own. So what a refusal
 taught about the service's limit is known to the next batch, and a worker keeps to its `concurrency`
-even where Ray runs several of its batches at once. (Ray would run an `async def __call__` on an
+even if Ray runs several of its batches at once. (Ray would run an `async def __call__` on an
 event loop that it blocks while nobody fetches results. Replies would run into time limits.)
 
 Neither Ray nor a library that comes with it is imported: a batch is used by the methods of `Table`.
@@ -172,7 +172,7 @@ def columns(results: list[Result]) -> dict[str, Values]:
 class Asking:
     """One client and one `ask_many` for all batches, on an event loop in a thread.
 
-    The thread refers to this object and not to `Ask`, so that it ends where that is deleted.
+    The thread refers to this object and not to `Ask`, so that it ends when the `Ask` is deleted.
     """
 
     def __init__(

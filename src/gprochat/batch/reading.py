@@ -71,7 +71,7 @@ def read_prompts(
 
 
 def decode(stream: BinaryIO) -> Iterator[str]:
-    """Give the lines of UTF-8 text, without a byte order mark, with their ends."""
+    """Yield the lines of UTF-8 text, without a byte order mark, with their line breaks."""
     for number, line in enumerate(stream, start=1):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")

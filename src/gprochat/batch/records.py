@@ -122,7 +122,7 @@ class OutputFile:
         self._path = path
         self._file = path.open("ab", buffering=0)
         self._written = False
-        # An empty name is that of a temporary file. Another thread than this one may use it.
+        # For an empty name, SQLite makes a temporary file. Another thread may use the database.
         self._ledger = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         try:
             self._lock()
@@ -247,7 +247,7 @@ class OutputFile:
                     (name, of, ANSWERED if answered else failed),
                 )
                 if not line.endswith(b"\n"):
-                    # It is the last line, and lacks nothing else.
+                    # It is the last line, and lacks only its line break.
                     self._append(b"\n")
                     return
 

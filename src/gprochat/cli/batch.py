@@ -274,7 +274,7 @@ class Job:
             loop: the event loop to use.
             make_client: makes the client.
             ask: `ask_many` with its settings.
-            display: shows how far it is.
+            display: shows the progress.
             grace: for how many seconds the replies under way may go on after Ctrl-C.
 
         Raises:

@@ -1,7 +1,7 @@
 """`gprochat check`: whether a service works, and if not, what is wrong.
 
 The check asks one short question, as a chat does. The answer alone is not always evidence: a page
-of some other server is a 200 too. So where a second question can tell more, it is asked:
+of some other server is a 200 too. So if a second question can tell more, it is asked:
 
 * after a reply, the same question signed with another key: a service of this family refuses it;
 * after an error that a wrong encoding explains, the same question in the other encoding.

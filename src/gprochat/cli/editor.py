@@ -58,7 +58,7 @@ def line_editor(*, remember: bool) -> Callable[[], str]:
     Args:
         remember: whether to keep what is typed for later conversations, in a private file.
     """
-    # Even to such a terminal, prompt_toolkit sends sequences that control a cursor.
+    # prompt_toolkit sends sequences that move the cursor even to a terminal that cannot move it.
     read_line = editing(remember) if can_move_cursor() else without_editing
 
     def read() -> str:
@@ -105,7 +105,7 @@ def editing(remember: bool) -> Callable[[str], str]:
 
 
 def typed_before() -> History:
-    """Return what was typed in earlier conversations, from a private file that grows with it."""
+    """Return the lines that were typed in earlier conversations; a private file keeps them."""
     with suppress(OSError):
         path: Path = private_file(data_folder() / "typed")
         return FileHistory(path)
@@ -114,7 +114,7 @@ def typed_before() -> History:
 
 
 def in_block(text: str) -> bool:
-    """Return whether a text begins with a line of `BLOCK` that no other one has ended yet."""
+    """Return whether a text begins with a line of `BLOCK` and no second one has ended the block."""
     first, *rest = text.split("\n")
     return first.strip() == BLOCK and (not rest or rest[-1].strip() != BLOCK)
 

@@ -57,7 +57,7 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Generator[None, None, None]:
-    """Keep other chats from a history while the block runs; on Windows nothing does.
+    """Keep other chats from a history while the block runs; not on Windows.
 
     Raises:
         Failed: another chat has locked the history.

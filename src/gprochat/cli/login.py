@@ -39,9 +39,9 @@ def login(
 
     Without NAME, the name is "default". The command asks for the URL, the secret key and the site
     password, checks them against the service, and keeps them if the service accepts them: the
-    secrets in the platform's keyring where one works, else in a file that only its owner can read.
+    secrets in the platform's keyring if it works, else in a file that only its owner can read.
     The service is the default one from then on; --service NAME of other commands chooses another.
-    The environment's variables win.
+    The environment's variables override it.
     """
     services = Services.load()
     if list_only:
@@ -52,7 +52,7 @@ def login(
     loop = choose(transport)
     if url is None:
         url = str(click.prompt("URL, such as https://chat.example", err=True))
-    # Refused before a secret is asked for, if the URL cannot be used.
+    # A URL that cannot be used is refused before a secret is asked for.
     known = Service(url, encoding=encoding or "native")
     key = ask_secret(f"Secret key of {known.url}", "GPROCHAT_URL and GPROCHAT_SECRET_KEY")
     password = ask_secret(

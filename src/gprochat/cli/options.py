@@ -1,7 +1,7 @@
 """The options that commands share, and the service that they and the environment describe.
 
-A secret is never an option's value, because other processes and the shell's history see those: it
-comes from the environment, or the command asks for it without echo.
+A secret is never an option's value, because other processes and the shell's history see options.
+It comes from the environment, or the command asks for it without echo.
 """
 
 import os
@@ -100,8 +100,8 @@ def find_service(
 ) -> Service:
     """Return the service that options, environment and `gprochat login` describe, with its key.
 
-    The environment's variables win over the service that is the default of `gprochat login`. A
-    service that `name` names has its own URL; the variables' secrets win if they are for that URL.
+    The environment's variables override the service that is the default of `gprochat login`. A
+    service that `name` names has its own URL; the variables' secrets are used if they are for it.
 
     Raises:
         ConfigurationError: an option or a variable cannot be used.

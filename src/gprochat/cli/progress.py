@@ -163,7 +163,7 @@ class BarProgress(Progress):
             self._task,
             completed=state.done,
             total=state.total,
-            # What is waited for comes first, where the line is too short for all.
+            # The reason for waiting comes before the speed, in case the line is too short for all.
             words=", ".join(part for part in (done, waiting, speed) if part),
         )
         self._bar.refresh()

@@ -115,7 +115,7 @@ def export(conversation: Conversation, kind: str) -> None:
 
 @history.command()
 @click.argument("chosen", metavar="NAME...", type=Name(), nargs=-1)
-@click.option("--all", "every", is_flag=True, help="Remove all conversations, after a question.")
+@click.option("--all", "every", is_flag=True, help="Remove all conversations, if you confirm.")
 def remove(chosen: tuple[Conversation, ...], every: bool) -> None:
     """Remove conversations."""
     if every == bool(chosen):

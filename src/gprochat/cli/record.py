@@ -15,12 +15,17 @@ from .kept import Keeper, last_with
 __all__ = ["LOCAL", "history_file", "kept_conversation"]
 
 LOCAL: Final = "local"
-"""What stands for the built-in service, whose URL is another one each time."""
+"""Stands for the built-in service, whose URL differs each time."""
 
 
 @contextmanager
 def history_file(path: Path) -> Generator[tuple[Record | None, list[Message]], None, None]:
-    """Lock a history file, and return what writes it and what it holds."""
+    """Lock a history file while the block runs; yield its record and its messages.
+
+    Raises:
+        WrongUsage: the file cannot be read or written.
+        Failed: another chat uses the file.
+    """
     check_writable(path)
     with locked(path):
         yield HistoryFile(path), load(path) if path.exists() else []
@@ -30,7 +35,7 @@ def history_file(path: Path) -> Generator[tuple[Record | None, list[Message]], N
 def kept_conversation(
     service: str, *, go_on: bool, keep: bool
 ) -> Generator[tuple[Record | None, list[Message]], None, None]:
-    """Return what keeps a conversation with a service, and what was said in it already.
+    """Yield the record of a conversation with a service, and its messages so far.
 
     Args:
         service: the service's URL, or `LOCAL`.

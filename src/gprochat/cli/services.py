@@ -1,5 +1,5 @@
 """The services that `gprochat login` keeps, by name: URLs in a private file, secrets in the
-platform's keyring where one works, else in the same file."""
+platform's keyring if it works, else in the same file."""
 
 import json
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Services:
     """The services that are kept.
 
     Attributes:
-        default: the name of the service that is used where no other is named; None if there is
+        default: the name of the service that is used if no other is named; None if there is
             no service.
         entries: what the file says of each service, by name.
     """

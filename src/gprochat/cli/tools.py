@@ -31,7 +31,7 @@ __all__ = ["curl", "serve", "sign"]
 
 
 MAX_FRESHNESS: Final = 1e9
-"""Seconds; more than anybody means."""
+"""Seconds; a longer time is a mistake."""
 
 
 def now_ms() -> int:

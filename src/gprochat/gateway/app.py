@@ -3,7 +3,8 @@
 A response begins with the first piece of the reply: until then an error has a status of its own,
 and the call may go to another deployment. After that, an error is an event of the stream.
 
-The application keeps no state besides its connections, so any number of them are equal.
+An application keeps its connections and the health of each deployment, and nothing else. So any
+number of applications can run beside each other.
 """
 
 import asyncio
@@ -46,7 +47,7 @@ __all__ = ["Gateway", "check_key", "make_app"]
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 LARGE_BODY: Final = 64 * 1024
-"""Bytes of a body from which on it is parsed in another thread."""
+"""A body of so many bytes or more is parsed in another thread."""
 
 HEALTH: Final = "health"
 """The name of the only route that needs no key."""
@@ -141,7 +142,7 @@ class Gateway:
         models: the deployments of each model.
         key: the key that callers must send; None for none.
         strict: whether to refuse parameters that would be ignored.
-        hosts: refuses requests from pages of elsewhere.
+        hosts: refuses requests from pages of other sites.
         allowed_origins: origins whose pages may call.
         requests: the requests under way.
         tally: counts the requests that are given up.
@@ -226,7 +227,7 @@ class Gateway:
         return json_response(model_object(name))
 
     async def health(self, request: web.Request) -> web.StreamResponse:
-        """Answer GET /health: whether it runs, and to a caller with the key, how deployments do."""
+        """Answer GET /health; a caller with the key also gets the state of each deployment."""
         deployments = self._upstreams.health() if self._has_key(request) else None
         shown = {} if deployments is None else {"deployments": deployments}
         return json_response({"status": "ok", **shown})
@@ -292,7 +293,7 @@ class Gateway:
     def _check_model(self, name: str) -> None:
         if name not in self._upstreams.models:
             raise Invalid(
-                "There is no such model; GET /v1/models lists those that there are.",
+                "There is no such model; GET /v1/models lists the models.",
                 "model",
                 "model_not_found",
                 404,

@@ -1,8 +1,8 @@
-"""Several deployments behind a few model names: which one answers a call, and which one rests.
+"""Several deployments behind a few model names: decides which deployment answers a call.
 
 A call goes to the deployment with the fewest live replies. If it fails before its first character,
-it goes to the next one. A deployment that failed several times in a row rests for a while: a call
-goes to it only if all others have failed.
+it goes to the next deployment. A deployment that failed several times in a row rests for a while:
+a call goes to it only if all others have failed.
 """
 
 import os
@@ -43,16 +43,16 @@ __all__ = [
 ]
 
 DEFAULT_MODEL: Final = "gprochat"
-"""The name of the only model where no file names any."""
+"""The name of the only model if no file names any."""
 
 FAILURES: Final = 3
 """After how many failures in a row a deployment rests."""
 
 REST: Final = 30.0
-"""For how many seconds it rests."""
+"""For how many seconds a deployment rests."""
 
 RETRY: Final = RetryPolicy(max_retry_after=10.0)
-"""By default a caller learns at once that a deployment asks for a longer wait."""
+"""The default: if a deployment asks for a wait of more than 10 seconds, the call fails at once."""
 
 ONCE: Final = RetryPolicy(max_attempts=1)
 
@@ -93,7 +93,7 @@ def models_from_environment(environ: Mapping[str, str] = os.environ) -> Models:
     if path := environ.get("GPROCHAT_GATEWAY_CONFIG"):
         return read_models(Path(path), environ)
     service = service_from_environment(environ)
-    _ = service.signer  # raises where there is no key
+    _ = service.signer  # raises if there is no key
     return {DEFAULT_MODEL: (Deployment(DEFAULT_MODEL, service),)}
 
 
@@ -213,7 +213,7 @@ class Upstream:
         self._rests_until = 0.0
 
     def resting(self, now: float) -> float:
-        """Return for how many seconds it still rests."""
+        """Return for how many seconds from `now` the deployment rests."""
         return max(0.0, self._rests_until - now)
 
     def succeeded(self) -> None:
@@ -228,7 +228,7 @@ class Upstream:
             self._rests_until = now + REST
 
     def state(self, now: float) -> dict[str, object]:
-        """Return what GET /health shows of it."""
+        """Return what GET /health shows of the deployment."""
         rest = self.resting(now)
         state = "resting" if rest else "failing" if self._failures else "ok"
         return {
@@ -245,7 +245,7 @@ class Upstreams:
     Args:
         models: the deployments of each model.
         timeouts, limits: of the clients.
-        retry: of a call to a model of one deployment; by default it waits 10 seconds at most where
+        retry: of a call to a model of one deployment; by default it waits 10 seconds at most if
             the deployment asks for a wait. With several deployments, the next one is asked at once.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Which answer an error is: status, headers and OpenAI's error object, from one table. Pure.
+"""Which answer a caller gets to an error: status, headers and OpenAI's error object. Pure: no I/O.
 
 A wrong key or password of a deployment is a 502 and not a 401, which would blame the caller's key.
-OpenAI's clients repeat a request that got a 429 or a 5xx, unless a header says that it is in vain.
+OpenAI's clients repeat a request that got a 429 or a 5xx, unless a header says not to.
 """
 
 from collections.abc import Mapping

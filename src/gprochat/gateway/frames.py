@@ -208,7 +208,7 @@ class ResponsesFrames:
     def fail(self, error: dict[str, object]) -> bytes:
         """Return `response.failed` with the partial text, and an event that OpenAI's clients raise.
 
-        The second one is needed because OpenAI's clients hand the first to their caller.
+        The second event is needed because OpenAI's clients raise no error at the first.
         """
         item = self._item("incomplete", [self._part("".join(self._texts))])
         told = {"code": "server_error", "message": error["message"]}
@@ -230,5 +230,5 @@ def error_object(message: str, kind: str, code: str, param: str | None = None) -
 
 
 def model_object(name: str) -> dict[str, object]:
-    """Return a model as GET /v1/models lists it. When a model was made is not known."""
+    """Return a model as GET /v1/models lists it; `created` is 0, because it is not known."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "gprochat"}

@@ -30,7 +30,7 @@ class Generation:
     Args:
         request, record: the request, and what the log says of it.
         asked: what the request asks for.
-        call: not entered yet.
+        call: the call to a deployment, not entered yet.
         frames: the response.
     """
 

@@ -1,12 +1,12 @@
 """A request of OpenAI's API becomes a conversation and options, or an error. Pure: no I/O.
 
-The service takes text only, and none of a model's settings. What a caller asks for is one of
+The service takes text only, and none of a model's settings. A parameter of a request is one of
 
-* understood: the conversation, `stream`, `stop`, and settings at the value that the service has
+* understood: the conversation, `stream`, `stop`, and parameters at the value that the service has
   anyway, such as `n: 1`;
 * unsupported, because a reply without it would mislead the caller: tools, images, several
   choices. The request is refused;
-* ignored, because the reply is of use all the same: `temperature`, `seed`, `user`. The response
+* ignored, because the reply is useful all the same: `temperature`, `seed`, `user`. The response
   names these, and a strict gateway refuses them.
 """
 
@@ -29,10 +29,10 @@ MAX_STOP_LENGTH: Final = 256
 """How many stop sequences a request may have, and how many characters each."""
 
 MAX_IGNORED: Final = 64
-"""How many settings that are ignored a request may have."""
+"""How many parameters that are ignored a request may have."""
 
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
-"""What a setting's name looks like; the response repeats it in a header."""
+"""What the name of an ignored parameter looks like; the response repeats it in a header."""
 
 Fields: TypeAlias = dict[str, object]
 
@@ -77,7 +77,7 @@ class Invalid(Exception):
         status: the HTTP status.
         message: what is wrong, and what to do.
         param: the parameter at fault, such as "messages[2].content"; None for the whole body.
-        code: a word for programs.
+        code: a word by which programs recognise the reason, such as "unsupported_parameter".
     """
 
     def __init__(

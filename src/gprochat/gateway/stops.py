@@ -1,8 +1,8 @@
 """Stop sequences: a reply is cut before the first one, however it is split over pieces.
 
 The first stop sequence is the one that is complete first, as for a model that stops writing at
-once. Of two that end at the same character, the longer one counts. A piece is held back only as
-far as it may be the beginning of a stop sequence.
+once. Of two that end at the same character, the longer one counts. Only text that may be the
+beginning of a stop sequence is held back.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
     async with serve() as server:
         ...  # a client of server.service gets its own words back
 
-A service says to a client what a deployment of the family says (docs/protocol.md, "Reply" and
+A service answers a client as a deployment of the family does (docs/protocol.md, "Reply" and
 "Errors"); the text of its replies comes from an `Answer`.
 """
 
@@ -39,7 +39,7 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         if name not in ("UpstreamError", "openai"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        # Imported only when needed: httpx imports rich where that is installed.
+        # Imported only when needed: httpx imports rich if rich is installed.
         with needs("server"):
             from . import bridge
         value = getattr(bridge, name)

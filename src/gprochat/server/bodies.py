@@ -1,7 +1,7 @@
 """Request bodies arrive within limits of size and time, and share one limit while unfinished.
 
 Nobody has authenticated a request before its body is there. When all unfinished bodies together
-exceed their limit, the oldest is given up: a body that arrives at an honest pace is a young one.
+exceed their limit, the oldest is given up: an honest body does not stay unfinished for long.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """An answer from an OpenAI-compatible API.
 
-People who chat with the service see what the API says of an error, but neither its key nor where
-it is: the service's host may well keep both to themselves.
+People who chat with the service see the API's message about an error, but neither its key nor its
+address: the owner of the service may want to keep both secret.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ OWN_WORDS: Final = {
     401: "API key not valid.",
     403: "The API does not permit this.",
 }
-"""What to say in place of an API that refuses the key: it may quote a part of the key."""
+"""The message in place of the API's own if it refuses the key: its own may quote a part of it."""
 
 logger: logging.Logger = logging.getLogger("gprochat.server")
 
@@ -119,7 +119,7 @@ class Discretion:
     """Keeps a key and addresses out of an API's messages.
 
     Args:
-        url: the URL that is asked.
+        url: the API's URL.
         api_key: the key, if there is one.
     """
 

@@ -1,4 +1,4 @@
-"""One request after another: the core accepts or refuses it, and an answer's text streams out."""
+"""Handles requests: the core accepts or refuses each one, and an answer's text streams out."""
 
 import asyncio
 import logging
@@ -34,7 +34,7 @@ T = TypeVar("T")
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 LARGE_BODY: Final = 64 * 1024
-"""Bytes of a body from which on it is parsed in another thread."""
+"""A body of so many bytes or more is parsed in another thread."""
 
 JSON_CONTENT_TYPE: Final = "text/plain;charset=UTF-8"
 """The content type that the family gives to JSON (docs/protocol.md, "Errors")."""
@@ -59,7 +59,7 @@ class Deployment:
     Args:
         answer: makes the text of the replies.
         acceptance: accepts or refuses requests.
-        hosts: refuses requests from pages of elsewhere.
+        hosts: refuses requests from pages of other sites.
         bodies: reads the requests.
         requests: counts and ends requests, and is told which connections have an accepted one.
         replays: refuses a signature that has been seen; None to accept it again.
@@ -218,7 +218,7 @@ class Pieces:
 
 
 def failure(error: BaseException) -> Failed:
-    """Log what an answer raised, and return what to tell its client; raise a cancellation."""
+    """Log an exception of an answer, and return the error for its client; raise a cancellation."""
     task = asyncio.current_task()
     if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
         # The request was cancelled, and not the answer by itself.

@@ -1,7 +1,7 @@
 """Wrong passwords slow down the address that they come from.
 
 Each wrong password costs its address a second, and a few seconds may be owed. An address that owes
-more waits before its next password is looked at, so that waiting is no hint whether it is right.
+more waits before its next password is checked, so the wait does not show whether it is right.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""A service on this machine only is not for pages from elsewhere.
+"""A service that listens on this machine only refuses requests from pages of other sites.
 
-A browser sends requests for any page. Of a page whose host name has been pointed to this machine
-(DNS rebinding) the `Host` header tells, of a page of another site the `Origin` header.
+A browser sends requests for any page. The `Host` header shows a page whose host name has been
+pointed to this machine (DNS rebinding); the `Origin` header shows a page of another site.
 """
 
 import socket
@@ -21,9 +21,9 @@ class Hosts:
     """Decides by the headers `Host` and `Origin` who may call.
 
     Args:
-        allowed: the host names that they may hold besides those of this machine, without ports;
-            None for any. An origin that a browser does not tell has the name "null".
-        origins: origins that are allowed besides, with scheme and port.
+        allowed: the host names, without ports, that the headers may hold besides those of this
+            machine; None for any. If a browser hides an origin, its name is "null".
+        origins: origins that are allowed too, with scheme and port.
 
     Raises:
         ConfigurationError: `allowed` is a single str.

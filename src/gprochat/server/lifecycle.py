@@ -31,6 +31,7 @@ LAST_WORDS_TIMEOUT: Final = 1.0
 """Seconds after the grace period in which a client may still read the end of its reply."""
 
 REQUEST_TIMEOUT: Final = 10.0
+"""The default of `request_timeout` in seconds."""
 
 LINGERING_TIME: Final = 2.0
 """Seconds in which a client may send the rest of a request that is refused already; only a client
@@ -60,7 +61,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """The URL that it serves at."""
+        """The service's URL."""
         return self.service.url
 
 
@@ -110,7 +111,7 @@ async def serve(
             at a time; beyond it, the oldest of these requests is refused.
         max_connections: how many connections are open at a time; beyond it, the connection without
             an accepted request that has been silent for the longest is closed. None for 1,000, or
-            half of the descriptors that the process may open where that is less.
+            half of the descriptors that the process may open if that is less.
         request_timeout: seconds in which a request's head must arrive, after the connection was
             opened or the reply before it has ended; seconds in which its body must arrive, plus
             the time that its bytes take at `min_body_rate`.
@@ -119,7 +120,7 @@ async def serve(
 
     Raises:
         ConfigurationError: a secret cannot be used, `freshness_ms` is negative, a limit is not a
-            number above 0, `allowed_hosts` is a str, or `replay` is something else.
+            number above 0, `allowed_hosts` is a str, or `replay` is neither of its two values.
         OSError: the address or port cannot be listened on.
     """
     if secret_key is None:

@@ -2,11 +2,11 @@
 
 A stranger is a connection without an accepted request: it is idle, sends its head slowly, or has
 a body under way. The stranger that has been silent for the longest is closed in favour of a new
-connection, so that thousands of slow connections keep nobody out who sends a request at once.
+connection. So thousands of slow connections do not keep out a caller who sends a request at once.
 
 aiohttp has no limit on connections, and asyncio's servers log a traceback for each connection
-that finds no free descriptor. Both are decided where connections are accepted, so this file
-accepts them, and hands each one to aiohttp's `web.Server`, which is a protocol factory.
+that finds no free descriptor. So this file accepts the connections itself, and hands each one to
+aiohttp's `web.Server`, which is a protocol factory.
 """
 
 import asyncio
@@ -115,7 +115,7 @@ class Strangers:
 
 
 class Listener:
-    """Accepts connections, and closes strangers' connections for new ones at the limit.
+    """Accepts connections; at the limit, it closes a stranger for each new one.
 
     Args:
         server: aiohttp's server, which makes a protocol for each connection.

@@ -34,7 +34,7 @@ def stop_signal() -> Generator[asyncio.Future[signal.Signals], None, None]:
 
     for each in earlier:
         try:
-            # Unlike signal.signal, this wakes the loop also where the signal arrives just before
+            # Unlike signal.signal, this wakes the loop also if the signal arrives just before
             # the loop begins to wait for I/O.
             loop.add_signal_handler(each, receive, each)
         except NotImplementedError:  # Windows, whose loop every signal wakes

@@ -21,7 +21,7 @@ class Client(AnyClient):
     """A client on aiohttp, for asyncio.
 
     Args:
-        service: whom to talk to.
+        service: the deployment to talk to.
         session: a session to use, which is never closed here; it brings its own proxy and TLS.
         options: see `gprochat_transports.ClientOptions`.
 

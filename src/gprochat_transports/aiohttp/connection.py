@@ -1,9 +1,9 @@
 """Connections of a session that the adapter makes, and what aiohttp's exceptions mean.
 
-aiohttp makes and keeps the connections. Four things differ from a plain session: a request's body
-learns its connection before sending begins; a connection resumes reading only after a pause; a head
-is parsed before the rest of its packet; and a connection on which bytes arrived while it was idle
-is not used again.
+aiohttp makes and keeps the connections. Four things differ from a plain session. A request's body
+learns its connection before sending begins. A connection resumes reading only after a pause. A head
+is parsed before the rest of its packet. A connection on which bytes arrived while it was idle is
+not used again.
 """
 
 import asyncio

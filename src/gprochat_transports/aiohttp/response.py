@@ -1,7 +1,7 @@
 """A response of aiohttp, and its body piece by piece.
 
 aiohttp raises a failure before it returns the bytes that arrived earlier. It reports a proper end
-where a body without a length ends in a reset, and no end at all where a connection closes after
+if a body without a length ends in a reset, and no end at all if a connection closes after
 broken framing. The response here corrects all three.
 """
 

@@ -22,7 +22,7 @@ from .response import AiohttpResponse
 __all__ = ["AiohttpTransport"]
 
 READ_BUFFER: Final = 64 * 1024
-"""aiohttp's buffer in bytes: with twice as many waiting for a slow reader, it stops reading."""
+"""aiohttp's buffer in bytes. When twice as many wait for a slow reader, aiohttp stops reading."""
 
 
 class AiohttpTransport:
@@ -52,7 +52,7 @@ class AiohttpTransport:
         try:
             response = await session.request(
                 request.method,
-                # Else yarl would write what is percent-encoded in another way than the user did.
+                # Without `encoded`, yarl would percent-encode in another way than the user did.
                 URL(request.url, encoded=True),
                 headers=request.headers if session is self._session else None,
                 data=body,

@@ -132,7 +132,7 @@ class Connection:
         return TransportError.wrap(error, self._causes, self.phase, reused=self.reused)
 
     async def _send(self, request: Request, limits: SendLimits) -> None:
-        # Apart from the wait for the head, so that the bytes are freed before it.
+        # A method of its own, so that the bytes are freed before the wait for the head.
         parts = urlsplit(request.url)
         target = parts.path if self.forward_headers is None else request.url
         headers = [("host", parts.netloc), *request.headers, *(self.forward_headers or ())]

@@ -71,7 +71,7 @@ class Stream(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close the connection, even where this is cancelled, without waiting for the peer.
+        """Close the connection, even if this is cancelled, without waiting for the peer.
 
         A `receive` under way raises an exception, and so does a later one.
         """
@@ -79,7 +79,7 @@ class Stream(Protocol):
 
 
 class Network(Protocol):
-    """What a transport needs of an event loop, or of threads where there is none.
+    """What a transport needs of an event loop, or of threads if there is none.
 
     Attributes:
         causes: what each exception of its methods and its streams reports.

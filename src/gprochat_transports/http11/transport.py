@@ -68,7 +68,7 @@ class Http11Transport:
             await self._network.watchdog.aclose()
 
     def forget(self) -> None:
-        """Begin with no connections; those of before belong to the parent process."""
+        """Begin with no connections; the earlier ones belong to the parent process."""
         self._pool: Pool[Connection] = Pool(self._limits, self._network.make_event)
 
     async def _connect(self, url: str) -> Connection:
@@ -86,7 +86,7 @@ class Http11Transport:
         except Exception as error:
             if self._socks_proxy is None:
                 raise
-            # python-socks raises other exceptions on each event loop.
+            # python-socks raises different exceptions on different event loops.
             raise ConnectionError(f"proxy: {error}") from error
         max_head = self._limits.max_head_bytes
         connection = Connection(stream, network.watchdog, self._causes, max_head)

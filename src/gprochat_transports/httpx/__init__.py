@@ -1,8 +1,8 @@
 """The adapter for httpx, on asyncio, on trio, and without an event loop.
 
 With a client that the caller passes, httpx does everything. Without one, the adapter uses the two
-libraries that httpx is built on, anyio and h11, and the project's own pool: httpx's pool does work
-for each call that grows with the number of calls and connections.
+libraries that httpx is built on, anyio and h11, and the project's own pool. In httpx's pool, the
+work for each call grows with the number of calls and connections.
 """
 
 from typing import TYPE_CHECKING, Unpack
@@ -33,7 +33,7 @@ class Client(AnyClient):
     """A client on httpx, for asyncio and trio.
 
     Args:
-        service: whom to talk to.
+        service: the deployment to talk to.
         client: an `AsyncClient` of httpx or httpx2 to use, which is never closed here; it brings
             its own proxy and TLS.
         options: see `gprochat_transports.ClientOptions`.

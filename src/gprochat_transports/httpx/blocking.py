@@ -133,7 +133,8 @@ class BlockingStream:
         # Not SSLSocket's method, which would break a read in another thread.
         with suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-        # A thread that uses the socket closes it: its number may be another file's afterwards.
+        # A thread that uses the socket closes it itself: once the socket is closed, its file
+        # descriptor may belong to another file.
         if self._in_use.acquire(blocking=False):
             self._socket.close()
             self._in_use.release()

@@ -1,6 +1,6 @@
 """Connections on asyncio and trio over the streams of anyio, which httpx uses too.
 
-And what exceptions mean: anyio's, and those of a client of httpx or httpx2 that the caller made.
+This file also says what exceptions mean: those of anyio, and those of a caller's client of httpx.
 """
 
 import sys

@@ -26,7 +26,7 @@ class GivenTransport:
 
     Args:
         client: an `AsyncClient`; for a blocking network, a `Client`.
-        network: sleeps, and tells the running loop. It does not connect.
+        network: sleeps, and names the running loop. It does not connect.
     """
 
     def __init__(self, client: Any, network: AnyioNetwork | BlockingNetwork) -> None:
@@ -91,7 +91,7 @@ class GivenCall:
                     with anyio.fail_after(None) as self._scope:
                         response = await client.send(built, **options)
             finally:
-                # httpx leaves it open if a SOCKS proxy refuses, or does not answer in time.
+                # httpx leaves the connection open if a SOCKS proxy refuses, or answers too late.
                 if self._connected is not None:
                     await self._close(self._connected)
         self._phase = Phase.READING

@@ -20,7 +20,7 @@ class Client(AnyClient):
     """A client on trio.
 
     Args:
-        service: whom to talk to.
+        service: the deployment to talk to.
         options: see `gprochat_transports.ClientOptions`.
 
     Raises:

@@ -126,7 +126,7 @@ class TrioStream:
     def is_readable(self) -> bool:
         if self._tcp.is_readable():
             return True
-        # trio names the object that decrypts only by way of its methods.
+        # trio has no public name for its SSLObject, but passes on its methods, such as `pending`.
         return self._tls is not None and has_unread(self._tls.pending.__self__)
 
     async def aclose(self) -> None:
