@@ -31,6 +31,8 @@ class TrioNetwork:
     """The `Network` on trio."""
 
     causes = CAUSES
+    make_event: "staticmethod[[], trio.Event]" = staticmethod(trio.Event)
+    current_loop: "staticmethod[[], object]" = staticmethod(trio.lowlevel.current_trio_token)
 
     def __init__(self) -> None:
         self.watchdog: TrioWatchdog = TrioWatchdog()
@@ -43,14 +45,7 @@ class TrioNetwork:
 
             # `time_limit` limits the time; python-socks would take 60 seconds for None.
             connected = await Proxy.from_url(socks_proxy).connect(host, port, timeout=inf)
-        tcp = TcpStream(connected)
-        return TrioStream(tcp)
-
-    def make_event(self) -> trio.Event:
-        return trio.Event()
-
-    def current_loop(self) -> object:
-        return trio.lowlevel.current_trio_token()
+        return TrioStream(TcpStream(connected))
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
