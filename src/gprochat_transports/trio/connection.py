@@ -86,9 +86,6 @@ class TcpStream(trio.abc.Stream):
         await self._trio.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Close the connection; a task that waits for it gets a ClosedResourceError."""
         self._trio.socket.close()
 
@@ -125,4 +122,4 @@ class TrioStream:
         return self._tls is not None and has_unread(self._tls.pending.__self__)
 
     async def aclose(self) -> None:
-        self._tcp.close()
+        await self._tcp.aclose()

@@ -87,7 +87,7 @@ def test_what_the_socket_does_not_take_at_once_is_sent_as_it_takes_it() -> None:
                 # The second finds the socket full from its first byte.
                 await stream.send_all(data)
                 await stream.send_all(data)
-                stream.close()
+                await stream.aclose()
 
             await trio.testing.wait_all_tasks_blocked()
             nonlocal received
@@ -131,12 +131,12 @@ def test_a_send_may_be_cancelled_before_it_begins() -> None:
 def test_nothing_is_received_from_or_sent_over_a_stream_that_was_closed() -> None:
     async def main() -> None:
         async with open_stream() as (stream, _):
-            stream.close()
+            await stream.aclose()
             with pytest.raises(trio.ClosedResourceError):
                 await stream.receive_some()
             with pytest.raises((trio.ClosedResourceError, OSError)):
                 await stream.send_all(b"a")
-            stream.close()
+            await stream.aclose()
 
     trio.run(main)
 
