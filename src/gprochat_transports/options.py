@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from ssl import SSLContext
 from types import UnionType
-from typing import Final, TypeAlias, TypedDict
+from typing import Final, Self, TypeAlias, TypedDict
 
 from gprochat_core import ConfigurationError, GPROChatError, Limits, RetryPolicy, Service, Timeouts
 
@@ -71,6 +71,36 @@ class Settings:
     proxy: Proxy = field(default=FROM_ENVIRONMENT, repr=False)
     ssl_context: SSLContext | None = None
 
+    @classmethod
+    def take(
+        cls, options: ClientOptions, service: Service, *, socks5: str = "", given: object = None
+    ) -> tuple[Self, ProxyUrl | None]:
+        """Return the settings of a client, and the URL of its proxy; None for no proxy.
+
+        Args:
+            options: what the caller passed. Its proxy is taken out of it: the URL may hold a
+                password, and a traceback may be shown with local variables.
+            service: the deployment.
+            socks5: the module that the transport needs for a SOCKS5 proxy; "" for none.
+            given: the session or client that the caller passed, which brings its own proxy and TLS.
+
+        Raises:
+            ConfigurationError: `service` or an option has a wrong type, the proxy cannot be used
+                (see `gprochat_transports.environment.find_proxy`), or `proxy` or `ssl_context` was
+                passed beside `given`.
+        """
+        settings = cls(**options)
+        options.pop("proxy", None)
+        if given is None:
+            check_types(
+                service=service, **{name: getattr(settings, name) for name in cls.__slots__}
+            )
+            return settings, find_proxy(service.url, settings.proxy, socks5=socks5)
+        if settings.proxy not in (None, FROM_ENVIRONMENT) or settings.ssl_context is not None:
+            kind = type(given).__name__
+            raise ConfigurationError(f"set proxy and TLS on the {kind} that you pass")
+        return settings, None
+
     def numbers(self) -> Numbers:
         """Return the options that a `gprochat_transports.Client` takes itself."""
         return {
@@ -79,32 +109,6 @@ class Settings:
             "on_retry": self.on_retry,
             "limits": self.limits,
         }
-
-    def find_proxy(self, service: Service, *, socks5: str = "") -> ProxyUrl | None:
-        """Return the URL of the proxy to reach a service through; None for no proxy.
-
-        Args:
-            service: the deployment.
-            socks5: the module that the transport needs for a SOCKS5 proxy; "" for none.
-
-        Raises:
-            ConfigurationError: `service` or an option has a wrong type, or the proxy cannot be
-                used; see `gprochat_transports.environment.find_proxy`.
-        """
-        check_types(service=service, **{name: getattr(self, name) for name in self.__slots__})
-        return find_proxy(service.url, self.proxy, socks5=socks5)
-
-    def refuse_for(self, given: str) -> None:
-        """Refuse proxy and TLS, which a session or client that the caller passed brings itself.
-
-        Args:
-            given: "session" or "client".
-
-        Raises:
-            ConfigurationError: `proxy` or `ssl_context` was passed as well.
-        """
-        if self.proxy not in (None, FROM_ENVIRONMENT) or self.ssl_context is not None:
-            raise ConfigurationError(f"set proxy and TLS on the {given} that you pass")
 
 
 def check_types(**arguments: object) -> None:

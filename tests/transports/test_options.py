@@ -4,6 +4,7 @@ from collections.abc import Callable
 from ssl import create_default_context
 from typing import Any, Final, get_type_hints
 
+import httpx
 import pytest
 
 import gprochat_transports.aiohttp
@@ -50,18 +51,15 @@ def test_settings_show_no_password_of_a_proxy() -> None:
 
 @pytest.mark.parametrize("proxy", [None, FROM_ENVIRONMENT])
 def test_what_a_given_client_brings_may_be_left_out(proxy: Any) -> None:
-    Settings(proxy=proxy).refuse_for("client")
+    assert Settings.take({"proxy": proxy}, SERVICE, given=object())[1] is None
 
 
 @pytest.mark.parametrize(
     "options", [{"proxy": "http://proxy.example"}, {"ssl_context": create_default_context()}]
 )
-@pytest.mark.parametrize("given", ["client", "session"])
-def test_proxy_and_tls_are_refused_beside_a_given_client(
-    options: dict[str, Any], given: str
-) -> None:
-    with pytest.raises(ConfigurationError, match=f"on the {given} that you pass"):
-        Settings(**options).refuse_for(given)
+def test_proxy_and_tls_are_refused_beside_a_given_client(options: Any) -> None:
+    with pytest.raises(ConfigurationError, match="on the AsyncClient that you pass"):
+        Settings.take(options, SERVICE, given=httpx.AsyncClient())
 
 
 async def report(attempt: int, delay: float, error: GPROChatError) -> None:
@@ -101,12 +99,14 @@ def test_options_of_the_right_types_are_taken() -> None:
     def report(attempt: int, delay: float, error: GPROChatError) -> None:
         """Do nothing."""
 
-    settings = Settings(
-        timeouts=Timeouts(),
-        retry=RetryPolicy(),
-        on_retry=report,
-        limits=Limits(),
-        proxy="http://proxy.example",
-        ssl_context=create_default_context(),
-    )
-    assert settings.find_proxy(SERVICE) == "http://proxy.example:80"
+    options: ClientOptions = {
+        "timeouts": Timeouts(),
+        "retry": RetryPolicy(),
+        "on_retry": report,
+        "limits": Limits(),
+        "proxy": "http://proxy.example",
+        "ssl_context": create_default_context(),
+    }
+    wanted = Settings(**options)
+    assert Settings.take(options, SERVICE) == (wanted, "http://proxy.example:80")
+    assert "proxy" not in options

@@ -37,13 +37,6 @@ class Client(AnyClient):
         session: aiohttp.ClientSession | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        settings = Settings(**options)
-        # A traceback may be shown with its local variables, and here is the proxy's password.
-        del options
-        if session is None:
-            proxy = settings.find_proxy(service, socks5="aiohttp_socks")
-        else:
-            proxy = None
-            settings.refuse_for("session")
+        settings, proxy = Settings.take(options, service, socks5="aiohttp_socks", given=session)
         transport = AiohttpTransport(session, settings, proxy)
         super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())

@@ -1,9 +1,8 @@
 """Connections of a session that the adapter makes, and what aiohttp's exceptions mean.
 
-aiohttp makes and keeps the connections. Four things differ from a plain session. A request's body
-learns its connection before sending begins. A connection resumes reading only after a pause. A head
-is parsed before the rest of its packet. A connection on which bytes arrived while it was idle is
-not used again.
+aiohttp makes and keeps the connections. Three things differ from a plain session. A connection
+resumes reading only after a pause. A head is parsed before the rest of its packet. A connection on
+which bytes arrived while it was idle is not used again.
 """
 
 import asyncio
@@ -15,13 +14,10 @@ from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
 
 from gprochat_core import Cause, Limits
 
 from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes
-from .request import RequestBody
 
 __all__ = ["CAUSES", "EXCEPTIONS", "Connector", "Protocol", "make_connector"]
 
@@ -60,7 +56,8 @@ class Protocol(ResponseHandler):
     """aiohttp's protocol, which here resumes reading only after a pause, and parses a head first.
 
     aiohttp resumes after each read, and then runs its parser once more on no bytes. It drops a head
-    if the rest of the packet breaks HTTP's rules, such as bytes behind the end of a reply.
+    if the rest of the packet breaks HTTP's rules, such as bytes behind the end of a reply. And it
+    would take bytes that arrive on an idle connection for the next reply.
     """
 
     _is_paused = False
@@ -73,6 +70,10 @@ class Protocol(ResponseHandler):
             reading.max_size = READ_SIZE
         if hasattr(reading, "set_read_buffer_limits"):
             reading.set_read_buffer_limits(TLS_BUFFER)
+
+    def is_connected(self) -> bool:
+        # aiohttp's connector asks before it uses an idle connection again.
+        return super().is_connected() and not self.should_close
 
     def data_received(self, data: bytes) -> None:
         if data.startswith(b"HTTP/"):
@@ -93,30 +94,14 @@ class Protocol(ResponseHandler):
 
 
 class Connector(aiohttp.TCPConnector):
-    """aiohttp's connector. It tells the body of a request which connection will carry it.
-
-    In a session that the caller made, the body learns its connection when sending begins.
-    """
+    """aiohttp's connector, which here opens connections of `Protocol`."""
 
     def __init__(self, **settings: Any) -> None:
         # aiohttp's annotations are not complete.
         cast("Any", super()).__init__(**settings)
-        # `_factory` is private. Without it aiohttp makes connections of its ResponseHandler, and
-        # only the saving is lost.
+        # `_factory` is private. Without it aiohttp makes connections of its ResponseHandler.
         make: Callable[..., ResponseHandler] = Protocol
         self._factory = partial(make, loop=asyncio.get_running_loop())
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Connection:
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            protocol = connection.protocol
-            if protocol is None or not isinstance(req.body, RequestBody):
-                return connection
-            if req.body.note_connection(protocol):
-                return connection
-            connection.close()
 
 
 def make_connector(

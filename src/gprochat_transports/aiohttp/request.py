@@ -42,20 +42,8 @@ class RequestBody(aiohttp.Payload):
         self._limits = limits
         self._watchdog = watchdog
         self._served = served
-        self._protocol: ResponseHandler | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._timed_out = False
-
-    def note_connection(self, protocol: ResponseHandler) -> bool:
-        """Take note of the request's connection; tell whether a request may be sent over it."""
-        self._protocol = protocol
-        self.reused = protocol in self._served
-        if not self.reused:
-            self._served.add(protocol)
-            if protocol.closed is not None:
-                # asyncio logs an exception that is never retrieved.
-                protocol.closed.add_done_callback(retrieve)
-        return not protocol.should_close
 
     def failed(self, error: Exception, causes: Causes) -> TransportError:
         """Report an exception with the facts of the call."""
@@ -81,8 +69,12 @@ class RequestBody(aiohttp.Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         self._transport = writer.transport
         protocol = cast("ResponseHandler", cast("StreamWriter", writer).protocol)
-        if self._protocol is not protocol:
-            self.note_connection(protocol)
+        self.reused = protocol in self._served
+        if not self.reused:
+            self._served.add(protocol)
+            if protocol.closed is not None:
+                # asyncio logs an exception that is never retrieved.
+                protocol.closed.add_done_callback(retrieve)
         self.phase = Phase.SENDING
         body = memoryview(self._body)
         for start in range(0, len(body), WRITE_SIZE):

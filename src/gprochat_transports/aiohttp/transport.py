@@ -28,6 +28,8 @@ READ_BUFFER: Final = 64 * 1024
 class AiohttpTransport:
     """A `Transport` over the caller's session, or one that is made on the running loop."""
 
+    current_loop: "staticmethod[[], object]" = staticmethod(asyncio.get_running_loop)
+
     def __init__(
         self, session: aiohttp.ClientSession | None, settings: Settings, proxy: str | None
     ) -> None:
@@ -79,9 +81,6 @@ class AiohttpTransport:
             self._watchdog.waits.discard(body)
             body.deadline = inf
         return AiohttpResponse(response, body, self._watchdog, decompressed=session.auto_decompress)
-
-    def current_loop(self) -> object:
-        return asyncio.get_running_loop()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -32,6 +32,7 @@ class Http11Transport:
     def __init__(self, network: Network, settings: Settings, proxy: str | None) -> None:
         self._limits = settings.limits or Limits()
         self._network = network
+        self.current_loop: Callable[[], object] = network.current_loop
         self._causes: Causes = {**network.causes, h11.RemoteProtocolError: Cause.MALFORMED}
         self._exceptions = tuple(self._causes)
         self._ssl_context = settings.ssl_context
@@ -54,9 +55,6 @@ class Http11Transport:
             await self._pool.release(connection)
             raise
         return Http11Response(connection, self._pool, head, sent_at)
-
-    def current_loop(self) -> object:
-        return self._network.current_loop()
 
     async def sleep(self, seconds: float) -> None:
         await self._network.sleep(seconds)

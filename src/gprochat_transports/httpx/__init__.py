@@ -50,10 +50,8 @@ class Client(AnyClient):
         client: "httpx.AsyncClient | httpx2.AsyncClient | None" = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        settings = Settings(**options)
-        # A traceback may be shown with its local variables, and here is the proxy's password.
-        del options
-        transport, proxy = make_transport(service, settings, client, AnyioNetwork())
+        settings, proxy = Settings.take(options, service, socks5="python_socks", given=client)
+        transport = make_transport(client, AnyioNetwork(), settings, proxy)
         super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
 
 
@@ -71,21 +69,17 @@ class SyncClient(AnySyncClient):
         client: "httpx.Client | httpx2.Client | None" = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        settings = Settings(**options)
-        # A traceback may be shown with its local variables, and here is the proxy's password.
-        del options
-        transport, proxy = make_transport(service, settings, client, BlockingNetwork())
+        settings, proxy = Settings.take(options, service, socks5="python_socks", given=client)
+        transport = make_transport(client, BlockingNetwork(), settings, proxy)
         super().__init__(
             AnyClient(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
         )
 
 
 def make_transport(
-    service: Service, settings: Settings, client: object, network: AnyioNetwork | BlockingNetwork
-) -> tuple[Transport, str | None]:
-    """Return the transport over a caller's client or over a network, and the URL of its proxy."""
+    client: object, network: AnyioNetwork | BlockingNetwork, settings: Settings, proxy: str | None
+) -> Transport:
+    """Return the transport over a caller's client, else over connections of a network."""
     if client is not None:
-        settings.refuse_for("client")
-        return GivenTransport(client, network), None
-    proxy = settings.find_proxy(service, socks5="python_socks")
-    return Http11Transport(network, settings, proxy), proxy
+        return GivenTransport(client, network)
+    return Http11Transport(network, settings, proxy)

@@ -69,6 +69,8 @@ class AnyioNetwork:
     """The `Network` on asyncio and trio."""
 
     causes = CAUSES
+    make_event: "staticmethod[[], anyio.Event]" = staticmethod(anyio.Event)
+    current_loop: "staticmethod[[], object]" = staticmethod(anyio.lowlevel.current_token)
 
     _watchdog: Watchdog | None = None
 
@@ -85,12 +87,6 @@ class AnyioNetwork:
         # `time_limit` limits the time; python-socks would take 60 seconds for None.
         proxy = Proxy.from_url(socks_proxy)
         return AnyioStream(await proxy.connect(host, port, timeout=inf))
-
-    def make_event(self) -> anyio.Event:
-        return anyio.Event()
-
-    def current_loop(self) -> object:
-        return anyio.lowlevel.current_token()
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)

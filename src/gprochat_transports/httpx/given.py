@@ -4,7 +4,7 @@ httpx's `trace` extension tells how far a call is (see "Request extensions" in i
 httpx2 is httpx under another name.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from math import inf
 from time import monotonic
@@ -32,6 +32,7 @@ class GivenTransport:
     def __init__(self, client: Any, network: AnyioNetwork | BlockingNetwork) -> None:
         self._client = client
         self._network = network
+        self.current_loop: Callable[[], object] = network.current_loop
         self._blocking = isinstance(network, BlockingNetwork)
         self._causes = read_causes(client, "Client" if self._blocking else "AsyncClient")
 
@@ -39,9 +40,6 @@ class GivenTransport:
         call = GivenCall(self._causes, limits, blocking=self._blocking)
         await call.send(self._client, request)
         return call
-
-    def current_loop(self) -> object:
-        return self._network.current_loop()
 
     async def sleep(self, seconds: float) -> None:
         await self._network.sleep(seconds)

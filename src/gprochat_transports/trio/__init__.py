@@ -29,9 +29,6 @@ class Client(AnyClient):
     """
 
     def __init__(self, service: Service, **options: Unpack[ClientOptions]) -> None:
-        settings = Settings(**options)
-        # A traceback may be shown with its local variables, and here is the proxy's password.
-        del options
-        proxy = settings.find_proxy(service, socks5="python_socks")
+        settings, proxy = Settings.take(options, service, socks5="python_socks")
         transport = Http11Transport(TrioNetwork(), settings, proxy)
         super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())

@@ -31,6 +31,8 @@ class TrioNetwork:
     """The `Network` on trio."""
 
     causes = CAUSES
+    make_event: "staticmethod[[], trio.Event]" = staticmethod(trio.Event)
+    current_loop: "staticmethod[[], object]" = staticmethod(trio.lowlevel.current_trio_token)
 
     def __init__(self) -> None:
         self.watchdog: TrioWatchdog = TrioWatchdog()
@@ -43,14 +45,7 @@ class TrioNetwork:
 
             # `time_limit` limits the time; python-socks would take 60 seconds for None.
             connected = await Proxy.from_url(socks_proxy).connect(host, port, timeout=inf)
-        tcp = TcpStream(connected)
-        return TrioStream(tcp)
-
-    def make_event(self) -> trio.Event:
-        return trio.Event()
-
-    def current_loop(self) -> object:
-        return trio.lowlevel.current_trio_token()
+        return TrioStream(connected)
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
@@ -59,14 +54,43 @@ class TrioNetwork:
         return TimeLimit(trio.move_on_after(inf if seconds is None else seconds))
 
 
-class TcpStream(trio.abc.Stream):
-    """A stream over a connected socket, which it takes over."""
+class TrioStream(trio.abc.Stream):
+    """The `Stream` on trio: TCP, or TLS over it.
 
-    __slots__ = ("_socket", "_trio")
+    It is also a stream of trio's, which carries bytes over the socket as they are: `SSLStream` runs
+    over it.
+    """
+
+    __slots__ = ("_socket", "_tls", "_trio")
 
     def __init__(self, connected: trio.socket.SocketType) -> None:
         self._socket = socket.socket(fileno=connected.detach())
         self._trio = trio.SocketStream(trio.socket.from_stdlib_socket(self._socket))
+        self._tls: trio.SSLStream[TrioStream] | None = None
+
+    async def receive(self) -> bytes:
+        if self._tls is None:
+            return await self.receive_some(READ_SIZE)
+        return bytes(await self._tls.receive_some(READ_SIZE))
+
+    async def send(self, data: bytes | memoryview, /) -> None:
+        await (self._tls or self).send_all(data)
+
+    async def start_tls(self, context: SSLContext, host: str) -> "TrioStream":
+        self._tls = trio.SSLStream(self, context, server_hostname=host, https_compatible=True)
+        await self._tls.do_handshake()
+        return self
+
+    def is_readable(self) -> bool:
+        if self._trio.socket.is_readable():
+            return True
+        # trio has no public name for its SSLObject, but passes on its methods, such as `pending`.
+        return self._tls is not None and has_unread(self._tls.pending.__self__)
+
+    async def aclose(self) -> None:
+        """Close the connection; a task that waits for it gets a ClosedResourceError."""
+        self._trio.socket.close()
+        self._tls = None  # Its reference to this stream would keep both until a garbage collection.
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         while True:
@@ -89,45 +113,3 @@ class TcpStream(trio.abc.Stream):
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._trio.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection; a task that waits for it gets a ClosedResourceError."""
-        self._trio.socket.close()
-
-    def is_readable(self) -> bool:
-        """Tell whether bytes have arrived that were not received, or the peer has closed."""
-        return self._trio.socket.is_readable()
-
-
-class TrioStream:
-    """The `Stream` on trio: TCP, or TLS over it."""
-
-    __slots__ = ("_carrier", "_tcp", "_tls")
-
-    def __init__(self, tcp: TcpStream, tls: "trio.SSLStream[TcpStream] | None" = None) -> None:
-        self._tcp = tcp
-        self._tls = tls
-        self._carrier = tls or tcp
-
-    async def send(self, data: bytes | memoryview, /) -> None:
-        await self._carrier.send_all(data)
-
-    async def receive(self) -> bytes:
-        return bytes(await self._carrier.receive_some(READ_SIZE))
-
-    async def start_tls(self, context: SSLContext, host: str) -> "TrioStream":
-        tls = trio.SSLStream(self._tcp, context, server_hostname=host, https_compatible=True)
-        await tls.do_handshake()
-        return TrioStream(self._tcp, tls)
-
-    def is_readable(self) -> bool:
-        if self._tcp.is_readable():
-            return True
-        # trio has no public name for its SSLObject, but passes on its methods, such as `pending`.
-        return self._tls is not None and has_unread(self._tls.pending.__self__)
-
-    async def aclose(self) -> None:
-        self._tcp.close()

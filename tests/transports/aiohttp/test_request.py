@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from math import inf
-from typing import Any, cast
+from typing import Any
 from weakref import WeakSet
 
 import pytest
@@ -20,11 +20,9 @@ LIMITS = SendLimits(connect=3.0, first_byte=7.0)
 
 
 class FakeProtocol:
-    """A connection; `should_close` once anything arrived on it while it was idle."""
+    """A connection."""
 
-    def __init__(self) -> None:
-        self.should_close = False
-        self.closed = None
+    closed = None
 
 
 class FakeWriter:
@@ -69,10 +67,6 @@ class Client:
 
 def write(body: RequestBody, writer: Any) -> None:
     run(body.write(writer))
-
-
-def note(body: RequestBody, protocol: FakeProtocol) -> bool:
-    return body.note_connection(cast("ResponseHandler", protocol))
 
 
 def test_a_body_is_what_it_was_given() -> None:
@@ -122,20 +116,6 @@ def test_a_connection_is_reused_if_it_has_served_this_client() -> None:
     body = Client().make_body()
     write(body, writer)
     assert not body.reused
-
-
-def test_a_connection_that_was_noted_is_not_counted_twice() -> None:
-    body, writer = Client().make_body(), FakeWriter()
-    assert note(body, writer.protocol)
-    write(body, writer)
-    assert not body.reused
-
-
-def test_a_connection_on_which_something_arrived_is_not_fit_for_a_request() -> None:
-    body, protocol = Client().make_body(), FakeProtocol()
-    assert note(body, protocol)
-    protocol.should_close = True
-    assert not note(body, protocol)
 
 
 def facts(error: TransportError) -> tuple[Cause, Phase, bool]:

@@ -56,7 +56,7 @@ def test_what_is_no_client_is_refused(client: Callable[..., Any], given: object)
 def test_proxy_and_tls_are_set_on_the_client_that_is_passed(
     client: Callable[..., Any], given: type[Any], option: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigurationError, match="on the client that you pass"):
+    with pytest.raises(ConfigurationError, match=f"on the {given.__name__} that you pass"):
         client(SERVICE, client=given(), **option)
 
 

@@ -10,17 +10,17 @@ import trio.testing
 
 from gprochat_core import Cause, Phase, TransportError
 from gprochat_transports.http11.network import READ_SIZE
-from gprochat_transports.trio.connection import CAUSES, TcpStream, TrioNetwork, TrioStream
+from gprochat_transports.trio.connection import CAUSES, TrioNetwork, TrioStream
 from gprochat_transports.watchdog import TrioWatchdog
 
 SLACK = 5.0
 
 
 @asynccontextmanager
-async def open_stream() -> AsyncGenerator[tuple[TcpStream, socket.socket], None]:
+async def open_stream() -> AsyncGenerator[tuple[TrioStream, socket.socket], None]:
     """A stream, and the socket at its other end."""
     ours, theirs = socket.socketpair()
-    stream = TcpStream(trio.socket.from_stdlib_socket(ours))
+    stream = TrioStream(trio.socket.from_stdlib_socket(ours))
     with theirs, trio.fail_after(SLACK):
         yield stream, theirs
         await stream.aclose()
@@ -47,7 +47,7 @@ def test_a_receive_takes_no_more_than_what_costs_little() -> None:
             theirs.setblocking(False)
             sent = theirs.send(bytes(2 * READ_SIZE))
             assert sent > READ_SIZE
-            assert len(await TrioStream(stream).receive()) <= READ_SIZE
+            assert len(await stream.receive()) <= READ_SIZE
 
     trio.run(main)
 
@@ -87,7 +87,7 @@ def test_what_the_socket_does_not_take_at_once_is_sent_as_it_takes_it() -> None:
                 # The second finds the socket full from its first byte.
                 await stream.send_all(data)
                 await stream.send_all(data)
-                stream.close()
+                await stream.aclose()
 
             await trio.testing.wait_all_tasks_blocked()
             nonlocal received
@@ -131,12 +131,12 @@ def test_a_send_may_be_cancelled_before_it_begins() -> None:
 def test_nothing_is_received_from_or_sent_over_a_stream_that_was_closed() -> None:
     async def main() -> None:
         async with open_stream() as (stream, _):
-            stream.close()
+            await stream.aclose()
             with pytest.raises(trio.ClosedResourceError):
                 await stream.receive_some()
             with pytest.raises((trio.ClosedResourceError, OSError)):
                 await stream.send_all(b"a")
-            stream.close()
+            await stream.aclose()
 
     trio.run(main)
 
@@ -146,7 +146,7 @@ def test_closing_a_stream_waits_for_nothing() -> None:
         async with open_stream() as (stream, theirs):
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await TrioStream(stream).aclose()
+                await stream.aclose()
             assert not scope.cancelled_caught
             assert theirs.recv(1) == b""
 
