@@ -253,6 +253,16 @@ class OutputFile:
 
 
 def is_torn(line: bytes) -> bool:
-    """Tell whether a line is the beginning of a line of the output file, and no more."""
-    ended = line.endswith(b"\n")
-    return not ended and (line.startswith(BEGINNING) or BEGINNING.startswith(line))
+    """Tell whether a line is the beginning of a line of the output file, and no more.
+
+    Whole JSON never is, so a file of something else is not changed.
+    """
+    try:
+        json.loads(line)
+    except ValueError:
+        ended = line.endswith(b"\n")
+        return not ended and (line.startswith(BEGINNING) or BEGINNING.startswith(line))
+    except RecursionError:
+        # JSON that is nested so deeply is no result.
+        pass
+    return False

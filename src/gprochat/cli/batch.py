@@ -178,6 +178,8 @@ def batch(
         if is_file(stream):
             # A pipe could not be closed while a thread waits for what comes from it.
             stack.enter_context(stream)
+        if output.exists() and os.path.samestat(os.fstat(stream.fileno()), output.stat()):
+            raise click.UsageError("IN and OUT are the same file; name another file with -o")
         try:
             record = stack.enter_context(closing(OutputFile(output, retry_failed=retry_failed)))
             job = Job(record, stream, partial(read_prompts, stream, format, column, template))

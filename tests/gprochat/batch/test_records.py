@@ -155,6 +155,8 @@ def test_two_prompts_with_one_id_are_noticed(path: Path) -> None:
         b"my notes",
         b'{"id": "a", "prompt": "Hello"}\n',
         b'{"id": "a", "text": "Hello"}\n',
+        b'{"id": "a", "prompt": "Hello"}',
+        b'{"id": ' * 100_000,
         b"[" * 100_000 + b"\n",
         b"\xff\n",
     ],
@@ -163,6 +165,23 @@ def test_a_file_of_something_else_is_refused_and_unchanged(path: Path, content: 
     path.write_bytes(content)
     with pytest.raises(OutputError, match=r"line 1 of .* is not a result"):
         OutputFile(path)
+    assert path.read_bytes() == content
+
+
+def test_a_last_line_without_its_line_break_is_kept(path: Path) -> None:
+    run(path, prompts(2))
+    edited = path.read_bytes().replace(b"re: id 1", b"edited by hand")
+    path.write_bytes(edited.removesuffix(b"\n"))
+    assert run(path, prompts(3)) == ["id 2"]
+    assert path.read_bytes().startswith(edited)
+
+
+def test_a_last_line_that_lost_its_digest_is_not_removed(path: Path) -> None:
+    run(path, prompts(1))
+    content = path.read_bytes() + b'{"id": "id 1", "text": "edited by hand"}'
+    path.write_bytes(content)
+    with pytest.raises(OutputError, match=r"line 2 of .* is not a result"):
+        run(path, prompts(2))
     assert path.read_bytes() == content
 
 

@@ -205,9 +205,23 @@ def test_wrong_usage(service: Service, arguments: Iterable[str], message: str) -
 
 def test_an_output_that_is_no_output_is_wrong_usage(service: Service) -> None:
     write(*prompts("a"))
-    result = invoke("batch", "in.jsonl", "-o", "in.jsonl", service=service)
+    Path("out.jsonl").write_text("my notes\n")
+    result = invoke(*COMMAND, service=service)
     assert result.exit_code == 2
-    assert "line 1 of in.jsonl is not a result" in result.stderr
+    assert "line 1 of out.jsonl is not a result" in result.stderr
+
+
+@pytest.mark.parametrize("content", ["", '{"id": "a", "prompt": "my only'])
+def test_an_output_that_is_the_input_is_refused_and_unchanged(
+    service: Service, content: str
+) -> None:
+    Path("in.jsonl").write_text(content)
+    Path("link.jsonl").symlink_to("in.jsonl")
+    for name in ("in.jsonl", "link.jsonl"):
+        result = invoke("batch", "in.jsonl", "-o", name, service=service)
+        assert result.exit_code == 2
+        assert "IN and OUT are the same file" in result.stderr
+    assert Path("in.jsonl").read_text() == content
 
 
 def test_ctrl_c_lets_the_replies_under_way_finish() -> None:
