@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -252,11 +253,13 @@ class Job:
         self._read = read
         self._answered = self._failed = 0
         self._total: int | None = None
+        self._checked = 0
         self._is_file = is_file(stream)
         if self._is_file:
             # All is checked, and counted, before the first prompt is asked.
             for prompt in read():
                 record.check(prompt)
+                self._checked += 1
             stream.seek(0)
             counts = record.counts()
             self._answered, self._failed = counts.answered, counts.failed
@@ -314,7 +317,8 @@ class Job:
                     start(partial(finish, self.results, grace))
 
     def _missing(self) -> Iterator[Prompt]:
-        return filter(self._record.needs, self._read())
+        # Without those that have been appended to the file since it was checked.
+        return filter(self._record.needs, islice(self._read(), self._checked))
 
     async def _arriving(self) -> AsyncIterator[Prompt]:
         """Give the prompts of a pipe as they arrive."""

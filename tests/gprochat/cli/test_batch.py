@@ -158,6 +158,30 @@ def test_an_input_that_has_changed_is_noticed_before_anything_is_asked(service: 
     assert replies() == {"a": "a", "b": "b"}
 
 
+def test_prompts_that_are_appended_during_a_run_are_left_to_the_next_one() -> None:
+    released = Event()
+
+    async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+        if messages[-1].text != "first":
+            await asyncio.to_thread(released.wait, LIMIT)
+        yield messages[-1].text
+
+    # More than what is read from a file at once, so that the rest is read after the change.
+    write(*prompts("first", "x" * 200_000, "last"))
+    with in_thread(serve(answer, grace=0.0)) as server:
+        with forked(*COMMAND, "--concurrency", "1", service=server.service) as process:
+            wait_for(1)
+            with Path("in.jsonl").open("a") as file:
+                file.write('{"id": "late", "prompt": "late"}\n')
+            released.set()
+            said = rest(process)
+        assert process.returncode == 0
+        assert "3 answered, 0 failed, 0 not done; 3 requests" in said
+        result = invoke(*COMMAND, service=server.service)
+    assert result.exit_code == 0
+    assert "4 answered, 0 failed, 0 not done; 1 requests" in result.stderr
+
+
 def test_results_of_prompts_that_are_gone_are_told(service: Service) -> None:
     write(*prompts("a", "b"))
     invoke(*COMMAND, service=service)
