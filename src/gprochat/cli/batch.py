@@ -257,10 +257,11 @@ class Job:
         self._is_file = is_file(stream)
         if self._is_file:
             # All is checked, and counted, before the first prompt is asked.
+            start = stream.tell()
             for prompt in read():
                 record.check(prompt)
                 self._checked += 1
-            stream.seek(0)
+            stream.seek(start)
             counts = record.counts()
             self._answered, self._failed = counts.answered, counts.failed
             self._total = counts.answered + counts.failed + counts.missing

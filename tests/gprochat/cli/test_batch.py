@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -15,7 +16,8 @@ import pytest
 from gprochat.server import in_thread, serve
 from gprochat_core import Message, Service
 
-from .running import LIMIT, Forked, forked, invoke, on_terminal, run
+from .running import COMMAND as RUN
+from .running import LIMIT, Forked, environment, forked, invoke, on_terminal, run
 
 INVALID: Final = {"id": "bad", "messages": []}
 """A prompt that fails without being sent."""
@@ -100,6 +102,21 @@ def test_standard_input(service: Service) -> None:
     done = run("batch", "-", "-o", "out.jsonl", service=service, stdin="Hello\n\nHi\nNew\n")
     assert "3 answered, 0 failed, 0 not done; 1 requests" in done.stderr
     assert replies() == {"1": "Hello", "3": "Hi", "4": "New"}
+
+
+def test_standard_input_that_is_a_file_is_read_from_where_it_is(service: Service) -> None:
+    Path("in.txt").write_text("a title\nHello\nHi\n")
+    with Path("in.txt").open("rb", buffering=0) as file:
+        file.seek(len("a title\n"))
+        done = subprocess.run(
+            [*RUN, "batch", "-", "-o", "out.jsonl"],
+            stdin=file,
+            stderr=subprocess.PIPE,
+            env=environment(service),
+            timeout=LIMIT,
+        )
+    assert done.returncode == 0, done.stderr
+    assert replies() == {"1": "Hello", "2": "Hi"}
 
 
 def test_a_prompt_from_a_pipe_is_asked_before_the_pipe_ends(service: Service) -> None:
