@@ -213,7 +213,7 @@ def batch(
             if not quiet:
                 for line in summary(job, counts, monotonic() - begun):
                     click.echo(line, err=True)
-    if job.interrupted:
+    if job.interrupts:
         sys.exit(INTERRUPTED)
     if counts.failed or counts.missing:
         sys.exit(FAILURE)
@@ -238,7 +238,7 @@ class Job:
 
     Attributes:
         results: the results as they come; None before the run begins.
-        interrupted: whether Ctrl-C was pressed.
+        interrupts: how often Ctrl-C was pressed.
 
     Raises:
         InputError: the input cannot be used.
@@ -248,7 +248,7 @@ class Job:
         self, record: OutputFile, stream: BinaryIO, read: Callable[[], Iterator[Prompt]]
     ) -> None:
         self.results: Results | None = None
-        self.interrupted = False
+        self.interrupts = 0
         self._record = record
         self._read = read
         self._answered = self._failed = 0
@@ -284,7 +284,7 @@ class Job:
             grace: for how many seconds the replies under way may go on after Ctrl-C.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was pressed twice, or before the run had begun.
+            KeyboardInterrupt: Ctrl-C was pressed three times, or before the run had begun.
             GPROChatError: the run has ended early.
         """
 
@@ -295,7 +295,7 @@ class Job:
                     self._record.write(result)
                     self._count(result.error is None)
 
-        stopping = False
+        handled = 0
         synced = 0.0
         with (
             closing(display),
@@ -309,13 +309,18 @@ class Job:
                 if now - synced >= SYNC_EVERY:
                     self._record.sync()
                     synced = now
-                if self.interrupted and not stopping:
-                    if self.results is None:
-                        raise KeyboardInterrupt
-                    stopping = True
+                if self.interrupts == handled:
+                    continue
+                handled = self.interrupts
+                if self.results is None:
+                    raise KeyboardInterrupt
+                if handled == 1:
                     left = duration(grace)
                     display.say(f"ending; replies under way have {left}; Ctrl-C ends them now")
                     start(partial(finish, self.results, grace))
+                else:
+                    # The loop over the results goes on: it still writes those that have finished.
+                    start(partial(finish, self.results, 0.0))
 
     def _missing(self) -> Iterator[Prompt]:
         # Without those that have been appended to the file since it was checked.
@@ -372,11 +377,12 @@ class Job:
 
     @contextmanager
     def _interruptible(self) -> Generator[None, None, None]:
-        """Take notice of the first Ctrl-C; the second raises KeyboardInterrupt."""
+        """Count the first two Ctrl-C; the third raises KeyboardInterrupt."""
 
         def interrupt(_number: int, _frame: FrameType | None) -> None:
-            self.interrupted = True
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self.interrupts += 1
+            if self.interrupts == 2:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
 
         before = signal.signal(signal.SIGINT, interrupt)
         try:

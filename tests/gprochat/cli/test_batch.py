@@ -306,6 +306,32 @@ def test_replies_that_do_not_finish_are_ended_and_not_recorded(
     assert list(replies()) == ["a"]
 
 
+def test_a_second_ctrl_c_loses_no_finished_reply_that_waits_for_its_turn() -> None:
+    last = Event()
+
+    async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+        if messages[-1].text == "last":
+            last.set()
+        if messages[-1].text in ("first", "last"):
+            await asyncio.Event().wait()
+        yield messages[-1].text
+
+    write(*prompts("first", "a", "b", "last"))
+    command = (*COMMAND, "--ordered", "--concurrency", "2", "--grace", "1000")
+    with (
+        in_thread(serve(answer, grace=0.0)) as server,
+        forked(*command, service=server.service) as process,
+    ):
+        # One call waits for the first reply; the other calls come one after another.
+        assert last.wait(LIMIT)
+        interrupt(process, until="ending;")
+        process.send_signal(signal.SIGINT)
+        said = rest(process)
+    assert process.returncode == 130
+    assert "2 answered, 0 failed, 2 not done" in said
+    assert list(replies()) == ["a", "b"]
+
+
 def test_a_killed_run_goes_on(stalling: Service, service: Service) -> None:
     write(*prompts("a", "wait", "b"))
     with forked(*COMMAND, service=stalling) as process:
