@@ -38,7 +38,7 @@ CACHE_KIB: Final = 4096
 
 
 class OutputError(GPROChatError, ValueError):
-    """The output file holds something else, or another run writes to it."""
+    """The output file cannot be used, or what is kept beside it; the message says why."""
 
 
 def digest(prompt: Prompt) -> str:
@@ -112,7 +112,8 @@ class OutputFile:
         retry_failed: whether prompts that failed count as not asked yet.
 
     Raises:
-        OutputError: the file holds something else than results, or another run writes to it.
+        OutputError: the file holds something else than results, another run writes to it, or the
+            temporary folder has no room.
         OSError: the file cannot be read or written.
     """
 
@@ -132,7 +133,7 @@ class OutputFile:
                 "CREATE TABLE prompts (id TEXT PRIMARY KEY, digest, state, seen) WITHOUT ROWID",
                 "BEGIN",
             ):
-                self._ledger.execute(statement)
+                self._execute(statement)
             self._load(MISSING if retry_failed else FAILED)
         except BaseException:
             self.close()
@@ -148,9 +149,7 @@ class OutputFile:
         of = digest(prompt)
         row = self._row(prompt.id)
         if row is None:
-            self._ledger.execute(
-                "INSERT INTO prompts VALUES (?, ?, ?, 1)", (prompt.id, of, MISSING)
-            )
+            self._execute("INSERT INTO prompts VALUES (?, ?, ?, 1)", prompt.id, of, MISSING)
             return
         if row[2]:
             raise InputError(f"the input has two prompts with the id {prompt.id}")
@@ -161,9 +160,8 @@ class OutputFile:
             )
         # A prompt that failed and has been changed since is a new one.
         state = row[1] if row[0] == of else MISSING
-        self._ledger.execute(
-            "UPDATE prompts SET digest = ?, state = ?, seen = 1 WHERE id = ?",
-            (of, state, prompt.id),
+        self._execute(
+            "UPDATE prompts SET digest = ?, state = ?, seen = 1 WHERE id = ?", of, state, prompt.id
         )
 
     def needs(self, prompt: Prompt) -> bool:
@@ -175,10 +173,8 @@ class OutputFile:
         """Append the result of a prompt that has been checked."""
         row = self._row(result.id)
         self._append(dump(result, "" if row is None else row[0]))
-        self._ledger.execute(
-            "UPDATE prompts SET state = ? WHERE id = ?",
-            (FAILED if result.error else ANSWERED, result.id),
-        )
+        state = FAILED if result.error else ANSWERED
+        self._execute("UPDATE prompts SET state = ? WHERE id = ?", state, result.id)
 
     def sync(self) -> None:
         """Wait until what has been written is on the disk; may run beside `write`."""
@@ -190,7 +186,7 @@ class OutputFile:
         """Count the prompts; those of the input are those that have been checked."""
         found: dict[tuple[int, int], int] = {}
         query = "SELECT state, seen, COUNT(*) FROM prompts GROUP BY state, seen"
-        for state, seen, count in self._ledger.execute(query):
+        for state, seen, count in self._execute(query):
             found[state, seen] = count
         answered, failed, missing = (
             found.get((state, 1), 0) for state in (ANSWERED, FAILED, MISSING)
@@ -207,7 +203,16 @@ class OutputFile:
 
     def _row(self, name: str) -> tuple[str, int, int] | None:
         query = "SELECT digest, state, seen FROM prompts WHERE id = ?"
-        return cast("tuple[str, int, int] | None", self._ledger.execute(query, (name,)).fetchone())
+        return cast("tuple[str, int, int] | None", self._execute(query, name).fetchone())
+
+    def _execute(self, statement: str, *values: str | int) -> sqlite3.Cursor:
+        try:
+            return self._ledger.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise OutputError(
+                "the list of the prompts cannot be kept in the temporary folder, TMPDIR or else "
+                f"/var/tmp: {error}; set TMPDIR to a folder with more room"
+            ) from error
 
     def _append(self, data: bytes) -> None:
         self._written = True
@@ -242,10 +247,8 @@ class OutputFile:
                     self._file.truncate(end)
                     return
                 end += len(line)
-                self._ledger.execute(
-                    "INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, 0)",
-                    (name, of, ANSWERED if answered else failed),
-                )
+                state = ANSWERED if answered else failed
+                self._execute("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, 0)", name, of, state)
                 if not line.endswith(b"\n"):
                     # It is the last line, and lacks nothing else.
                     self._append(b"\n")

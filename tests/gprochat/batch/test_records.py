@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -17,7 +18,15 @@ from hypothesis import strategies as st
 
 from gprochat.batch import Failure, Prompt, Result
 from gprochat.batch.reading import InputError
-from gprochat.batch.records import Counts, OutputError, OutputFile, digest, dump, load
+from gprochat.batch.records import (
+    CACHE_KIB,
+    Counts,
+    OutputError,
+    OutputFile,
+    digest,
+    dump,
+    load,
+)
 
 from .writer import TEXT, prompts
 
@@ -189,6 +198,18 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OutputError, match="not a regular file"):
         OutputFile(tmp_path / "pipe")
+
+
+def test_a_temporary_folder_without_room_is_named(path: Path) -> None:
+    larger_than_the_memory = Prompt("x" * 2 * 1024 * CACHE_KIB, "Hello")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(OutputFile(path)) as record:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            with pytest.raises(OutputError, match=r"temporary folder.*; set TMPDIR"):
+                record.check(larger_than_the_memory)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_two_runs_do_not_write_to_one_file(path: Path) -> None:
