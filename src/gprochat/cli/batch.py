@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -78,6 +79,12 @@ def read_budget(
     return Budget(calls, seconds)
 
 
+def read_grace(_context: click.Context, _parameter: click.Parameter, seconds: float) -> float:
+    if not isfinite(seconds):
+        raise click.BadParameter("give a number of seconds")
+    return seconds
+
+
 @click.command(
     epilog=example(
         "gprochat batch prompts.jsonl -o replies.jsonl",
@@ -125,6 +132,7 @@ def read_budget(
     "--grace",
     metavar="SECONDS",
     type=click.FloatRange(min=0),
+    callback=read_grace,
     default=30.0,
     show_default=True,
     help="How long Ctrl-C lets replies under way go on.",

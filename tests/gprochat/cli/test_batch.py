@@ -229,6 +229,9 @@ def test_quiet_says_nothing(service: Service) -> None:
     [
         (("--budget", "many"), "give a number of calls"),
         (("--budget", "0"), "give a number of calls"),
+        (("--grace", "inf"), "give a number of seconds"),
+        (("--grace", "nan"), "give a number of seconds"),
+        (("--budget", "infm"), "give a number of calls"),
         (("--column", "text"), "are for CSV"),
         (("--template", "{text}"), "are for CSV"),
         (("--format", "csv", "--column", "a", "--template", "{a}"), "leave --column out"),
