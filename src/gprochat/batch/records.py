@@ -177,10 +177,21 @@ class OutputFile:
         self._execute("UPDATE prompts SET state = ? WHERE id = ?", state, result.id)
 
     def sync(self) -> None:
-        """Wait until what has been written is on the disk; may run beside `write`."""
+        """Wait until what has been written is on the disk; may run beside `write`.
+
+        Raises:
+            OutputError: the path does not lead to the file any more, so the results are lost.
+        """
         if self._written:
             self._written = False
             os.fsync(self._file.fileno())
+        if not self._path.exists() or not os.path.samestat(
+            self._path.stat(), os.fstat(self._file.fileno())
+        ):
+            raise OutputError(
+                f"{self._path} was replaced or removed during the run, which an editor does when "
+                "it saves; run the same command again: it asks what is not in the file"
+            )
 
     def counts(self) -> Counts:
         """Count the prompts; those of the input are those that have been checked."""

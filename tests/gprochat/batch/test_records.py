@@ -212,6 +212,18 @@ def test_a_temporary_folder_without_room_is_named(path: Path) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "removed"])
+def test_a_file_that_is_replaced_during_the_run_is_noticed(path: Path, replaced: bool) -> None:
+    record = OutputFile(path)
+    path.rename(path.with_suffix(".old"))
+    if replaced:
+        path.touch()
+    with pytest.raises(OutputError, match="was replaced or removed"):
+        record.sync()
+    with pytest.raises(OutputError, match="was replaced or removed"):
+        record.close()
+
+
 def test_two_runs_do_not_write_to_one_file(path: Path) -> None:
     with closing(OutputFile(path)), pytest.raises(OutputError, match="another run"):
         OutputFile(path)

@@ -292,6 +292,17 @@ def test_ctrl_c_lets_the_replies_under_way_finish() -> None:
     assert len(results()) == len(replies()) == 5
 
 
+def test_an_output_that_is_replaced_ends_the_run(stalling: Service) -> None:
+    write(*prompts("a", "wait"))
+    with forked(*COMMAND, service=stalling) as process:
+        wait_for(1)
+        Path("new.jsonl").touch()
+        Path("new.jsonl").rename("out.jsonl")
+        said = rest(process)
+    assert process.returncode == 1
+    assert "gprochat: out.jsonl was replaced or removed during the run" in said
+
+
 @pytest.mark.parametrize("again", [False, True], ids=["end of the grace", "second Ctrl-C"])
 def test_replies_that_do_not_finish_are_ended_and_not_recorded(
     stalling: Service, again: bool
