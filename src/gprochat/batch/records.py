@@ -15,6 +15,8 @@ import hashlib
 import json
 import os
 import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -112,21 +114,22 @@ class OutputFile:
         retry_failed: whether prompts that failed count as not asked yet.
 
     Raises:
-        OutputError: the file holds something else than results, another run writes to it, or the
-            temporary folder has no room.
-        OSError: the file cannot be read or written.
+        OutputError: the file cannot be read or written, it holds something else than results,
+            another run writes to it, or the temporary folder has no room.
     """
 
     def __init__(self, path: Path, *, retry_failed: bool = False) -> None:
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is not a regular file")
         self._path = path
-        self._file = path.open("ab", buffering=0)
+        with naming(path):
+            self._file = path.open("ab", buffering=0)
         self._written = False
         # An empty name is that of a temporary file. Another thread than this one may use it.
         self._ledger = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         try:
-            self._lock()
+            with naming(path):
+                self._lock()
             for statement in (
                 f"PRAGMA cache_size = -{CACHE_KIB}",
                 "PRAGMA journal_mode = OFF",
@@ -134,7 +137,8 @@ class OutputFile:
                 "BEGIN",
             ):
                 self._execute(statement)
-            self._load(MISSING if retry_failed else FAILED)
+            with naming(path):
+                self._load(MISSING if retry_failed else FAILED)
         except BaseException:
             self.close()
             raise
@@ -184,7 +188,8 @@ class OutputFile:
         """
         if self._written:
             self._written = False
-            os.fsync(self._file.fileno())
+            with naming(self._path):
+                os.fsync(self._file.fileno())
         if not self._path.exists() or not os.path.samestat(
             self._path.stat(), os.fstat(self._file.fileno())
         ):
@@ -227,8 +232,9 @@ class OutputFile:
 
     def _append(self, data: bytes) -> None:
         self._written = True
-        while data:
-            data = data[self._file.write(data) :]
+        with naming(self._path):
+            while data:
+                data = data[self._file.write(data) :]
 
     def _lock(self) -> None:
         """Keep other runs from the file, until it is closed or the process ends; not on Windows."""
@@ -264,6 +270,19 @@ class OutputFile:
                     # It is the last line, and lacks nothing else.
                     self._append(b"\n")
                     return
+
+
+@contextmanager
+def naming(path: Path) -> Generator[None, None, None]:
+    """Name the file in errors of the system.
+
+    Raises:
+        OutputError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def is_torn(line: bytes) -> bool:

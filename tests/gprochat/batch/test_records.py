@@ -200,6 +200,22 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
         OutputFile(tmp_path / "pipe")
 
 
+def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot write .*out.jsonl: No such file or directory"):
+        OutputFile(tmp_path / "missing" / "out.jsonl")
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(OutputFile(path)) as record:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            with pytest.raises(OutputError, match=r"cannot write .*out.jsonl: File too large"):
+                record.write(result(Prompt("a", "Hello")))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_a_temporary_folder_without_room_is_named(path: Path) -> None:
     larger_than_the_memory = Prompt("x" * 2 * 1024 * CACHE_KIB, "Hello")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
