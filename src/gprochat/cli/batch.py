@@ -178,6 +178,8 @@ def batch(
         raise click.UsageError("--column and --template are for CSV; add --format csv")
     if column and template:
         raise click.UsageError("--template names the columns; leave --column out")
+    if str(output) == "-":
+        raise click.UsageError("the results go to a file, not to standard output; name one with -o")
     loop = choose(transport)
     service = find_service(
         url, name, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding

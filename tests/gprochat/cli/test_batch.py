@@ -237,6 +237,7 @@ def test_quiet_says_nothing(service: Service) -> None:
         (("--format", "csv", "--column", "a", "--template", "{a}"), "leave --column out"),
         (("--concurrency", "0"), "--concurrency"),
         (("--format", "csv"), "there is no column prompt"),
+        (("-o", "-"), "the results go to a file"),
     ],
 )
 def test_wrong_usage(service: Service, arguments: Iterable[str], message: str) -> None:
@@ -245,6 +246,7 @@ def test_wrong_usage(service: Service, arguments: Iterable[str], message: str) -
     assert result.exit_code == 2
     assert message in result.stderr
     assert results() == []
+    assert not Path("-").exists()
 
 
 def test_an_output_that_is_no_output_is_wrong_usage(service: Service) -> None:
