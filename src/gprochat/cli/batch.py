@@ -225,7 +225,7 @@ def batch(
                     click.echo(line, err=True)
     if job.interrupts:
         sys.exit(INTERRUPTED)
-    if counts.failed or counts.missing:
+    if counts.failed or counts.missing or not job.read_to_end:
         sys.exit(FAILURE)
 
 
@@ -249,6 +249,7 @@ class Job:
     Attributes:
         results: the results as they come; None before the run begins.
         interrupts: how often Ctrl-C was pressed.
+        read_to_end: whether all prompts of the input are known; those of a pipe may not be.
 
     Raises:
         InputError: the input cannot be used.
@@ -264,7 +265,7 @@ class Job:
         self._answered = self._failed = 0
         self._total: int | None = None
         self._checked = 0
-        self._is_file = is_file(stream)
+        self._is_file = self.read_to_end = is_file(stream)
         if self._is_file:
             # All is checked, and counted, before the first prompt is asked.
             start = stream.tell()
@@ -357,6 +358,7 @@ class Job:
                 await anyio.sleep(LOOK_EVERY)
                 continue
             if item is None:
+                self.read_to_end = True
                 return
             if isinstance(item, Exception):
                 raise item
@@ -411,15 +413,17 @@ async def finish(results: Results, grace: float) -> None:
 def summary(job: Job, counts: Counts, seconds: float) -> Iterator[str]:
     """Give the lines that a run ends with."""
     calls = 0 if job.results is None else job.results.calls
-    yield (
-        f"{counts.answered} answered, {counts.failed} failed, {counts.missing} not done; "
-        f"{calls} requests in {duration(seconds)}"
-    )
+    done = f"{counts.answered} answered, {counts.failed} failed"
+    if job.read_to_end:
+        done += f", {counts.missing} not done"
+    yield f"{done}; {calls} requests in {duration(seconds)}"
+    if not job.read_to_end:
+        yield "the input was not read to its end"
     if job.results is not None and job.results.budget_used:
         yield "the budget is used up"
-    if counts.missing:
+    if counts.missing or not job.read_to_end:
         yield "to go on, run the same command again"
     if counts.failed:
         yield "to ask the failed prompts again, add --retry-failed"
-    if counts.foreign:
+    if counts.foreign and job.read_to_end:
         yield f"{counts.foreign} results in the output are of prompts that are not in the input"

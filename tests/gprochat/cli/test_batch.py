@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import pytest
 
+from gprochat.batch import Prompt, Result
+from gprochat.batch.records import digest, dump
 from gprochat.server import in_thread, serve
 from gprochat_core import Message, Service
 
@@ -117,6 +119,21 @@ def test_standard_input_that_is_a_file_is_read_from_where_it_is(service: Service
         )
     assert done.returncode == 0, done.stderr
     assert replies() == {"1": "Hello", "2": "Hi"}
+
+
+def test_nothing_is_said_of_prompts_that_were_not_read(service: Service) -> None:
+    known = b"".join(
+        dump(Result(name, "re", 200, 1, 0.1), digest(Prompt(name, name))) for name in ("1", "900")
+    )
+    Path("out.jsonl").write_bytes(known)
+    lines = "".join(f"{number}\n" for number in range(1, 1000))
+    done = run("batch", "-", "-o", "out.jsonl", "--budget", "4", service=service, stdin=lines)
+    assert done.returncode == 1
+    assert done.stderr.startswith("5 answered, 0 failed; 4 requests in ")
+    assert done.stderr.endswith(
+        "\nthe input was not read to its end\nthe budget is used up\n"
+        "to go on, run the same command again\n"
+    )
 
 
 def test_a_prompt_from_a_pipe_is_asked_before_the_pipe_ends(service: Service) -> None:
