@@ -29,7 +29,7 @@ from gprochat_transports.environment import Proxy
 from ..batch import Prompt, Prompts, Results, ask_many
 from ..batch.reading import Format, InputError, format_of, read_prompts
 from ..batch.records import Counts, OutputError, OutputFile
-from .failures import FAILURE, INTERRUPTED, WrongUsage
+from .failures import FAILURE, WrongUsage
 from .loops import Loop, choose, reports
 from .options import (
     encoding_option,
@@ -223,8 +223,9 @@ def batch(
             if not quiet:
                 for line in summary(job, counts, monotonic() - begun):
                     click.echo(line, err=True)
-    if job.interrupts:
-        sys.exit(INTERRUPTED)
+    if job.ended_by:
+        # The code that a shell reports for a program that the signal has ended.
+        sys.exit(128 + job.ended_by)
     if counts.failed or counts.missing or not job.read_to_end:
         sys.exit(FAILURE)
 
@@ -248,7 +249,8 @@ class Job:
 
     Attributes:
         results: the results as they come; None before the run begins.
-        interrupts: how often Ctrl-C was pressed.
+        interrupts: how often Ctrl-C was pressed; SIGTERM counts twice.
+        ended_by: the number of the last such signal; 0 if there was none.
         read_to_end: whether all prompts of the input are known; those of a pipe may not be.
 
     Raises:
@@ -259,7 +261,7 @@ class Job:
         self, record: OutputFile, stream: BinaryIO, read: Callable[[], Iterator[Prompt]]
     ) -> None:
         self.results: Results | None = None
-        self.interrupts = 0
+        self.interrupts = self.ended_by = 0
         self._record = record
         self._read = read
         self._answered = self._failed = 0
@@ -389,18 +391,23 @@ class Job:
 
     @contextmanager
     def _interruptible(self) -> Generator[None, None, None]:
-        """Count the first two Ctrl-C; the third raises KeyboardInterrupt."""
+        """Count two Ctrl-C, or one SIGTERM; what comes after these ends the process at once."""
 
-        def interrupt(_number: int, _frame: FrameType | None) -> None:
-            self.interrupts += 1
-            if self.interrupts == 2:
+        def interrupt(number: int, _frame: FrameType | None) -> None:
+            self.ended_by = number
+            self.interrupts += 2 if number == signal.SIGTERM else 1
+            if self.interrupts >= 2:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-        before = signal.signal(signal.SIGINT, interrupt)
+        before = {
+            number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 async def finish(results: Results, grace: float) -> None:

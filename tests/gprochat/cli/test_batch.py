@@ -387,6 +387,17 @@ def test_a_bar_shows_how_far_it_is(stalling: Service) -> None:
         assert terminal.wait() == 130
 
 
+def test_sigterm_ends_the_run_and_shows_the_cursor_again(stalling: Service) -> None:
+    write(*prompts("wait", "a"))
+    with on_terminal(*COMMAND, service=stalling) as terminal:
+        terminal.expect("1 of 2 done")
+        terminal.terminate()
+        assert terminal.wait() == 143
+    assert "1 answered, 0 failed, 1 not done" in terminal.seen
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"
+    assert terminal.seen.rfind(hidden) < terminal.seen.rfind(shown)
+
+
 def test_the_output_is_synced_now_and_then(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
