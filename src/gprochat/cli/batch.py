@@ -119,7 +119,7 @@ def read_grace(_context: click.Context, _parameter: click.Parameter, seconds: fl
     show_default=True,
     help="How many calls are under way at once at most.",
 )
-@click.option("--ordered", is_flag=True, help="Write the results in the order of the prompts.")
+@click.option("--ordered", is_flag=True, help="Write the results of this run in the order of IN.")
 @click.option("--retry-failed", is_flag=True, help="Ask prompts again that failed in earlier runs.")
 @click.option(
     "--budget",
