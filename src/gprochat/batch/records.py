@@ -15,6 +15,8 @@ import hashlib
 import json
 import os
 import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -38,7 +40,7 @@ CACHE_KIB: Final = 4096
 
 
 class OutputError(GPROChatError, ValueError):
-    """The output file holds something else, or another run writes to it."""
+    """The output file cannot be used, or what is kept beside it; the message says why."""
 
 
 def digest(prompt: Prompt) -> str:
@@ -112,28 +114,31 @@ class OutputFile:
         retry_failed: whether prompts that failed count as not asked yet.
 
     Raises:
-        OutputError: the file holds something else than results, or another run writes to it.
-        OSError: the file cannot be read or written.
+        OutputError: the file cannot be read or written, it holds something else than results,
+            another run writes to it, or the temporary folder has no room.
     """
 
     def __init__(self, path: Path, *, retry_failed: bool = False) -> None:
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is not a regular file")
         self._path = path
-        self._file = path.open("ab", buffering=0)
+        with naming(path):
+            self._file = path.open("ab", buffering=0)
         self._written = False
         # For an empty name, SQLite makes a temporary file. Another thread may use the database.
         self._ledger = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         try:
-            self._lock()
+            with naming(path):
+                self._lock()
             for statement in (
                 f"PRAGMA cache_size = -{CACHE_KIB}",
                 "PRAGMA journal_mode = OFF",
                 "CREATE TABLE prompts (id TEXT PRIMARY KEY, digest, state, seen) WITHOUT ROWID",
                 "BEGIN",
             ):
-                self._ledger.execute(statement)
-            self._load(MISSING if retry_failed else FAILED)
+                self._execute(statement)
+            with naming(path):
+                self._load(MISSING if retry_failed else FAILED)
         except BaseException:
             self.close()
             raise
@@ -148,9 +153,7 @@ class OutputFile:
         of = digest(prompt)
         row = self._row(prompt.id)
         if row is None:
-            self._ledger.execute(
-                "INSERT INTO prompts VALUES (?, ?, ?, 1)", (prompt.id, of, MISSING)
-            )
+            self._execute("INSERT INTO prompts VALUES (?, ?, ?, 1)", prompt.id, of, MISSING)
             return
         if row[2]:
             raise InputError(f"the input has two prompts with the id {prompt.id}")
@@ -161,9 +164,8 @@ class OutputFile:
             )
         # A prompt that failed and has been changed since is a new one.
         state = row[1] if row[0] == of else MISSING
-        self._ledger.execute(
-            "UPDATE prompts SET digest = ?, state = ?, seen = 1 WHERE id = ?",
-            (of, state, prompt.id),
+        self._execute(
+            "UPDATE prompts SET digest = ?, state = ?, seen = 1 WHERE id = ?", of, state, prompt.id
         )
 
     def needs(self, prompt: Prompt) -> bool:
@@ -175,22 +177,32 @@ class OutputFile:
         """Append the result of a prompt that has been checked."""
         row = self._row(result.id)
         self._append(dump(result, "" if row is None else row[0]))
-        self._ledger.execute(
-            "UPDATE prompts SET state = ? WHERE id = ?",
-            (FAILED if result.error else ANSWERED, result.id),
-        )
+        state = FAILED if result.error else ANSWERED
+        self._execute("UPDATE prompts SET state = ? WHERE id = ?", state, result.id)
 
     def sync(self) -> None:
-        """Wait until what has been written is on the disk; may run beside `write`."""
+        """Wait until what has been written is on the disk; may run beside `write`.
+
+        Raises:
+            OutputError: the path does not lead to the file any more, so the results are lost.
+        """
         if self._written:
             self._written = False
-            os.fsync(self._file.fileno())
+            with naming(self._path):
+                os.fsync(self._file.fileno())
+        if not self._path.exists() or not os.path.samestat(
+            self._path.stat(), os.fstat(self._file.fileno())
+        ):
+            raise OutputError(
+                f"{self._path} was replaced or removed during the run, which an editor does when "
+                "it saves; run the same command again: it asks what is not in the file"
+            )
 
     def counts(self) -> Counts:
         """Count the prompts; those of the input are those that have been checked."""
         found: dict[tuple[int, int], int] = {}
         query = "SELECT state, seen, COUNT(*) FROM prompts GROUP BY state, seen"
-        for state, seen, count in self._ledger.execute(query):
+        for state, seen, count in self._execute(query):
             found[state, seen] = count
         answered, failed, missing = (
             found.get((state, 1), 0) for state in (ANSWERED, FAILED, MISSING)
@@ -207,12 +219,22 @@ class OutputFile:
 
     def _row(self, name: str) -> tuple[str, int, int] | None:
         query = "SELECT digest, state, seen FROM prompts WHERE id = ?"
-        return cast("tuple[str, int, int] | None", self._ledger.execute(query, (name,)).fetchone())
+        return cast("tuple[str, int, int] | None", self._execute(query, name).fetchone())
+
+    def _execute(self, statement: str, *values: str | int) -> sqlite3.Cursor:
+        try:
+            return self._ledger.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise OutputError(
+                "the list of the prompts cannot be kept in the temporary folder, TMPDIR or else "
+                f"/var/tmp: {error}; set TMPDIR to a folder with more room"
+            ) from error
 
     def _append(self, data: bytes) -> None:
         self._written = True
-        while data:
-            data = data[self._file.write(data) :]
+        with naming(self._path):
+            while data:
+                data = data[self._file.write(data) :]
 
     def _lock(self) -> None:
         """Keep other runs from the file, until it is closed or the process ends; not on Windows."""
@@ -242,17 +264,38 @@ class OutputFile:
                     self._file.truncate(end)
                     return
                 end += len(line)
-                self._ledger.execute(
-                    "INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, 0)",
-                    (name, of, ANSWERED if answered else failed),
-                )
+                state = ANSWERED if answered else failed
+                self._execute("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, 0)", name, of, state)
                 if not line.endswith(b"\n"):
                     # It is the last line, and lacks only its line break.
                     self._append(b"\n")
                     return
 
 
+@contextmanager
+def naming(path: Path) -> Generator[None, None, None]:
+    """Name the file in errors of the system.
+
+    Raises:
+        OutputError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def is_torn(line: bytes) -> bool:
-    """Tell whether a line is the beginning of a line of the output file, and no more."""
-    ended = line.endswith(b"\n")
-    return not ended and (line.startswith(BEGINNING) or BEGINNING.startswith(line))
+    """Tell whether a line is the beginning of a line of the output file, and no more.
+
+    Whole JSON never is, so a file of something else is not changed.
+    """
+    try:
+        json.loads(line)
+    except ValueError:
+        ended = line.endswith(b"\n")
+        return not ended and (line.startswith(BEGINNING) or BEGINNING.startswith(line))
+    except RecursionError:
+        # JSON that is nested so deeply is no result.
+        pass
+    return False

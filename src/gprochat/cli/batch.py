@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from math import isfinite
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -27,7 +29,7 @@ from gprochat_transports.environment import Proxy
 from ..batch import Prompt, Prompts, Results, ask_many
 from ..batch.reading import Format, InputError, format_of, read_prompts
 from ..batch.records import Counts, OutputError, OutputFile
-from .failures import FAILURE, INTERRUPTED, WrongUsage
+from .failures import FAILURE, WrongUsage
 from .loops import Loop, choose, reports
 from .options import (
     encoding_option,
@@ -77,6 +79,12 @@ def read_budget(
     return Budget(calls, seconds)
 
 
+def read_grace(_context: click.Context, _parameter: click.Parameter, seconds: float) -> float:
+    if not isfinite(seconds):
+        raise click.BadParameter("give a number of seconds")
+    return seconds
+
+
 @click.command(
     epilog=example(
         "gprochat batch prompts.jsonl -o replies.jsonl",
@@ -111,7 +119,7 @@ def read_budget(
     show_default=True,
     help="How many calls are under way at once at most.",
 )
-@click.option("--ordered", is_flag=True, help="Write the results in the order of the prompts.")
+@click.option("--ordered", is_flag=True, help="Write the results of this run in the order of IN.")
 @click.option("--retry-failed", is_flag=True, help="Ask prompts again that failed in earlier runs.")
 @click.option(
     "--budget",
@@ -124,6 +132,7 @@ def read_budget(
     "--grace",
     metavar="SECONDS",
     type=click.FloatRange(min=0),
+    callback=read_grace,
     default=30.0,
     show_default=True,
     help="How long Ctrl-C lets replies under way go on.",
@@ -169,6 +178,8 @@ def batch(
         raise click.UsageError("--column and --template are for CSV; add --format csv")
     if column and template:
         raise click.UsageError("--template names the columns; leave --column out")
+    if str(output) == "-":
+        raise click.UsageError("the results go to a file, not to standard output; name one with -o")
     loop = choose(transport)
     service = find_service(
         url, name, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
@@ -178,6 +189,8 @@ def batch(
         if is_file(stream):
             # A pipe could not be closed while a thread waits for what comes from it.
             stack.enter_context(stream)
+        if output.exists() and os.path.samestat(os.fstat(stream.fileno()), output.stat()):
+            raise click.UsageError("IN and OUT are the same file; name another file with -o")
         try:
             record = stack.enter_context(closing(OutputFile(output, retry_failed=retry_failed)))
             job = Job(record, stream, partial(read_prompts, stream, format, column, template))
@@ -210,9 +223,10 @@ def batch(
             if not quiet:
                 for line in summary(job, counts, monotonic() - begun):
                     click.echo(line, err=True)
-    if job.interrupted:
-        sys.exit(INTERRUPTED)
-    if counts.failed or counts.missing:
+    if job.ended_by:
+        # The code that a shell reports for a program that the signal has ended.
+        sys.exit(128 + job.ended_by)
+    if counts.failed or counts.missing or not job.read_to_end:
         sys.exit(FAILURE)
 
 
@@ -235,7 +249,9 @@ class Job:
 
     Attributes:
         results: the results as they come; None before the run begins.
-        interrupted: whether Ctrl-C was pressed.
+        interrupts: how often Ctrl-C was pressed; SIGTERM counts twice.
+        ended_by: the number of the last such signal; 0 if there was none.
+        read_to_end: whether all prompts of the input are known; those of a pipe may not be.
 
     Raises:
         InputError: the input cannot be used.
@@ -245,17 +261,20 @@ class Job:
         self, record: OutputFile, stream: BinaryIO, read: Callable[[], Iterator[Prompt]]
     ) -> None:
         self.results: Results | None = None
-        self.interrupted = False
+        self.interrupts = self.ended_by = 0
         self._record = record
         self._read = read
         self._answered = self._failed = 0
         self._total: int | None = None
-        self._is_file = is_file(stream)
+        self._checked = 0
+        self._is_file = self.read_to_end = is_file(stream)
         if self._is_file:
             # All is checked, and counted, before the first prompt is asked.
+            start = stream.tell()
             for prompt in read():
                 record.check(prompt)
-            stream.seek(0)
+                self._checked += 1
+            stream.seek(start)
             counts = record.counts()
             self._answered, self._failed = counts.answered, counts.failed
             self._total = counts.answered + counts.failed + counts.missing
@@ -278,7 +297,7 @@ class Job:
             grace: for how many seconds the replies under way may go on after Ctrl-C.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was pressed twice, or before the run had begun.
+            KeyboardInterrupt: Ctrl-C was pressed three times, or before the run had begun.
             GPROChatError: the run has ended early.
         """
 
@@ -289,7 +308,7 @@ class Job:
                     self._record.write(result)
                     self._count(result.error is None)
 
-        stopping = False
+        handled = 0
         synced = 0.0
         with (
             closing(display),
@@ -303,16 +322,22 @@ class Job:
                 if now - synced >= SYNC_EVERY:
                     self._record.sync()
                     synced = now
-                if self.interrupted and not stopping:
-                    if self.results is None:
-                        raise KeyboardInterrupt
-                    stopping = True
+                if self.interrupts == handled:
+                    continue
+                handled = self.interrupts
+                if self.results is None:
+                    raise KeyboardInterrupt
+                if handled == 1:
                     left = duration(grace)
                     display.say(f"ending; replies under way have {left}; Ctrl-C ends them now")
                     start(partial(finish, self.results, grace))
+                else:
+                    # The loop over the results goes on: it still writes those that have finished.
+                    start(partial(finish, self.results, 0.0))
 
     def _missing(self) -> Iterator[Prompt]:
-        return filter(self._record.needs, self._read())
+        # Without those that have been appended to the file since it was checked.
+        return filter(self._record.needs, islice(self._read(), self._checked))
 
     async def _arriving(self) -> AsyncIterator[Prompt]:
         """Give the prompts of a pipe as they arrive."""
@@ -335,6 +360,7 @@ class Job:
                 await anyio.sleep(LOOK_EVERY)
                 continue
             if item is None:
+                self.read_to_end = True
                 return
             if isinstance(item, Exception):
                 raise item
@@ -365,17 +391,23 @@ class Job:
 
     @contextmanager
     def _interruptible(self) -> Generator[None, None, None]:
-        """Take notice of the first Ctrl-C; the second raises KeyboardInterrupt."""
+        """Count two Ctrl-C, or one SIGTERM; what comes after these ends the process at once."""
 
-        def interrupt(_number: int, _frame: FrameType | None) -> None:
-            self.interrupted = True
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        def interrupt(number: int, _frame: FrameType | None) -> None:
+            self.ended_by = number
+            self.interrupts += 2 if number == signal.SIGTERM else 1
+            if self.interrupts >= 2:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-        before = signal.signal(signal.SIGINT, interrupt)
+        before = {
+            number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 async def finish(results: Results, grace: float) -> None:
@@ -388,15 +420,17 @@ async def finish(results: Results, grace: float) -> None:
 def summary(job: Job, counts: Counts, seconds: float) -> Iterator[str]:
     """Give the lines that a run ends with."""
     calls = 0 if job.results is None else job.results.calls
-    yield (
-        f"{counts.answered} answered, {counts.failed} failed, {counts.missing} not done; "
-        f"{calls} requests in {duration(seconds)}"
-    )
+    done = f"{counts.answered} answered, {counts.failed} failed"
+    if job.read_to_end:
+        done += f", {counts.missing} not done"
+    yield f"{done}; {calls} requests in {duration(seconds)}"
+    if not job.read_to_end:
+        yield "the input was not read to its end"
     if job.results is not None and job.results.budget_used:
         yield "the budget is used up"
-    if counts.missing:
+    if counts.missing or not job.read_to_end:
         yield "to go on, run the same command again"
     if counts.failed:
         yield "to ask the failed prompts again, add --retry-failed"
-    if counts.foreign:
+    if counts.foreign and job.read_to_end:
         yield f"{counts.foreign} results in the output are of prompts that are not in the input"

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -17,7 +18,15 @@ from hypothesis import strategies as st
 
 from gprochat.batch import Failure, Prompt, Result
 from gprochat.batch.reading import InputError
-from gprochat.batch.records import Counts, OutputError, OutputFile, digest, dump, load
+from gprochat.batch.records import (
+    CACHE_KIB,
+    Counts,
+    OutputError,
+    OutputFile,
+    digest,
+    dump,
+    load,
+)
 
 from .writer import TEXT, prompts
 
@@ -155,6 +164,8 @@ def test_two_prompts_with_one_id_are_noticed(path: Path) -> None:
         b"my notes",
         b'{"id": "a", "prompt": "Hello"}\n',
         b'{"id": "a", "text": "Hello"}\n',
+        b'{"id": "a", "prompt": "Hello"}',
+        b'{"id": ' * 100_000,
         b"[" * 100_000 + b"\n",
         b"\xff\n",
     ],
@@ -166,10 +177,67 @@ def test_a_file_of_something_else_is_refused_and_unchanged(path: Path, content: 
     assert path.read_bytes() == content
 
 
+def test_a_last_line_without_its_line_break_is_kept(path: Path) -> None:
+    run(path, prompts(2))
+    edited = path.read_bytes().replace(b"re: id 1", b"edited by hand")
+    path.write_bytes(edited.removesuffix(b"\n"))
+    assert run(path, prompts(3)) == ["id 2"]
+    assert path.read_bytes().startswith(edited)
+
+
+def test_a_last_line_that_lost_its_digest_is_not_removed(path: Path) -> None:
+    run(path, prompts(1))
+    content = path.read_bytes() + b'{"id": "id 1", "text": "edited by hand"}'
+    path.write_bytes(content)
+    with pytest.raises(OutputError, match=r"line 2 of .* is not a result"):
+        run(path, prompts(2))
+    assert path.read_bytes() == content
+
+
 def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OutputError, match="not a regular file"):
         OutputFile(tmp_path / "pipe")
+
+
+def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot write .*out.jsonl: No such file or directory"):
+        OutputFile(tmp_path / "missing" / "out.jsonl")
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(OutputFile(path)) as record:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            with pytest.raises(OutputError, match=r"cannot write .*out.jsonl: File too large"):
+                record.write(result(Prompt("a", "Hello")))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_temporary_folder_without_room_is_named(path: Path) -> None:
+    larger_than_the_memory = Prompt("x" * 2 * 1024 * CACHE_KIB, "Hello")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(OutputFile(path)) as record:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            with pytest.raises(OutputError, match=r"temporary folder.*; set TMPDIR"):
+                record.check(larger_than_the_memory)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "removed"])
+def test_a_file_that_is_replaced_during_the_run_is_noticed(path: Path, replaced: bool) -> None:
+    record = OutputFile(path)
+    path.rename(path.with_suffix(".old"))
+    if replaced:
+        path.touch()
+    with pytest.raises(OutputError, match="was replaced or removed"):
+        record.sync()
+    with pytest.raises(OutputError, match="was replaced or removed"):
+        record.close()
 
 
 def test_two_runs_do_not_write_to_one_file(path: Path) -> None:

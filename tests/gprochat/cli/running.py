@@ -236,6 +236,10 @@ class Terminal:
         self.expect(PROMPT)
         self.type(f"{line}\r")
 
+    def terminate(self) -> None:
+        """Send the command SIGTERM."""
+        self._process.terminate()
+
     def wait(self) -> int:
         """Wait for the command's end and return its exit code."""
         while self._more():

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any, Final
 
 import pytest
 
+from gprochat.batch import Prompt, Result
+from gprochat.batch.records import digest, dump
 from gprochat.server import in_thread, serve
 from gprochat_core import Message, Service
 
-from .running import LIMIT, Forked, forked, invoke, on_terminal, run
+from .running import COMMAND as RUN
+from .running import LIMIT, Forked, environment, forked, invoke, on_terminal, run
 
 INVALID: Final = {"id": "bad", "messages": []}
 """A prompt that fails without being sent."""
@@ -102,6 +106,36 @@ def test_standard_input(service: Service) -> None:
     assert replies() == {"1": "Hello", "3": "Hi", "4": "New"}
 
 
+def test_standard_input_that_is_a_file_is_read_from_where_it_is(service: Service) -> None:
+    Path("in.txt").write_text("a title\nHello\nHi\n")
+    with Path("in.txt").open("rb", buffering=0) as file:
+        file.seek(len("a title\n"))
+        done = subprocess.run(
+            [*RUN, "batch", "-", "-o", "out.jsonl"],
+            stdin=file,
+            stderr=subprocess.PIPE,
+            env=environment(service),
+            timeout=LIMIT,
+        )
+    assert done.returncode == 0, done.stderr
+    assert replies() == {"1": "Hello", "2": "Hi"}
+
+
+def test_nothing_is_said_of_prompts_that_were_not_read(service: Service) -> None:
+    known = b"".join(
+        dump(Result(name, "re", 200, 1, 0.1), digest(Prompt(name, name))) for name in ("1", "900")
+    )
+    Path("out.jsonl").write_bytes(known)
+    lines = "".join(f"{number}\n" for number in range(1, 1000))
+    done = run("batch", "-", "-o", "out.jsonl", "--budget", "4", service=service, stdin=lines)
+    assert done.returncode == 1
+    assert done.stderr.startswith("5 answered, 0 failed; 4 requests in ")
+    assert done.stderr.endswith(
+        "\nthe input was not read to its end\nthe budget is used up\n"
+        "to go on, run the same command again\n"
+    )
+
+
 def test_a_prompt_from_a_pipe_is_asked_before_the_pipe_ends(service: Service) -> None:
     os.mkfifo("pipe")
     with (
@@ -158,6 +192,30 @@ def test_an_input_that_has_changed_is_noticed_before_anything_is_asked(service: 
     assert replies() == {"a": "a", "b": "b"}
 
 
+def test_prompts_that_are_appended_during_a_run_are_left_to_the_next_one() -> None:
+    released = Event()
+
+    async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+        if messages[-1].text != "first":
+            await asyncio.to_thread(released.wait, LIMIT)
+        yield messages[-1].text
+
+    # More than what is read from a file at once, so that the rest is read after the change.
+    write(*prompts("first", "x" * 200_000, "last"))
+    with in_thread(serve(answer, grace=0.0)) as server:
+        with forked(*COMMAND, "--concurrency", "1", service=server.service) as process:
+            wait_for(1)
+            with Path("in.jsonl").open("a") as file:
+                file.write('{"id": "late", "prompt": "late"}\n')
+            released.set()
+            said = rest(process)
+        assert process.returncode == 0
+        assert "3 answered, 0 failed, 0 not done; 3 requests" in said
+        result = invoke(*COMMAND, service=server.service)
+    assert result.exit_code == 0
+    assert "4 answered, 0 failed, 0 not done; 1 requests" in result.stderr
+
+
 def test_results_of_prompts_that_are_gone_are_told(service: Service) -> None:
     write(*prompts("a", "b"))
     invoke(*COMMAND, service=service)
@@ -188,11 +246,15 @@ def test_quiet_says_nothing(service: Service) -> None:
     [
         (("--budget", "many"), "give a number of calls"),
         (("--budget", "0"), "give a number of calls"),
+        (("--grace", "inf"), "give a number of seconds"),
+        (("--grace", "nan"), "give a number of seconds"),
+        (("--budget", "infm"), "give a number of calls"),
         (("--column", "text"), "are for CSV"),
         (("--template", "{text}"), "are for CSV"),
         (("--format", "csv", "--column", "a", "--template", "{a}"), "leave --column out"),
         (("--concurrency", "0"), "--concurrency"),
         (("--format", "csv"), "there is no column prompt"),
+        (("-o", "-"), "the results go to a file"),
     ],
 )
 def test_wrong_usage(service: Service, arguments: Iterable[str], message: str) -> None:
@@ -201,13 +263,28 @@ def test_wrong_usage(service: Service, arguments: Iterable[str], message: str) -
     assert result.exit_code == 2
     assert message in result.stderr
     assert results() == []
+    assert not Path("-").exists()
 
 
 def test_an_output_that_is_no_output_is_wrong_usage(service: Service) -> None:
     write(*prompts("a"))
-    result = invoke("batch", "in.jsonl", "-o", "in.jsonl", service=service)
+    Path("out.jsonl").write_text("my notes\n")
+    result = invoke(*COMMAND, service=service)
     assert result.exit_code == 2
-    assert "line 1 of in.jsonl is not a result" in result.stderr
+    assert "line 1 of out.jsonl is not a result" in result.stderr
+
+
+@pytest.mark.parametrize("content", ["", '{"id": "a", "prompt": "my only'])
+def test_an_output_that_is_the_input_is_refused_and_unchanged(
+    service: Service, content: str
+) -> None:
+    Path("in.jsonl").write_text(content)
+    Path("link.jsonl").symlink_to("in.jsonl")
+    for name in ("in.jsonl", "link.jsonl"):
+        result = invoke("batch", "in.jsonl", "-o", name, service=service)
+        assert result.exit_code == 2
+        assert "IN and OUT are the same file" in result.stderr
+    assert Path("in.jsonl").read_text() == content
 
 
 def test_ctrl_c_lets_the_replies_under_way_finish() -> None:
@@ -234,6 +311,17 @@ def test_ctrl_c_lets_the_replies_under_way_finish() -> None:
     assert len(results()) == len(replies()) == 5
 
 
+def test_an_output_that_is_replaced_ends_the_run(stalling: Service) -> None:
+    write(*prompts("a", "wait"))
+    with forked(*COMMAND, service=stalling) as process:
+        wait_for(1)
+        Path("new.jsonl").touch()
+        Path("new.jsonl").rename("out.jsonl")
+        said = rest(process)
+    assert process.returncode == 1
+    assert "gprochat: out.jsonl was replaced or removed during the run" in said
+
+
 @pytest.mark.parametrize("again", [False, True], ids=["end of the grace", "second Ctrl-C"])
 def test_replies_that_do_not_finish_are_ended_and_not_recorded(
     stalling: Service, again: bool
@@ -249,6 +337,32 @@ def test_replies_that_do_not_finish_are_ended_and_not_recorded(
     assert process.returncode == 130
     assert "1 answered, 0 failed, 1 not done" in said
     assert list(replies()) == ["a"]
+
+
+def test_a_second_ctrl_c_loses_no_finished_reply_that_waits_for_its_turn() -> None:
+    last = Event()
+
+    async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+        if messages[-1].text == "last":
+            last.set()
+        if messages[-1].text in ("first", "last"):
+            await asyncio.Event().wait()
+        yield messages[-1].text
+
+    write(*prompts("first", "a", "b", "last"))
+    command = (*COMMAND, "--ordered", "--concurrency", "2", "--grace", "1000")
+    with (
+        in_thread(serve(answer, grace=0.0)) as server,
+        forked(*command, service=server.service) as process,
+    ):
+        # One call waits for the first reply; the other calls come one after another.
+        assert last.wait(LIMIT)
+        interrupt(process, until="ending;")
+        process.send_signal(signal.SIGINT)
+        said = rest(process)
+    assert process.returncode == 130
+    assert "2 answered, 0 failed, 2 not done" in said
+    assert list(replies()) == ["a", "b"]
 
 
 def test_a_killed_run_goes_on(stalling: Service, service: Service) -> None:
@@ -271,6 +385,17 @@ def test_a_bar_shows_how_far_it_is(stalling: Service) -> None:
         terminal.expect("ending; replies under way have 0 s")
         terminal.expect("1 answered, 1 failed, 1 not done")
         assert terminal.wait() == 130
+
+
+def test_sigterm_ends_the_run_and_shows_the_cursor_again(stalling: Service) -> None:
+    write(*prompts("wait", "a"))
+    with on_terminal(*COMMAND, service=stalling) as terminal:
+        terminal.expect("1 of 2 done")
+        terminal.terminate()
+        assert terminal.wait() == 143
+    assert "1 answered, 0 failed, 1 not done" in terminal.seen
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"
+    assert terminal.seen.rfind(hidden) < terminal.seen.rfind(shown)
 
 
 def test_the_output_is_synced_now_and_then(
