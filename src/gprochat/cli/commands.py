@@ -225,6 +225,7 @@ def chat(
                     ask_password=ask_password,
                     ask_secret_key=ask_secret_key,
                     encoding=encoding,
+                    prompt=prompt,
                 )
             talked_to = LOCAL if local else service.url
             recorded = (

@@ -81,7 +81,12 @@ def curl(
     It is signed with the current time. It contains the site password, but not the secret key.
     """
     service = find_service(
-        url, name, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
+        url,
+        name,
+        ask_password=ask_password,
+        ask_secret_key=ask_secret_key,
+        encoding=encoding,
+        prompt=prompt,
     )
     request = Draft(service, read_messages(prompt)).sign(now_ms())
     lines = [["curl", "--silent", "--show-error", "--no-buffer", "--include", request.url]]
