@@ -131,14 +131,24 @@ def find_service(
     if encoding is not None:
         service = replace(service, encoding=encoding)
     if ask_password:
-        password = ask_secret(f"Password for {service.url}", "GPROCHAT_URL and GPROCHAT_PASSWORD")
+        password = ask_secret(f"Password for {service.url}", with_url("GPROCHAT_PASSWORD", service))
         refuse_secret(prompt, password, "password", "--password", "GPROCHAT_PASSWORD")
         service = replace(service, password=password or None)
     key = service.secret_key
     if key is None or ask_secret_key:
-        key = ask_secret(f"Secret key of {service.url}", "GPROCHAT_URL and GPROCHAT_SECRET_KEY")
+        key = ask_secret(f"Secret key of {service.url}", with_url("GPROCHAT_SECRET_KEY", service))
         refuse_secret(prompt, key, "secret key", "--secret-key", "GPROCHAT_SECRET_KEY")
     return replace(service, secret_key=key)
+
+
+def with_url(variable: str, service: Service) -> str:
+    """Return the name of a secret's variable, with GPROCHAT_URL if that names another service.
+
+    The variables' secrets are for the service that GPROCHAT_URL names, if it is set.
+    """
+    theirs = os.environ.get("GPROCHAT_URL")
+    other = theirs and Service(theirs).url != service.url
+    return f"GPROCHAT_URL and {variable}" if other else variable
 
 
 def refuse_secret(prompt: str | None, typed: str, what: str, option: str, variable: str) -> None:

@@ -77,14 +77,21 @@ def test_without_a_key_and_a_terminal_the_variable_is_named() -> None:
         output, errors = process.communicate(timeout=LIMIT)
     assert (process.returncode, output) == (2, "")
     assert errors.count("\n") <= 2
-    assert "set GPROCHAT_URL and GPROCHAT_SECRET_KEY; there is no terminal to ask on" in errors
+    assert ": set GPROCHAT_SECRET_KEY; there is no terminal to ask on" in errors
+
+
+def test_a_url_variable_that_is_set_is_not_named_as_missing(service: Service) -> None:
+    with forked("chat", "Hello", variables={"GPROCHAT_URL": service.url}) as process:
+        _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2
+    assert ": set GPROCHAT_SECRET_KEY; there is no terminal to ask on" in errors
 
 
 def test_a_password_cannot_be_asked_for_without_a_terminal(service: Service) -> None:
     with forked("chat", "--password", "Hello", service=service) as process:
         _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 2
-    assert "set GPROCHAT_URL and GPROCHAT_PASSWORD" in errors
+    assert ": set GPROCHAT_PASSWORD; there is no terminal to ask on" in errors
 
 
 def test_a_missing_key_is_asked_for_without_echo(service: Service) -> None:
