@@ -97,7 +97,8 @@ class Commands(click.Group):
             ctx.exit(CLOSED_PIPE)
         except OSError as error:
             abandon()
-            raise Failed(f"the system reports: {error.strerror or error}") from error
+            place = "" if error.filename is None else f"{error.filename}: "
+            raise Failed(f"the system reports: {place}{error.strerror or error}") from error
 
 
 def show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:

@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 import shlex
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from time import time_ns
 from typing import Final
 
@@ -16,7 +16,7 @@ from gprochat_core.acceptance import FRESHNESS_MS
 from gprochat_core.messages import Encoding, read_messages
 from gprochat_core.request import Draft
 
-from .failures import complain
+from .failures import complain, listening
 from .options import (
     ask_secret,
     encoding_option,
@@ -197,9 +197,8 @@ async def run_server(
         answering = server.openai(openai_url, model=openai_model, api_key=key)
     # A signal stops the service properly, even before it listens.
     with server.stop_signal() as stopped:
-        async with (
-            answering as answer,
-            server.serve(
+        async with answering as answer, AsyncExitStack() as stack:
+            serving = server.serve(
                 answer,
                 secret_key=secret_key,
                 password=password,
@@ -207,8 +206,9 @@ async def run_server(
                 port=port,
                 freshness_ms=freshness_ms,
                 allowed_hosts=allowed_hosts,
-            ) as served,
-        ):
+            )
+            with listening(host, port):
+                served = await stack.enter_async_context(serving)
             click.echo(f"export GPROCHAT_URL={shlex.quote(served.url)}")
             if given_key is None:
                 click.echo(f"export GPROCHAT_SECRET_KEY={shlex.quote(secret_key)}")

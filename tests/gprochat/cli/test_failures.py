@@ -99,6 +99,15 @@ def test_a_full_disk_that_takes_no_output_is_one_line(service: Service) -> None:
     )
 
 
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    missing = str(tmp_path / "deployments.toml")
+    result = invoke("gateway", variables={"GPROCHAT_GATEWAY_CONFIG": missing})
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"gprochat: the system reports: {missing}: No such file or directory\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("closed", "arguments", "status"),
     [
