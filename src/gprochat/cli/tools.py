@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import shlex
+import sys
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from time import time_ns
 from typing import Final
@@ -26,6 +27,7 @@ from .options import (
     secret_key_option,
     service_options,
 )
+from .output import is_terminal, say
 
 __all__ = ["curl", "serve", "sign"]
 
@@ -212,4 +214,6 @@ async def run_server(
             click.echo(f"export GPROCHAT_URL={shlex.quote(served.url)}")
             if given_key is None:
                 click.echo(f"export GPROCHAT_SECRET_KEY={shlex.quote(secret_key)}")
+            if is_terminal(sys.stdout):
+                say("serving; run the above in another terminal; Ctrl-C stops", err=True)
             await stopped

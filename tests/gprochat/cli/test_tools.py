@@ -125,6 +125,14 @@ def test_serve_prints_its_url_and_a_fresh_key_as_lines_for_the_shell() -> None:
     assert rest == ("", "")
 
 
+def test_serve_says_on_a_terminal_what_to_do() -> None:
+    with on_terminal("serve") as terminal:
+        terminal.expect("export GPROCHAT_SECRET_KEY=")
+        terminal.expect("serving; run the above in another terminal; Ctrl-C stops")
+        terminal.type("\x03")
+        assert terminal.wait() == 0
+
+
 def test_serve_logs_a_line_for_each_request_if_asked_to() -> None:
     with forked("serve", "--log", variables=KEY) as process:
         url = url_of(process)
