@@ -7,7 +7,7 @@ from typing import IO, Any, Final
 
 import click
 
-from .output import say
+from .output import in_the_shell, say
 
 __all__ = [
     "CLOSED_PIPE",
@@ -28,7 +28,7 @@ CLOSED_PIPE: Final = 141
 
 def complain(problem: object) -> None:
     """Print on standard error what is wrong, as one line."""
-    say(f"gprochat: {problem}", err=True)
+    say(f"gprochat: {in_the_shell(problem)}", err=True)
 
 
 class Failed(click.ClickException):
