@@ -87,8 +87,8 @@ def running_loop() -> str:
         asyncio.get_running_loop()
     except RuntimeError:
         raise UsageError(
-            "no event loop runs here: make a gprochat.Client inside `async def`, "
-            "or choose an adapter, such as gprochat_transports.aiohttp.Client"
+            "no event loop runs here: use gprochat.SyncClient in synchronous code, "
+            "or make the Client inside `async def`"
         ) from None
     return "asyncio"
 

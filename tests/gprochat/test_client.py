@@ -121,7 +121,7 @@ def test_without_an_adapter_the_error_names_the_extra(
 
 
 def test_outside_an_event_loop_the_error_says_where_to_make_it() -> None:
-    with pytest.raises(UsageError, match="inside `async def`"):
+    with pytest.raises(UsageError, match="SyncClient in synchronous code, or make the Client"):
         gprochat.Client(SERVICE)
 
 

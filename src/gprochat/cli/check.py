@@ -45,7 +45,7 @@ from .options import (
     service_options,
     transport_option,
 )
-from .output import one_line, say
+from .output import in_the_shell, one_line, say
 
 __all__ = ["Finding", "check", "examine", "is_accepted", "print_findings"]
 
@@ -163,7 +163,8 @@ class Finding(NamedTuple):
 
 def print_findings(findings: Sequence[Finding], *, as_json: bool = False) -> None:
     """Print a line for each finding."""
-    for what, ok, words in findings:
+    for what, ok, message in findings:
+        words = in_the_shell(message)
         if as_json:
             click.echo(json.dumps({"check": what, "ok": ok, "message": one_line(words)}))
         else:

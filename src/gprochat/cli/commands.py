@@ -97,7 +97,8 @@ class Commands(click.Group):
             ctx.exit(CLOSED_PIPE)
         except OSError as error:
             abandon()
-            raise Failed(f"the system reports: {error.strerror or error}") from error
+            place = "" if error.filename is None else f"{error.filename}: "
+            raise Failed(f"the system reports: {place}{error.strerror or error}") from error
 
 
 def show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -137,6 +138,20 @@ def gprochat() -> None:
     """
 
 
+def one_prompt(
+    _context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]
+) -> str | None:
+    if len(words) > 1:
+        # The words are not shown: one may be a secret, as in `--secret-key KEY Hello`.
+        raise click.UsageError("PROMPT is one argument; put the prompt in quotes")
+    return words[0] if words else None
+
+
+def refuse_model(_context: click.Context, _parameter: click.Parameter, model: str | None) -> None:
+    if model is not None:
+        raise click.UsageError("there is no option --model: the service chooses its model")
+
+
 @gprochat.command(
     epilog=example(
         "gprochat chat 'Tell me a joke.'",
@@ -145,7 +160,7 @@ def gprochat() -> None:
         "gprochat chat --local",
     )
 )
-@click.argument("prompt", required=False)
+@click.argument("prompt", metavar="[PROMPT]", nargs=-1, callback=one_prompt)
 @transport_option
 @service_options
 @proxy_option
@@ -175,6 +190,7 @@ def gprochat() -> None:
 @click.option("--plain", is_flag=True, help="Bare text, and nothing that moves.")
 @click.option("--newline", is_flag=True, help="End the output with a line break in a pipe too.")
 @click.option("--local", is_flag=True, help="Chat with a built-in service that echoes.")
+@click.option("--model", hidden=True, expose_value=False, callback=refuse_model)
 @encoding_option
 def chat(
     prompt: str | None,
@@ -225,6 +241,7 @@ def chat(
                     ask_password=ask_password,
                     ask_secret_key=ask_secret_key,
                     encoding=encoding,
+                    prompt=prompt,
                 )
             talked_to = LOCAL if local else service.url
             recorded = (

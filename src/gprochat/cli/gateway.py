@@ -5,11 +5,13 @@ import logging
 import os
 import shlex
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
+from .failures import listening
 from .options import example
 
 __all__ = ["gateway"]
@@ -94,7 +96,9 @@ async def run_gateway(
     )
     # A signal stops the gateway properly, even before it listens.
     with server.stop_signal() as stopped:
-        async with serving as running:
+        async with AsyncExitStack() as stack:
+            with listening(host, port):
+                running = await stack.enter_async_context(serving)
             click.echo(f"export OPENAI_BASE_URL={running.base_url}")
             # OpenAI's clients insist on a key.
             click.echo(f"export OPENAI_API_KEY={shlex.quote(running.key or 'none')}")

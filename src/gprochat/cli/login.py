@@ -48,6 +48,8 @@ def login(
         for each, entry in services.entries.items():
             mark = "*" if each == services.default else " "
             click.echo(f"{mark} {each}  {entry['url']}")
+        if not services.entries:
+            complain("no service has been kept yet; `gprochat login` keeps one")
         return
     loop = choose(transport)
     if url is None:

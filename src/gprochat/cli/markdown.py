@@ -12,6 +12,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable
+from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,7 @@ from .blocks import Block, Blocks
 from .output import Output, echo, printable
 
 if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -124,7 +126,7 @@ class MarkdownOutput(Output):
         # One column stays free: in the last one, some terminals begin a new line.
         console.width = max(shutil.get_terminal_size().columns - 1, 1)
         with console.capture() as captured:
-            console.print(import_markdown()(text, code_theme="ansi_dark", hyperlinks=False))
+            console.print(parse(text))
         lines = [line.rstrip(" ") for line in captured.get().split("\n")]
         # rich puts blank lines around some blocks and not around others.
         while lines and is_blank(lines[-1]):
@@ -149,6 +151,22 @@ def import_markdown() -> "type[Markdown]":
     from rich.markdown import Markdown
 
     return Markdown
+
+
+@cache
+def make_parser() -> "MarkdownIt":
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt().enable(["strikethrough", "table"])
+    # What looks like HTML is mostly meant as text, such as List<int>, and rich would not show it.
+    return parser.disable(["html_inline", "html_block"])
+
+
+def parse(text: str) -> "Markdown":
+    """Parse Markdown as rich does, but keep what looks like HTML as text."""
+    parsed = import_markdown()("", code_theme="ansi_dark", hyperlinks=False)
+    parsed.parsed = make_parser().parse(text)
+    return parsed
 
 
 def is_blank(line: str) -> bool:

@@ -49,7 +49,7 @@ secret_key_option: Final = click.option(
     "--secret-key",
     "ask_secret_key",
     is_flag=True,
-    help="Ask for the secret key, instead of $GPROCHAT_SECRET_KEY.",
+    help="Ask for the secret key, instead of $GPROCHAT_SECRET_KEY. Takes no value.",
 )
 
 
@@ -76,7 +76,7 @@ def service_options(command: Command) -> Command:
             "--password",
             "ask_password",
             is_flag=True,
-            help="Ask for the site password, instead of $GPROCHAT_PASSWORD.",
+            help="Ask for the site password, instead of $GPROCHAT_PASSWORD. Takes no value.",
         ),
         click.option(
             "--service",
@@ -97,15 +97,21 @@ def find_service(
     ask_password: bool,
     ask_secret_key: bool,
     encoding: Encoding | None = None,
+    prompt: str | None = None,
 ) -> Service:
     """Return the service that options, environment and `gprochat login` describe, with its key.
 
     The environment's variables override the service that is the default of `gprochat login`. A
     service that `name` names has its own URL; the variables' secrets are used if they are for it.
 
+    Args:
+        url, name, ask_password, ask_secret_key, encoding: the options.
+        prompt: what is to be asked; it must not be a secret that was typed.
+
     Raises:
         ConfigurationError: an option or a variable cannot be used.
-        WrongUsage: there is no URL, or no secret key and no terminal to ask on.
+        WrongUsage: there is no URL, or no secret key and no terminal to ask on; or the prompt is
+            a secret.
     """
     if name is not None and url is not None:
         raise WrongUsage("--service has a URL of its own; leave --url out")
@@ -125,12 +131,37 @@ def find_service(
     if encoding is not None:
         service = replace(service, encoding=encoding)
     if ask_password:
-        password = ask_secret(f"Password for {service.url}", "GPROCHAT_URL and GPROCHAT_PASSWORD")
+        password = ask_secret(f"Password for {service.url}", with_url("GPROCHAT_PASSWORD", service))
+        refuse_secret(prompt, password, "password", "--password", "GPROCHAT_PASSWORD")
         service = replace(service, password=password or None)
     key = service.secret_key
     if key is None or ask_secret_key:
-        key = ask_secret(f"Secret key of {service.url}", "GPROCHAT_URL and GPROCHAT_SECRET_KEY")
+        key = ask_secret(f"Secret key of {service.url}", with_url("GPROCHAT_SECRET_KEY", service))
+        refuse_secret(prompt, key, "secret key", "--secret-key", "GPROCHAT_SECRET_KEY")
     return replace(service, secret_key=key)
+
+
+def with_url(variable: str, service: Service) -> str:
+    """Return the name of a secret's variable, with GPROCHAT_URL if that names another service.
+
+    The variables' secrets are for the service that GPROCHAT_URL names, if it is set.
+    """
+    theirs = os.environ.get("GPROCHAT_URL")
+    other = theirs and Service(theirs).url != service.url
+    return f"GPROCHAT_URL and {variable}" if other else variable
+
+
+def refuse_secret(prompt: str | None, typed: str, what: str, option: str, variable: str) -> None:
+    """Refuse a prompt that is a secret: in `--secret-key KEY`, KEY is the prompt.
+
+    Raises:
+        WrongUsage: the prompt is what was typed.
+    """
+    if prompt is not None and prompt.strip() == typed.strip() != "":
+        raise WrongUsage(
+            f"the prompt is the {what}: {option} takes no value, it asks for the {what}; "
+            f"or set {variable}"
+        )
 
 
 def ask_secret(what: str, variables: str) -> str:

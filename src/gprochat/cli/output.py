@@ -24,6 +24,7 @@ __all__ = [
     "can_move_cursor",
     "choose_output",
     "echo",
+    "in_the_shell",
     "is_terminal",
     "one_line",
     "printable",
@@ -35,6 +36,14 @@ CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 SEPARATORS: Final = re.compile("[\x7f-\x9f\u2028\u2029]")
 """Characters that JSON need not escape, but that may end a line or control a terminal."""
+
+SAID: Final = {
+    'encoding="content"': "--encoding content",
+    'encoding="native"': "--encoding native",
+    "set the deployment's password": "set the deployment's password: GPROCHAT_PASSWORD, --password "
+    "or `gprochat login`",
+}
+"""What messages of the core tell a program to do, and how the command does it."""
 
 
 def printable(text: str) -> str:
@@ -55,6 +64,14 @@ def picture(control: re.Match[str]) -> str:
 def one_line(text: object) -> str:
     """Return a message as one line, with its control characters made visible."""
     return printable(" ".join(str(text).split()))
+
+
+def in_the_shell(problem: object) -> str:
+    """Return a message with the command's options in place of Python's arguments."""
+    message = str(problem)
+    for program, shell in SAID.items():
+        message = message.replace(program, shell)
+    return message
 
 
 def say(text: object, *, head: str = "", err: bool = False) -> None:
@@ -169,7 +186,7 @@ class JSONOutput(Output):
     def fail(self, error: BaseException) -> None:
         """Print an error with the reply so far."""
         super().fail(error)
-        message = one_line(error) or "interrupted"
+        message = one_line(in_the_shell(error)) or "interrupted"
         self._line(
             {"type": "error", "error": type(error).__name__, "message": message, "text": self.text}
         )

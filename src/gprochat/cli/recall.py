@@ -79,11 +79,15 @@ def list_all() -> None:
 def search(text: str) -> None:
     """List the conversations that contain TEXT, in upper or lower case, and where."""
     wanted = text.casefold()
+    found = False
     for conversation in conversations():
         for message in conversation.messages:
             for line in message.text.splitlines():
                 if wanted in line.casefold():
+                    found = True
                     print_line(conversation, line)
+    if not found:
+        complain(f"no conversation contains {text}")
 
 
 @history.command()

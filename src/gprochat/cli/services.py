@@ -93,7 +93,7 @@ class Services:
             WrongUsage: there is no service of this name.
         """
         if name not in self.entries:
-            raise WrongUsage(f"there is no service {name}")
+            raise WrongUsage(f"there is no service {name}; `gprochat login --list` lists them")
         if "secret_key" not in self.entries.pop(name):
             delete_from_keyring(name)
         if self.default == name:

@@ -56,7 +56,8 @@ def obey(chat: Chat, line: str) -> None:
     """
     name, _, argument = line.partition(" ")
     argument = argument.strip()
-    command = COMMANDS.get(name)
+    # Many other programs call it /exit.
+    command = COMMANDS.get("/quit" if name == "/exit" else name)
     if command is None:
         if name == "/model":
             raise Failed("there is no command /model: the service chooses its model")

@@ -5,7 +5,8 @@ import logging
 import os
 import secrets
 import shlex
-from contextlib import AbstractAsyncContextManager, nullcontext
+import sys
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from time import time_ns
 from typing import Final
 
@@ -16,7 +17,7 @@ from gprochat_core.acceptance import FRESHNESS_MS
 from gprochat_core.messages import Encoding, read_messages
 from gprochat_core.request import Draft
 
-from .failures import complain
+from .failures import complain, listening
 from .options import (
     ask_secret,
     encoding_option,
@@ -26,6 +27,7 @@ from .options import (
     secret_key_option,
     service_options,
 )
+from .output import is_terminal, say
 
 __all__ = ["curl", "serve", "sign"]
 
@@ -81,7 +83,12 @@ def curl(
     It is signed with the current time. It contains the site password, but not the secret key.
     """
     service = find_service(
-        url, name, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
+        url,
+        name,
+        ask_password=ask_password,
+        ask_secret_key=ask_secret_key,
+        encoding=encoding,
+        prompt=prompt,
     )
     request = Draft(service, read_messages(prompt)).sign(now_ms())
     lines = [["curl", "--silent", "--show-error", "--no-buffer", "--include", request.url]]
@@ -192,9 +199,8 @@ async def run_server(
         answering = server.openai(openai_url, model=openai_model, api_key=key)
     # A signal stops the service properly, even before it listens.
     with server.stop_signal() as stopped:
-        async with (
-            answering as answer,
-            server.serve(
+        async with answering as answer, AsyncExitStack() as stack:
+            serving = server.serve(
                 answer,
                 secret_key=secret_key,
                 password=password,
@@ -202,9 +208,12 @@ async def run_server(
                 port=port,
                 freshness_ms=freshness_ms,
                 allowed_hosts=allowed_hosts,
-            ) as served,
-        ):
+            )
+            with listening(host, port):
+                served = await stack.enter_async_context(serving)
             click.echo(f"export GPROCHAT_URL={shlex.quote(served.url)}")
             if given_key is None:
                 click.echo(f"export GPROCHAT_SECRET_KEY={shlex.quote(secret_key)}")
+            if is_terminal(sys.stdout):
+                say("serving; run the above in another terminal; Ctrl-C stops", err=True)
             await stopped

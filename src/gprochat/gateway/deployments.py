@@ -129,7 +129,9 @@ def read_models(path: Path, environ: Mapping[str, str] = os.environ) -> Models:
         status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
     )
     if unknown := tables.keys() - {"deployments", "models"}:
-        raise ConfigurationError(f"{path}: unknown table {min(unknown)}")
+        raise ConfigurationError(
+            f"{path}: unknown table {min(unknown)}; a file has [deployments.NAME] and [models]"
+        )
     deployments = {
         name: Deployment(
             name, read_service(f"{path}: [deployments.{name}]", table, environ, private)
@@ -180,7 +182,9 @@ def read_service(place: str, table: object, environ: Mapping[str, str], private:
         if variable is not None:
             secret = environ.get(variable) if isinstance(variable, str) else None
             if secret is None:
-                raise ConfigurationError(f"{place}: the variable of {name}_env is not set")
+                raise ConfigurationError(
+                    f"{place}: the environment variable that {name}_env names is not set"
+                )
         if secret is not None and not isinstance(secret, str):
             raise ConfigurationError(f"{place}: {name} must be a string")
         secrets[name] = secret

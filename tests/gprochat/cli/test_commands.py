@@ -46,6 +46,20 @@ def test_no_line_of_a_help_is_wider_than_a_narrow_terminal_except_its_examples()
     assert "  --service NAME  A service that\r\n" in text
 
 
+def test_a_prompt_without_quotes_is_told_to_be_put_in_quotes() -> None:
+    result = invoke("chat", "--local", "hello", "world")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "PROMPT is one argument; put the prompt in quotes" in result.stderr
+    assert "world" not in result.stderr
+
+
+def test_a_model_is_not_chosen() -> None:
+    result = invoke("chat", "--local", "--model", "gpt-4", "hello")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "there is no option --model: the service chooses its model" in result.stderr
+    assert "--model" not in invoke("chat", "--help").stdout
+
+
 def test_the_version_is_the_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "version", lambda name: f"of-{name}")
     assert invoke("--version").stdout == "gprochat of-gprochat\n"
@@ -123,7 +137,7 @@ def test_the_guide_names_every_option(name: str) -> None:
         option
         for each in commands
         for parameter in each.params
-        if isinstance(parameter, click.Option)
+        if isinstance(parameter, click.Option) and not parameter.hidden
         for option in [*parameter.opts, *parameter.secondary_opts]
     }
     missing = {option for option in options if not any(option in guide for guide in guides)}

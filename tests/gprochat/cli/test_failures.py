@@ -3,11 +3,13 @@
 import json
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gprochat.cli.loops import TRANSPORTS
+from gprochat.server import in_thread, serve
 from gprochat_core import Service
 
 from .running import (
@@ -96,6 +98,35 @@ def test_a_full_disk_that_takes_no_output_is_one_line(service: Service) -> None:
     assert (done.returncode, done.stderr) == (
         1,
         "gprochat: the system reports: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("command", [("chat", "Hi"), ("check",)])
+def test_a_missing_password_is_told_in_the_commands_words(command: tuple[str, ...]) -> None:
+    with in_thread(serve(password="open sesame", grace=0.0)) as server:
+        result = invoke(*command, service=replace(server.service, password=None))
+    assert result.exit_code == 1
+    assert (
+        "set the deployment's password: GPROCHAT_PASSWORD, --password or `gprochat login`"
+        in result.output
+    )
+
+
+@pytest.mark.parametrize("command", [("chat", "Hi"), ("check",)])
+def test_another_encoding_is_told_in_the_commands_words(
+    command: tuple[str, ...], service: Service
+) -> None:
+    result = invoke(*command, service=replace(service, secret_key="another"))
+    assert result.exit_code == 1
+    assert "chatgpt-demo and its forks need --encoding content" in result.output
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    missing = str(tmp_path / "deployments.toml")
+    result = invoke("gateway", variables={"GPROCHAT_GATEWAY_CONFIG": missing})
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"gprochat: the system reports: {missing}: No such file or directory\n"
     )
 
 

@@ -55,6 +55,12 @@ def log_in(
     return terminal.seen
 
 
+def test_a_list_of_no_services_says_so() -> None:
+    result = invoke("login", "--list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == ("gprochat: no service has been kept yet; `gprochat login` keeps one\n")
+
+
 def test_without_a_keyring_the_secrets_are_in_a_private_file(guarded: Service, home: Path) -> None:
     shown = log_in(guarded)
     assert "ok    signature" in shown
@@ -138,7 +144,7 @@ def test_a_service_that_is_named_keeps_its_secrets_from_the_environments_url(
     ("arguments", "words"),
     [
         (("chat", "--service", "x", "Hi"), "there is no service x"),
-        (("logout", "x"), "there is no service x"),
+        (("logout", "x"), "there is no service x; `gprochat login --list` lists them"),
         (("chat", "--service", "x", "--url", "https://chat.example", "Hi"), "leave --url out"),
         (("chat", "--service", "x", "--local", "Hi"), "--local has its own"),
     ],

@@ -99,6 +99,23 @@ def test_a_reply_is_rendered_on_a_terminal() -> None:
     assert screen.buffer[code][1].fg != "default"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Use the <br> tag, List<int>, a < b.", "Use the <br> tag, List<int>, a < b."),
+        ("It is **<your-name>** here.", "It is <your-name> here."),
+        ("<div>\nhello\n</div>", "<div> hello </div>"),
+        ("<!-- note -->", "<!-- note -->"),
+        ("- <b>item</b>", " • <b>item</b>"),
+    ],
+)
+def test_what_looks_like_html_is_shown(recorder: Recorder, text: str, shown: str) -> None:
+    output = MarkdownOutput()
+    output.write(text)
+    output.end()
+    assert recorder.lines() == [shown.strip()]
+
+
 def test_no_color_is_obeyed() -> None:
     with (
         in_thread(serve(answer_of(TALK))) as server,

@@ -77,14 +77,21 @@ def test_without_a_key_and_a_terminal_the_variable_is_named() -> None:
         output, errors = process.communicate(timeout=LIMIT)
     assert (process.returncode, output) == (2, "")
     assert errors.count("\n") <= 2
-    assert "set GPROCHAT_URL and GPROCHAT_SECRET_KEY; there is no terminal to ask on" in errors
+    assert ": set GPROCHAT_SECRET_KEY; there is no terminal to ask on" in errors
+
+
+def test_a_url_variable_that_is_set_is_not_named_as_missing(service: Service) -> None:
+    with forked("chat", "Hello", variables={"GPROCHAT_URL": service.url}) as process:
+        _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2
+    assert ": set GPROCHAT_SECRET_KEY; there is no terminal to ask on" in errors
 
 
 def test_a_password_cannot_be_asked_for_without_a_terminal(service: Service) -> None:
     with forked("chat", "--password", "Hello", service=service) as process:
         _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 2
-    assert "set GPROCHAT_URL and GPROCHAT_PASSWORD" in errors
+    assert ": set GPROCHAT_PASSWORD; there is no terminal to ask on" in errors
 
 
 def test_a_missing_key_is_asked_for_without_echo(service: Service) -> None:
@@ -106,6 +113,34 @@ def test_a_password_is_asked_for_without_echo() -> None:
         terminal.expect("Hello")
         assert terminal.wait() == 0
     assert "open sesame" not in terminal.seen
+
+
+@pytest.mark.parametrize("command", ["chat", "curl"])
+@pytest.mark.parametrize(
+    ("option", "what", "variable"),
+    [
+        ("--secret-key", "secret key", "GPROCHAT_SECRET_KEY"),
+        ("--password", "password", "GPROCHAT_PASSWORD"),
+    ],
+)
+def test_a_secret_given_as_the_value_of_its_option_is_not_asked(
+    command: str, option: str, what: str, variable: str, service: Service
+) -> None:
+    with on_terminal(command, option, "sesame", service=service, columns=200) as terminal:
+        terminal.expect(service.url)
+        terminal.type("sesame\r")
+        assert terminal.wait() == 2
+    assert (
+        f"gprochat: the prompt is the {what}: {option} takes no value, it asks for the {what}; "
+        f"or set {variable}" in terminal.seen
+    )
+    assert "sesame" not in terminal.seen
+
+
+def test_the_help_says_that_the_options_for_secrets_take_no_value() -> None:
+    text = " ".join(invoke("chat", "--help").stdout.split())
+    assert "instead of $GPROCHAT_SECRET_KEY. Takes no value." in text
+    assert "instead of $GPROCHAT_PASSWORD. Takes no value." in text
 
 
 def test_ctrl_c_where_a_secret_is_asked_for_ends_the_command(service: Service) -> None:

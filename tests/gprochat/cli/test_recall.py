@@ -55,7 +55,12 @@ def test_a_line_of_wide_characters_fits_a_narrow_terminal() -> None:
 
 def test_a_search_says_where_a_text_is_in_any_case(name: str) -> None:
     assert invoke("history", "search", "SOCK").stdout == f"{name}  socket?\n"
-    assert invoke("history", "search", "plug").stdout == ""
+
+
+def test_a_search_that_finds_nothing_says_so(name: str) -> None:
+    result = invoke("history", "search", "plug")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "gprochat: no conversation contains plug\n"
 
 
 @pytest.mark.parametrize("chosen", [[], ["last"], ["2"]])

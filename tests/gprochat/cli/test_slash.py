@@ -13,7 +13,7 @@ from gprochat.cli.history import load
 from gprochat.cli.loops import choose
 from gprochat.cli.output import TextOutput
 from gprochat.cli.session import Session
-from gprochat.cli.slash import obey
+from gprochat.cli.slash import Leave, obey
 from gprochat.cli.waiting import WaitingLine
 from gprochat.server import in_thread, serve
 from gprochat_core import Message, Service
@@ -69,6 +69,12 @@ def test_a_wrong_command_says_what_is_wrong(command: str, complaint: str) -> Non
     with pytest.raises(Failed) as failed:
         obey(chat_with(), command)
     assert complaint in failed.value.message
+
+
+@pytest.mark.parametrize("command", ["/quit", "/exit"])
+def test_a_conversation_is_left(command: str) -> None:
+    with pytest.raises(Leave):
+        obey(chat_with(), command)
 
 
 def test_reset_forgets_all_but_the_instructions() -> None:

@@ -125,6 +125,14 @@ def test_serve_prints_its_url_and_a_fresh_key_as_lines_for_the_shell() -> None:
     assert rest == ("", "")
 
 
+def test_serve_says_on_a_terminal_what_to_do() -> None:
+    with on_terminal("serve") as terminal:
+        terminal.expect("export GPROCHAT_SECRET_KEY=")
+        terminal.expect("serving; run the above in another terminal; Ctrl-C stops")
+        terminal.type("\x03")
+        assert terminal.wait() == 0
+
+
 def test_serve_logs_a_line_for_each_request_if_asked_to() -> None:
     with forked("serve", "--log", variables=KEY) as process:
         url = url_of(process)
@@ -187,12 +195,22 @@ def test_serve_takes_host_names_to_allow() -> None:
     assert statuses == [404, 404, 403]
 
 
-def test_serve_on_a_port_that_is_taken_is_one_line() -> None:
+@pytest.mark.parametrize("command", ["serve", "gateway"])
+def test_a_port_that_is_in_use_is_named(command: str, service: Service) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = invoke("serve", "--port", str(taken.getsockname()[1]), variables=KEY)
+        port = taken.getsockname()[1]
+        result = invoke(command, "--port", str(port), service=service)
     assert result.exit_code == 1
-    assert result.stderr.count("\n") == 1
-    assert "address already in use" in result.stderr.lower()
+    assert result.stderr == (
+        f"gprochat: port {port} is in use; choose another --port, or leave it out\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["serve", "gateway"])
+def test_a_host_without_an_address_is_named(command: str, service: Service) -> None:
+    result = invoke(command, "--host", "host.invalid", service=service)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("gprochat: the host host.invalid has no address: ")
 
 
 def test_serve_answers_with_an_openai_compatible_api() -> None:
