@@ -47,6 +47,7 @@ PURE: Final = {
     "hashlib",
     "hmac",
     "ipaddress",
+    "itertools",
     "json",
     "math",
     "re",
