@@ -22,7 +22,7 @@ from gprochat_core import Cause, ConfigurationError
 from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, TimeLimit, has_unread
 from ..watchdog import Watchdog, make_watchdog
 
-__all__ = ["AnyioNetwork", "is_readable", "read_causes"]
+__all__ = ["AnyioNetwork", "find_reason", "is_readable", "read_causes"]
 
 CAUSES: Final[Causes] = {
     **SOCKET_CAUSES,
@@ -63,6 +63,19 @@ def read_causes(client: object, kind: str) -> Causes:
                 causes[SOCKSError] = Cause.LOST
             return causes
     raise ConfigurationError(f"client= takes an httpx.{kind}, not a {type(client).__qualname__}")
+
+
+def find_reason(error: Exception, causes: Causes) -> Exception:
+    """Return the exception behind one of httpx's that tells more, or that one itself."""
+    found, link = error, error.__cause__ or error.__context__
+    # httpx raises the same exception for an answer that cannot be read and for a server that
+    # closes without an answer; only the former has such an exception behind it.
+    while isinstance(link, Exception):
+        # A ValueError further back may be an exception that the caller is handling.
+        if causes.get(type(link)) is Cause.MALFORMED and not isinstance(link, ValueError):
+            found = link
+        link = link.__cause__ or link.__context__
+    return found
 
 
 class AnyioNetwork:

@@ -16,7 +16,7 @@ from gprochat_core import Cause, Phase, Request, SendLimits, TransportError
 
 from ..http11.network import Causes
 from .blocking import BlockingNetwork
-from .connection import AnyioNetwork, read_causes
+from .connection import AnyioNetwork, find_reason, read_causes
 
 __all__ = ["GivenCall", "GivenTransport"]
 
@@ -65,6 +65,7 @@ class GivenCall:
         self._blocking = blocking
         self._phase = Phase.WAITING
         self._reused = True
+        self._is_reading = False
         # A new connection that is not ready for the request yet.
         self._connected: Any = None
         connect, reply = limits.connect, limits.reply(self.sent_at)
@@ -102,6 +103,10 @@ class GivenCall:
         self._body = iter(response.stream) if self._blocking else aiter(response.stream)
 
     async def read(self, timeout: float | None) -> bytes:
+        if self._is_reading:
+            # httpx takes a body for ended, and well, once a read of it was cancelled.
+            raise TransportError(Cause.LOST, Phase.READING, detail="a read was cancelled")
+        self._is_reading = True
         # httpx reads this limit once, before its first read of the body.
         self._timeouts["read"] = timeout if self._blocking else None
         with self._reporting():
@@ -110,7 +115,8 @@ class GivenCall:
             else:
                 with anyio.fail_after(timeout):
                     data = await anext(self._body, b"")
-            return data
+        self._is_reading = False
+        return data
 
     async def aclose(self) -> None:
         await self._close(self._response)
@@ -154,15 +160,7 @@ class GivenCall:
         try:
             yield
         except tuple(self._causes) as error:
-            found, link = error, error.__cause__ or error.__context__
-            # httpx raises the same exception for an answer that cannot be read and for a server
-            # that closes without an answer; only the former has such an exception behind it.
-            while isinstance(link, Exception):
-                cause = self._causes.get(type(link))
-                # A ValueError further back may be an exception that the caller is handling.
-                if cause is Cause.MALFORMED and not isinstance(link, ValueError):
-                    found = link
-                link = link.__cause__ or link.__context__
+            found = find_reason(error, self._causes)
             raise TransportError.wrap(
                 found, self._causes, self._phase, reused=self._reused
             ) from error

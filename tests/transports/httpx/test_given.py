@@ -1,12 +1,14 @@
 """Calls over clients of httpx and httpx2 that the caller made."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from time import monotonic
 from typing import Any, Final
 
 import anyio
+import httpx
+import httpx2
 import pytest
 
 from gprochat_core import (
@@ -37,6 +39,7 @@ from tests.peers.scripted import (
 )
 from tests.peers.wire import answer, chunk, chunked, head
 from tests.transports.httpx.clients import KINDS, make_request
+from tests.transports.loops import RUN
 
 SHORT: Final = 0.1
 
@@ -215,6 +218,47 @@ def test_each_failure_is_reported_with_its_cause_its_phase_and_whether_reused(
         KINDS[kind].run(main)
         assert peer.connection(0).ended.wait(SLACK)
     assert len(peer.connections) == 1
+
+
+@with_a_loop
+def test_a_body_of_which_a_read_was_cancelled_does_not_end_properly(kind: str) -> None:
+    async def main() -> None:
+        async with KINDS[kind].open() as (_, transport):
+            response = await transport.send(make_request(peer.url), LONG)
+            assert await response.read(SLACK) == b"a"
+            with anyio.move_on_after(SHORT):
+                await response.read(SLACK)
+            for _ in range(2):
+                with pytest.raises(TransportError, match="cancelled") as caught:
+                    await response.read(SLACK)
+                assert (caught.value.cause, caught.value.phase) == (Cause.LOST, Phase.READING)
+            await response.aclose()
+
+    with ScriptedPeer([receive, send(HEAD + chunk("a")), until_client_closes]) as peer:
+        KINDS[kind].run(main)
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_a_body_of_which_a_read_was_interrupted_does_not_end_properly(library: Any) -> None:
+    class Interrupted(library.SyncByteStream):  # type: ignore[misc, name-defined]
+        """A body that Ctrl-C interrupts."""
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"a"
+            raise KeyboardInterrupt
+
+    async def main() -> None:
+        mock = library.MockTransport(lambda request: library.Response(200, stream=Interrupted()))
+        async with KINDS[f"{library.__name__} blocking"].open(transport=mock) as (_, transport):
+            response = await transport.send(make_request("http://chat.example"), LONG)
+            assert await response.read(SLACK) == b"a"
+            with pytest.raises(KeyboardInterrupt):
+                await response.read(SLACK)
+            with pytest.raises(TransportError, match="cancelled"):
+                await response.read(SLACK)
+            await response.aclose()
+
+    RUN["blocking"](main)
 
 
 @every_kind
