@@ -84,13 +84,12 @@ class GivenCall:
                     "trace": self._note if self._blocking else self._note_and_limit,
                 },
             )
-            options = {"stream": True, "follow_redirects": False}
             try:
                 if self._blocking:
-                    response = client.send(built, **options)
+                    response = client.send(built, stream=True, follow_redirects=False)
                 else:
                     with anyio.fail_after(None) as self._scope:
-                        response = await client.send(built, **options)
+                        response = await client.send(built, stream=True, follow_redirects=False)
             finally:
                 # httpx leaves it open if a SOCKS proxy refuses, or does not answer in time.
                 if self._connected is not None:
@@ -100,11 +99,16 @@ class GivenCall:
         self.headers: list[tuple[bytes, bytes]] = response.headers.raw
         self._response = response
         # Not `iter_raw`, which refuses a response that was made from a text, as mocks make them.
-        self._body = iter(response.stream) if self._blocking else aiter(response.stream)
+        body = response.stream
+        if response.is_stream_consumed:
+            # A hook of the caller's has read the body, which httpx keeps decompressed.
+            body = response.iter_bytes() if self._blocking else response.aiter_bytes()
+            self.headers = [each for each in self.headers if each[0].lower() != b"content-encoding"]
+        self._body = iter(body) if self._blocking else aiter(body)
 
     async def read(self, timeout: float | None) -> bytes:
         if self._is_reading:
-            # httpx takes a body for ended, and well, once a read of it was cancelled.
+            # httpx would report a proper end.
             raise TransportError(Cause.LOST, Phase.READING, detail="a read was cancelled")
         self._is_reading = True
         # httpx reads this limit once, before its first read of the body.

@@ -1,5 +1,6 @@
 """Calls over clients of httpx and httpx2 that the caller made."""
 
+import gzip
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -146,6 +147,35 @@ def test_a_request_has_the_time_limits_and_its_own_headers(kind: str) -> None:
     assert set(timeouts[1].values()) == {None}
 
 
+def read_in_hook(response: Any) -> None:
+    response.read()
+
+
+async def aread_in_hook(response: Any) -> None:
+    await response.aread()
+
+
+@every_kind
+@pytest.mark.parametrize("body", [b"fine", gzip.compress(b"fine"), b""], ids=["plain", "gzip", ""])
+def test_a_body_that_a_hook_of_the_caller_has_read_is_given_all_the_same(
+    kind: str, body: bytes
+) -> None:
+    async def main() -> None:
+        hooks = {"response": [read_in_hook if KINDS[kind].blocking else aread_in_hook]}
+        async with KINDS[kind].open(event_hooks=hooks) as (_, transport):
+            for _ in range(2):
+                response = await transport.send(make_request(peer.url), LONG)
+                # httpx has decompressed the body.
+                assert b"content-encoding" not in dict(response.headers)
+                assert await read_all(response) == (body and b"fine")
+                await response.aclose()
+
+    coding = ["content-encoding: gzip"] if len(body) > 4 else []
+    with ScriptedPeer([repeat(receive, send(answer(200, body, *coding)))]) as peer:
+        KINDS[kind].run(main)
+    assert len(peer.connections) == 1
+
+
 @every_kind
 def test_a_redirect_is_a_response_like_any_other(kind: str) -> None:
     async def main() -> None:
@@ -240,7 +270,7 @@ def test_a_body_of_which_a_read_was_cancelled_does_not_end_properly(kind: str) -
 
 @pytest.mark.parametrize("library", [httpx, httpx2])
 def test_a_body_of_which_a_read_was_interrupted_does_not_end_properly(library: Any) -> None:
-    class Interrupted(library.SyncByteStream):  # type: ignore[misc, name-defined]
+    class Interrupted(library.SyncByteStream):  # type: ignore[misc]
         """A body that Ctrl-C interrupts."""
 
         def __iter__(self) -> Iterator[bytes]:
