@@ -17,12 +17,12 @@ import anyio.lowlevel
 import h11
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from gprochat_core import Cause, ConfigurationError
+from gprochat_core import Cause, ConfigurationError, Phase, TransportError
 
 from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, TimeLimit, has_unread
 from ..watchdog import Watchdog, make_watchdog
 
-__all__ = ["AnyioNetwork", "find_reason", "is_readable", "read_causes"]
+__all__ = ["AnyioNetwork", "is_readable", "read_causes", "report"]
 
 CAUSES: Final[Causes] = {
     **SOCKET_CAUSES,
@@ -65,8 +65,8 @@ def read_causes(client: object, kind: str) -> Causes:
     raise ConfigurationError(f"client= takes an httpx.{kind}, not a {type(client).__qualname__}")
 
 
-def find_reason(error: Exception, causes: Causes) -> Exception:
-    """Return the exception behind one of httpx's that tells more, or that one itself."""
+def report(error: Exception, causes: Causes, phase: Phase, reused: bool) -> TransportError:
+    """Report an exception of httpx, or the one behind it that tells more."""
     found, link = error, error.__cause__ or error.__context__
     # httpx raises the same exception for an answer that cannot be read and for a server that
     # closes without an answer; only the former has such an exception behind it.
@@ -75,7 +75,7 @@ def find_reason(error: Exception, causes: Causes) -> Exception:
         if causes.get(type(link)) is Cause.MALFORMED and not isinstance(link, ValueError):
             found = link
         link = link.__cause__ or link.__context__
-    return found
+    return TransportError.wrap(found, causes, phase, reused=reused)
 
 
 class AnyioNetwork:

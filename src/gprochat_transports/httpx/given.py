@@ -16,7 +16,7 @@ from gprochat_core import Cause, Phase, Request, SendLimits, TransportError
 
 from ..http11.network import Causes
 from .blocking import BlockingNetwork
-from .connection import AnyioNetwork, find_reason, read_causes
+from .connection import AnyioNetwork, read_causes, report
 
 __all__ = ["GivenCall", "GivenTransport"]
 
@@ -54,8 +54,7 @@ class GivenCall:
     """One call: how far it is, and once its head has arrived, a `Response`.
 
     Attributes:
-        sent_at: when the last byte of the request was sent, by `time.monotonic`; until then, when
-            the call began.
+        sent_at: when the last byte was sent, by `time.monotonic`; until then, when the call began.
     """
 
     def __init__(self, causes: Causes, limits: SendLimits, *, blocking: bool) -> None:
@@ -74,15 +73,13 @@ class GivenCall:
     async def send(self, client: Any, request: Request) -> None:
         """Send a request with the client, and wait for the head of its response."""
         with self._reporting():
+            trace = self._note if self._blocking else self._note_and_limit
             built = client.build_request(
                 request.method,
                 request.url,
                 headers=request.headers,
                 content=request.body,
-                extensions={
-                    "timeout": self._timeouts,
-                    "trace": self._note if self._blocking else self._note_and_limit,
-                },
+                extensions={"timeout": self._timeouts, "trace": trace},
             )
             try:
                 if self._blocking:
@@ -90,6 +87,11 @@ class GivenCall:
                 else:
                     with anyio.fail_after(None) as self._scope:
                         response = await client.send(built, stream=True, follow_redirects=False)
+            except Exception as error:
+                # If a hook of the caller's called `raise_for_status`, the error has the response.
+                response = getattr(error, "response", None)
+                if type(error).__name__ != "HTTPStatusError":
+                    raise
             finally:
                 # httpx leaves it open if a SOCKS proxy refuses, or does not answer in time.
                 if self._connected is not None:
@@ -164,7 +166,4 @@ class GivenCall:
         try:
             yield
         except tuple(self._causes) as error:
-            found = find_reason(error, self._causes)
-            raise TransportError.wrap(
-                found, self._causes, self._phase, reused=self._reused
-            ) from error
+            raise report(error, self._causes, self._phase, self._reused) from error

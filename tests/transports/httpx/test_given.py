@@ -3,7 +3,7 @@
 import gzip
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from time import monotonic
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from gprochat_core import (
+    AuthenticationError,
     Cause,
     Phase,
     ReplyTimeout,
@@ -23,7 +24,7 @@ from gprochat_core import (
     TransportError,
 )
 from gprochat_transports import Response, Transport
-from gprochat_transports.httpx import Client
+from gprochat_transports.httpx import Client, SyncClient
 from tests.faults.certificates import CERTIFICATES
 from tests.peers.scripted import (
     Script,
@@ -174,6 +175,71 @@ def test_a_body_that_a_hook_of_the_caller_has_read_is_given_all_the_same(
     with ScriptedPeer([repeat(receive, send(answer(200, body, *coding)))]) as peer:
         KINDS[kind].run(main)
     assert len(peer.connections) == 1
+
+
+def raise_in_hook(response: Any) -> None:
+    response.raise_for_status()
+
+
+async def araise_in_hook(response: Any) -> None:
+    response.raise_for_status()
+
+
+@every_kind
+@pytest.mark.parametrize("body", [b"fine", b""], ids=["body", "empty"])
+def test_the_response_of_which_a_hook_of_the_caller_has_raised_the_status_is_given(
+    kind: str, body: bytes
+) -> None:
+    async def main() -> None:
+        blocking = KINDS[kind].blocking
+        read = read_in_hook if blocking else aread_in_hook
+        raise_ = raise_in_hook if blocking else araise_in_hook
+        for hooks in ([raise_], [read, raise_]):
+            async with KINDS[kind].open(event_hooks={"response": hooks}) as (_, transport):
+                response = await transport.send(make_request(peer.url), LONG)
+                assert response.status == 401
+                assert (b"X-Thing", b"1") in list(response.headers)
+                received = b""
+                # httpx has closed the response, unless it read it: only the status is certain.
+                with suppress(TransportError):
+                    received = await read_all(response)
+                assert received == body or read not in hooks
+                await response.aclose()
+
+    with ScriptedPeer([repeat(receive, send(answer(401, body, "X-Thing: 1")))]) as peer:
+        KINDS[kind].run(main)
+
+
+@pytest.mark.parametrize("hooks", [[raise_in_hook], [read_in_hook, raise_in_hook]])
+def test_the_error_is_that_of_the_status_that_a_hook_of_the_caller_has_raised(hooks: Any) -> None:
+    with (
+        ScriptedPeer([repeat(receive, send(answer(401, "Invalid password.")))]) as peer,
+        httpx.Client(event_hooks={"response": hooks}, trust_env=False) as given,
+        SyncClient(Service(peer.url, secret_key="k"), client=given) as client,
+    ):
+        for number in (1, 2):
+            with pytest.raises(AuthenticationError):
+                client.complete("Hello")
+            # A connection that served before must not be taken for a stale one.
+            assert len(peer.requests) == number
+
+
+def test_what_another_exception_calls_a_response_is_none() -> None:
+    class Other(Exception):
+        response = "of another library"
+
+    def hook(response: Any) -> None:
+        raise Other
+
+    async def main() -> None:
+        mock = httpx.MockTransport(lambda request: httpx.Response(200, text="fine"))
+        async with KINDS["httpx blocking"].open(
+            transport=mock, event_hooks={"response": [hook]}
+        ) as (_, transport):
+            with pytest.raises(Other):
+                await transport.send(make_request("http://chat.example"), LONG)
+
+    RUN["blocking"](main)
 
 
 @every_kind
