@@ -3,10 +3,10 @@
 And what exceptions mean: anyio's, and those of a client of httpx or httpx2 that the caller made.
 """
 
+import selectors
 import sys
 from contextlib import suppress
 from math import inf
-from selectors import EVENT_READ, DefaultSelector
 from socket import socket
 from ssl import SSLContext
 from typing import Final
@@ -30,6 +30,9 @@ CAUSES: Final[Causes] = {
     anyio.BrokenResourceError: Cause.LOST,
     anyio.ClosedResourceError: Cause.LOST,
 }
+
+# The default selector needs a file descriptor of its own, and there may be none left.
+Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 def read_causes(client: object, kind: str) -> Causes:
@@ -148,6 +151,6 @@ class AnyioStream:
 
 def is_readable(sock: socket) -> bool:
     """Tell whether a socket has bytes to read, or its peer has closed."""
-    with DefaultSelector() as selector:
-        selector.register(sock, EVENT_READ)
+    with Selector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
         return bool(selector.select(0))
