@@ -62,13 +62,14 @@ class BlockingNetwork:
         self.watchdog: Deadline = Deadline()
 
     async def connect(self, host: str, port: int, socks_proxy: str | None) -> "BlockingStream":
-        timeout = self.watchdog.left()
         if socks_proxy is None:
-            connected = socket.create_connection((host, port), timeout)
+            connected = connect_tcp(host, port, self.watchdog)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         else:
             from python_socks.sync import Proxy
 
+            # python-socks would take 60 seconds for None; a million are eleven days.
+            timeout = self.watchdog.left() or 1e6
             connected = Proxy.from_url(socks_proxy).connect(host, port, timeout=timeout)
         return BlockingStream(connected, self.watchdog)
 
@@ -85,6 +86,19 @@ class BlockingNetwork:
     @staticmethod
     async def sleep(seconds: float) -> None:
         sleep(seconds)  # noqa: ASYNC251 - blocking is its purpose
+
+
+def connect_tcp(host: str, port: int, deadline: Deadline) -> socket.socket:
+    """Connect as `socket.create_connection` does, with one time limit for all of the addresses."""
+    failures: list[OSError] = []
+    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            # Unlike the address itself, its text has an IPv6 zone in it.
+            text, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+            return socket.create_connection((text, port), deadline.left())
+        except OSError as error:
+            failures.append(error)
+    raise failures[0]
 
 
 class BlockingEvent:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from threading import Event, Thread
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,7 @@ from tests.peers.scripted import (
     Connection,
     Script,
     ScriptedPeer,
+    closed_port,
     deaf_port,
     receive,
     repeat,
@@ -261,6 +263,63 @@ def test_connecting_is_limited() -> None:
         with client, pytest.raises(ConnectTimeout):
             client.complete("Hello")
         assert SHORT * 0.9 <= monotonic() - begun < SLACK
+
+
+def test_all_addresses_of_a_host_have_one_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def three_times(host: str, port: int, *args: Any, **options: Any) -> list[Any]:
+        found = resolve("127.0.0.1", port, *args, **options)
+        return found * 3 if host == "chat.invalid" else found
+
+    monkeypatch.setattr(socket, "getaddrinfo", three_times)
+    network = BlockingNetwork()
+    with deaf_port() as port:
+        network.watchdog.limit(None, SHORT)
+        begun = monotonic()
+        with pytest.raises(TimeoutError):
+            run(network.connect("chat.invalid", port, None))
+        assert SHORT * 0.9 <= monotonic() - begun < SHORT * 1.9
+
+
+def test_an_address_that_refuses_is_followed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def two(host: str, port: int, *args: Any, **options: Any) -> list[Any]:
+        if host != "chat.invalid":
+            return resolve(host, port, *args, **options)
+        addresses = ("::1", "127.0.0.1")
+        return [resolve(each, port, type=socket.SOCK_STREAM)[0] for each in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    with ScriptedPeer([until_client_closes]) as peer:
+        stream = run(BlockingNetwork().connect("chat.invalid", peer.port, None))
+        run(stream.aclose())
+        assert peer.connection(0).client_closed.wait(SLACK)
+    with closed_port() as port, pytest.raises(ConnectionRefusedError):
+        run(BlockingNetwork().connect("chat.invalid", port, None))
+
+
+def test_through_a_socks_proxy_there_is_no_limit_where_none_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits: list[float] = []
+
+    def connect(proxy: object, host: str, port: int, *, timeout: float) -> socket.socket:
+        limits.append(timeout)
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        # The number is one that sockets take.
+        ours.settimeout(timeout)
+        return ours
+
+    monkeypatch.setattr("python_socks.sync.Proxy.connect", connect)
+    network = BlockingNetwork()
+    for limit in (None, SLACK):
+        network.watchdog.limit(None, limit)
+        run(run(network.connect("chat.example", 80, "socks5://127.0.0.1:1")).aclose())
+    assert limits[0] > 24 * 3600
+    assert 0 < limits[1] <= SLACK
 
 
 def test_the_tls_handshake_is_limited_by_the_same() -> None:
