@@ -39,10 +39,8 @@ class Deadline(Watchdog):
             self._thread.at = inf if seconds is None else monotonic() + seconds
 
     def left(self) -> float | None:
-        """Return the seconds until the calling thread's deadline; None for no limit.
-
-        At least a millisecond is returned, because a socket takes 0 for "do not block".
-        """
+        """Return the seconds until the calling thread's deadline; None for no limit."""
+        # A socket takes 0 for "do not block".
         at: float = getattr(self._thread, "at", inf)
         return None if at == inf else max(at - monotonic(), 0.001)
 
@@ -83,9 +81,11 @@ class BlockingNetwork:
     def current_loop(self) -> object:
         return self
 
-    @staticmethod
-    async def sleep(seconds: float) -> None:
-        sleep(seconds)  # noqa: ASYNC251 - blocking is its purpose
+    async def sleep(self, seconds: float) -> None:
+        end = monotonic() + seconds
+        # Not an event: in a child process, setting it might wait for a lock of the parent's.
+        while not self.watchdog.closed and (left := end - monotonic()) > 0:
+            sleep(min(left, 0.1))  # noqa: ASYNC251 - blocking is its purpose
 
 
 def connect_tcp(host: str, port: int, deadline: Deadline) -> socket.socket:

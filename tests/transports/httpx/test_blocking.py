@@ -24,6 +24,7 @@ from gprochat_core import (
     Timeouts,
     TransportError,
     TruncatedReply,
+    UsageError,
 )
 from gprochat_transports.http11.transport import Http11Transport
 from gprochat_transports.httpx import SyncClient
@@ -44,7 +45,7 @@ from tests.peers.scripted import (
     until_client_closes,
     wait_for,
 )
-from tests.peers.wire import LAST_CHUNK, chunk, chunked, head
+from tests.peers.wire import LAST_CHUNK, answer, chunk, chunked, head
 from tests.transports.http11.fake import REQUEST
 from tests.transports.test_pool import FakeConnection
 
@@ -395,6 +396,29 @@ def test_closing_the_client_ends_the_threads_that_read_and_that_wait() -> None:
         client.close()
         join(*threads)
     assert len(ended) == 3
+    assert len(peer.requests) == 1
+
+
+def test_closing_the_client_ends_the_pause_before_another_attempt() -> None:
+    pausing, ended = Event(), list[BaseException]()
+
+    def ask() -> None:
+        with pytest.raises(UsageError, match="closed") as caught:
+            client.complete("Hello")
+        ended.append(caught.value)
+
+    with ScriptedPeer([receive, send(answer(503))]) as peer:
+        client = SyncClient(
+            Service(peer.url, secret_key="key"),
+            retry=RetryPolicy(base_delay=60, max_delay=60),
+            on_retry=lambda *_: pausing.set(),
+            proxy=None,
+        )
+        thread = start(ask)
+        assert pausing.wait(SLACK)
+        client.close()
+        join(thread)
+    assert len(ended) == 1
     assert len(peer.requests) == 1
 
 
