@@ -91,8 +91,9 @@ def read_headers(
 
     Raises:
         NotTheService: no honest service sends such headers, whether or not the transport accepts
-            them: they are longer than `max_bytes`, or they give two lengths of the body, which
-            different programs would read differently (RFC 9112, 6.3).
+            them: they are longer than `max_bytes`, they give two lengths of the body, which
+            different programs would read differently (RFC 9112, 6.3), or they name another
+            transfer coding than chunked, which nobody asked for (RFC 9112, 7.4).
     """
     pairs = [*headers]
     # The line of a header also has a colon, a space and a line break.
@@ -122,6 +123,13 @@ def read_headers(
             )
     for name, values in repeated.items():
         fields[name] = ", ".join(values)
+    coding = fields.get("transfer-encoding", "chunked")
+    if coding.lower() != "chunked":
+        raise NotTheService(
+            "the response has another transfer coding than chunked; "
+            "check what stands in front of the service",
+            status=status,
+        )
     return fields
 
 

@@ -1,8 +1,7 @@
 """The connections of one client: slots, reuse, and how long an idle connection is kept.
 
-A call first takes a slot, waiting for one in turn, so there are never more connections than slots.
-With the slot comes the idle connection that was used last, which the server is the least likely to
-have closed. The pool works on any event loop and between threads, with the events it is given.
+A call takes a slot, in turn, so there are never more connections than slots. Then it takes the idle
+connection that was used last, because the server is the least likely to have closed this one.
 """
 
 from collections import deque
@@ -65,12 +64,16 @@ class Pool(Generic[C]):
         self._keep_alive = limits.keep_alive
         self._free_slots = limits.max_connections
         self._make_event = make_event
-        self._queue: deque[Event] = deque()
         self._idle: deque[C] = deque()
         self._in_use: set[C] = set()
         self._watchdog: Watchdog | None = None
-        self._lock = Lock()
         self._closed = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Have no calls wait, and no lock held: in a child process, those are the parent's."""
+        self._lock = Lock()
+        self._queue: deque[Event] = deque()
 
     def watch(self, watchdog: Watchdog) -> None:
         """Have a watchdog close idle connections in time, without a further call."""
@@ -87,12 +90,11 @@ class Pool(Generic[C]):
             TransportError: the pool was closed meanwhile.
             Exception: what `connect` or the wait for a slot raised.
         """
-        turn: Event | None = None
         with self._lock:
-            if self._free_slots:
+            turn = None if self._free_slots else self._make_event()
+            if turn is None:
                 self._free_slots -= 1
             else:
-                turn = self._make_event()
                 self._queue.append(turn)
         try:
             if turn is not None:
@@ -117,12 +119,7 @@ class Pool(Generic[C]):
             raise
 
     async def release(self, connection: C, *, reusable: bool = False) -> None:
-        """Give back a slot and the connection that `acquire` returned.
-
-        Args:
-            connection: the connection.
-            reusable: whether another request may follow on it; if not, it is closed.
-        """
+        """Give back a slot and its connection, which is kept only if another request may follow."""
         with self._lock:
             self._in_use.discard(connection)
             kept = reusable and self._keep_alive > 0 and not self._closed
@@ -163,8 +160,7 @@ class Pool(Generic[C]):
 
     def _limit(self) -> None:
         if self._watchdog is not None and self._idle and self.deadline == inf:
-            left = self._idle[0].idle_since + self._keep_alive - monotonic()
-            self._watchdog.limit(self, left)
+            self._watchdog.limit(self, self._idle[0].idle_since + self._keep_alive - monotonic())
 
 
 async def close_all(connections: Iterable[PooledConnection]) -> None:

@@ -199,6 +199,27 @@ def start_tls(context: SSLContext) -> Step:
     return step
 
 
+@pytest.mark.parametrize("credentials", ["", "user:word@"])
+async def test_what_asks_a_proxy_for_a_tunnel_holds_no_header_of_the_request(
+    make_client: MakeClient, authority: Authority, credentials: str
+) -> None:
+    tunnel = [receive, send(CONNECTED), start_tls(authority.server_context("x.invalid"))]
+    with ScriptedPeer([*tunnel, *OK]) as proxy:
+        async with make_client(
+            "https://x.invalid/secret-path",
+            proxy=f"http://{credentials}127.0.0.1:{proxy.port}",
+            ssl_context=authority.client_context(),
+        ) as client:
+            assert await client.complete("Hello") == "fine"
+    connect, request = proxy.requests
+    # Host, credentials, and what each library says by itself to any server.
+    allowed = {"host", "proxy-authorization", "accept", "accept-encoding", "connection"}
+    assert {name.lower() for name, _ in connect.fields} <= {*allowed, "user-agent"}
+    telling = {request.field(name) for name in ("origin", "referer", "user-agent")}
+    assert len(telling) == 3
+    assert telling.isdisjoint(value for _, value in connect.fields)
+
+
 HTTPCORE = "httpcore leaves the brackets out, for clients that are passed"
 
 

@@ -12,6 +12,7 @@ from gprochat_core import (
     ServiceFailed,
     Timeouts,
 )
+from tests.contract.adapters import Adapter
 from tests.contract.conftest import Happens, MakeClient
 from tests.peers.scripted import (
     Script,
@@ -105,6 +106,18 @@ async def test_a_reply_may_be_slow_to_begin_and_quick_to_go_on(make_client: Make
     with ScriptedPeer([receive, pause(0.4), send(chunked("ok"))]) as peer:
         async with make_client(peer.url, timeouts=Timeouts(first_byte=5, idle=SHORT)) as client:
             assert await client.complete("Hello") == "ok"
+
+
+async def test_a_reply_that_began_in_time_may_be_read_late(
+    adapter: Adapter, make_client: MakeClient
+) -> None:
+    with ScriptedPeer(OK) as peer:
+        async with (
+            make_client(peer.url, timeouts=Timeouts(first_byte=0.5)) as client,
+            client.stream("Hello") as reply,
+        ):
+            await adapter.loop.sleep(0.6)
+            assert [text async for text in reply] == ["fine"]
 
 
 async def test_pauses_shorter_than_the_limit_do_not_add_up(make_client: MakeClient) -> None:

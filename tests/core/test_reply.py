@@ -453,12 +453,19 @@ def test_a_reply_needs_no_content_type() -> None:
         [(b"name", b"v" * 100)],
         [(b"content-length", b"5"), (b"content-length", b"6")],
         [(b"content-length", b"5"), (b"transfer-encoding", b"chunked")],
+        [(b"transfer-encoding", b"gzip, chunked")],
+        [(b"transfer-encoding", b"gzip")],
+        [(b"Transfer-Encoding", b"chunked"), (b"transfer-encoding", b"chunked")],
     ],
 )
 def test_a_head_that_no_honest_service_sends_is_refused(headers: list[tuple[bytes, bytes]]) -> None:
     with pytest.raises(NotTheService) as caught:
         ReplyParser(200, headers, max_head_bytes=100)
     assert caught.value.status == 200
+
+
+def test_the_name_of_the_one_transfer_coding_is_in_any_case() -> None:
+    assert outcome([b"Hello"], headers=[(b"transfer-encoding", b" Chunked ")]) == Outcome("Hello")
 
 
 def test_headers_and_status_are_there_to_be_read() -> None:

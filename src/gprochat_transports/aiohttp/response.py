@@ -42,6 +42,8 @@ class AiohttpResponse:
             ]
         self._response = response
         self._content = response.content
+        # At its end already: an empty body, or one that a middleware of the caller's has read.
+        self._was_read = response.content.at_eof()
         self._watchdog = watchdog
         self._reused = body.reused
         # A body without a length ends when the connection closes; aiohttp lets a reset end it too.
@@ -59,6 +61,10 @@ class AiohttpResponse:
         self._watchdog.limit(self, timeout)
         try:
             data = await self._content.readany()
+            if not data and self._was_read:
+                self._was_read = False
+                # aiohttp keeps a body that was read.
+                data = await self._response.read()
             if not data and self._ends_by_closing and self._closed and retrieve(self._closed):
                 raise aiohttp.ClientPayloadError("the connection was lost within the body")
             return data

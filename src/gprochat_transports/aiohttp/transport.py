@@ -40,6 +40,8 @@ class AiohttpTransport:
         self._limits = settings.limits or Limits()
         self._ssl_context = settings.ssl_context
         self._socks_proxy = proxy if proxy and proxy.startswith("socks5:") else None
+        # Whether each request is given the headers; a session made here may hold them instead.
+        self._gives_headers = session is not None
         self._http_proxy: URL | None = None
         self._proxy_headers: dict[str, str] = {}
         if proxy and not self._socks_proxy:
@@ -56,7 +58,7 @@ class AiohttpTransport:
                 request.method,
                 # Without `encoded`, yarl would percent-encode in another way than the user did.
                 URL(request.url, encoded=True),
-                headers=request.headers if session is self._session else None,
+                headers=request.headers if self._gives_headers else None,
                 data=body,
                 allow_redirects=False,
                 raise_for_status=False,
@@ -94,13 +96,14 @@ class AiohttpTransport:
 
     def _open_session(self, request: Request) -> aiohttp.ClientSession:
         if self._own_session is None:
-            # With plain http the proxy reads each request itself; with TLS only CONNECT.
-            forwarded = request.url.startswith("http:")
+            # aiohttp sends the headers of a session to the proxy too, with each CONNECT.
+            self._gives_headers = bool(self._http_proxy) and request.url.startswith("https:")
+            # Otherwise the session has them: all requests of a client have the same headers, and
+            # aiohttp copies those of a session faster. With plain http the proxy reads them too.
+            headers = [*request.headers, *self._proxy_headers.items()]
             self._own_session = aiohttp.ClientSession(
                 connector=make_connector(self._limits, self._ssl_context, self._socks_proxy),
-                # All requests of a client have the same headers. aiohttp copies the headers of a
-                # session faster than those of a request.
-                headers=[*request.headers, *(self._proxy_headers.items() if forwarded else ())],
+                headers=None if self._gives_headers else headers,
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,

@@ -3,10 +3,10 @@
 This file also says what exceptions mean: those of anyio, and those of a caller's client of httpx.
 """
 
+import selectors
 import sys
 from contextlib import suppress
 from math import inf
-from selectors import EVENT_READ, DefaultSelector
 from socket import socket
 from ssl import SSLContext
 from typing import Final
@@ -17,12 +17,12 @@ import anyio.lowlevel
 import h11
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from gprochat_core import Cause, ConfigurationError
+from gprochat_core import Cause, ConfigurationError, Phase, TransportError
 
 from ..http11.network import READ_SIZE, SOCKET_CAUSES, Causes, TimeLimit, has_unread
 from ..watchdog import Watchdog, make_watchdog
 
-__all__ = ["AnyioNetwork", "is_readable", "read_causes"]
+__all__ = ["AnyioNetwork", "is_readable", "read_causes", "report"]
 
 CAUSES: Final[Causes] = {
     **SOCKET_CAUSES,
@@ -30,6 +30,9 @@ CAUSES: Final[Causes] = {
     anyio.BrokenResourceError: Cause.LOST,
     anyio.ClosedResourceError: Cause.LOST,
 }
+
+# The default selector needs a file descriptor of its own, and there may be none left.
+Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 def read_causes(client: object, kind: str) -> Causes:
@@ -63,6 +66,19 @@ def read_causes(client: object, kind: str) -> Causes:
                 causes[SOCKSError] = Cause.LOST
             return causes
     raise ConfigurationError(f"client= takes an httpx.{kind}, not a {type(client).__qualname__}")
+
+
+def report(error: Exception, causes: Causes, phase: Phase, reused: bool) -> TransportError:
+    """Report an exception of httpx, or the one behind it that tells more."""
+    found, link = error, error.__cause__ or error.__context__
+    # httpx raises the same exception for an answer that cannot be read and for a server that
+    # closes without an answer; only the former has such an exception behind it.
+    while isinstance(link, Exception):
+        # A ValueError further back may be an exception that the caller is handling.
+        if causes.get(type(link)) is Cause.MALFORMED and not isinstance(link, ValueError):
+            found = link
+        link = link.__cause__ or link.__context__
+    return TransportError.wrap(found, causes, phase, reused=reused)
 
 
 class AnyioNetwork:
@@ -131,6 +147,6 @@ class AnyioStream:
 
 def is_readable(sock: socket) -> bool:
     """Tell whether a socket has bytes to read, or its peer has closed."""
-    with DefaultSelector() as selector:
-        selector.register(sock, EVENT_READ)
+    with Selector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
         return bool(selector.select(0))

@@ -16,7 +16,7 @@ from gprochat_core import Cause, Phase, Request, SendLimits, TransportError
 
 from ..http11.network import Causes
 from .blocking import BlockingNetwork
-from .connection import AnyioNetwork, read_causes
+from .connection import AnyioNetwork, read_causes, report
 
 __all__ = ["GivenCall", "GivenTransport"]
 
@@ -52,8 +52,7 @@ class GivenCall:
     """One call: how far it is, and once its head has arrived, a `Response`.
 
     Attributes:
-        sent_at: when the last byte of the request was sent, by `time.monotonic`; until then, when
-            the call began.
+        sent_at: when the last byte was sent, by `time.monotonic`; until then, when the call began.
     """
 
     def __init__(self, causes: Causes, limits: SendLimits, *, blocking: bool) -> None:
@@ -63,6 +62,7 @@ class GivenCall:
         self._blocking = blocking
         self._phase = Phase.WAITING
         self._reused = True
+        self._is_reading = False
         # A new connection that is not ready for the request yet.
         self._connected: Any = None
         connect, reply = limits.connect, limits.reply(self.sent_at)
@@ -71,23 +71,25 @@ class GivenCall:
     async def send(self, client: Any, request: Request) -> None:
         """Send a request with the client, and wait for the head of its response."""
         with self._reporting():
+            trace = self._note if self._blocking else self._note_and_limit
             built = client.build_request(
                 request.method,
                 request.url,
                 headers=request.headers,
                 content=request.body,
-                extensions={
-                    "timeout": self._timeouts,
-                    "trace": self._note if self._blocking else self._note_and_limit,
-                },
+                extensions={"timeout": self._timeouts, "trace": trace},
             )
-            options = {"stream": True, "follow_redirects": False}
             try:
                 if self._blocking:
-                    response = client.send(built, **options)
+                    response = client.send(built, stream=True, follow_redirects=False)
                 else:
                     with anyio.fail_after(None) as self._scope:
-                        response = await client.send(built, **options)
+                        response = await client.send(built, stream=True, follow_redirects=False)
+            except Exception as error:
+                # If a hook of the caller's called `raise_for_status`, the error has the response.
+                response = getattr(error, "response", None)
+                if type(error).__name__ != "HTTPStatusError":
+                    raise
             finally:
                 # httpx leaves the connection open if a SOCKS proxy refuses, or answers too late.
                 if self._connected is not None:
@@ -97,9 +99,18 @@ class GivenCall:
         self.headers: list[tuple[bytes, bytes]] = response.headers.raw
         self._response = response
         # Not `iter_raw`, which refuses a response that was made from a text, as mocks make them.
-        self._body = iter(response.stream) if self._blocking else aiter(response.stream)
+        body = response.stream
+        if response.is_stream_consumed:
+            # A hook of the caller's has read the body, which httpx keeps decompressed.
+            body = response.iter_bytes() if self._blocking else response.aiter_bytes()
+            self.headers = [each for each in self.headers if each[0].lower() != b"content-encoding"]
+        self._body = iter(body) if self._blocking else aiter(body)
 
     async def read(self, timeout: float | None) -> bytes:
+        if self._is_reading:
+            # httpx would report a proper end.
+            raise TransportError(Cause.LOST, Phase.READING, detail="a read was cancelled")
+        self._is_reading = True
         # httpx reads this limit once, before its first read of the body.
         self._timeouts["read"] = timeout if self._blocking else None
         with self._reporting():
@@ -108,7 +119,8 @@ class GivenCall:
             else:
                 with anyio.fail_after(timeout):
                     data = await anext(self._body, b"")
-            return data
+        self._is_reading = False
+        return data
 
     async def aclose(self) -> None:
         await self._close(self._response)
@@ -152,15 +164,4 @@ class GivenCall:
         try:
             yield
         except tuple(self._causes) as error:
-            found, link = error, error.__cause__ or error.__context__
-            # httpx raises the same exception for an answer that cannot be read and for a server
-            # that closes without an answer; only the former has such an exception behind it.
-            while isinstance(link, Exception):
-                cause = self._causes.get(type(link))
-                # A ValueError further back may be an exception that the caller is handling.
-                if cause is Cause.MALFORMED and not isinstance(link, ValueError):
-                    found = link
-                link = link.__cause__ or link.__context__
-            raise TransportError.wrap(
-                found, self._causes, self._phase, reused=self._reused
-            ) from error
+            raise report(error, self._causes, self._phase, self._reused) from error

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import gzip
 from threading import Event
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import pytest
@@ -73,6 +73,43 @@ def test_a_body_that_ends_with_its_connection_ends_properly() -> None:
 
     with ScriptedPeer([receive, send(head(200, "connection: close") + b"fine"), close]) as peer:
         asyncio.run(main())
+
+
+async def read_in_middleware(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    response = await handler(request)
+    await response.read()
+    return response
+
+
+async def read_in_trace(_session: object, _context: object, end: Any) -> None:
+    await end.response.read()
+
+
+@pytest.mark.parametrize("by", ["a middleware", "a trace"])
+@pytest.mark.parametrize("body", [b"fine", GZIPPED, b""], ids=["plain", "gzip", "empty"])
+def test_a_body_that_the_callers_session_has_read_is_given_all_the_same(
+    by: str, body: bytes
+) -> None:
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(read_in_trace)
+    settings: dict[str, Any] = {"middlewares": [read_in_middleware]}
+    if by == "a trace":
+        settings = {"trace_configs": [trace]}
+
+    async def main() -> None:
+        async with aiohttp.ClientSession(**settings) as session:
+            transport = AiohttpTransport(session, Settings(), None)
+            # Twice, because a connection that served before must not matter.
+            for _ in range(2):
+                assert await call(transport, make_request(peer.url)) == (body and b"fine")
+            await transport.aclose()
+
+    coding = ["content-encoding: gzip"] if body is GZIPPED else []
+    with ScriptedPeer([repeat(receive, send(answer(200, body, *coding)))]) as peer:
+        asyncio.run(main())
+    assert len(peer.connections) == 1
 
 
 def test_each_read_has_a_time_limit_of_its_own() -> None:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Callable
 from threading import Event, Thread
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ from gprochat_core import (
     Timeouts,
     TransportError,
     TruncatedReply,
+    UsageError,
 )
 from gprochat_transports.http11.transport import Http11Transport
 from gprochat_transports.httpx import SyncClient
@@ -34,6 +37,7 @@ from tests.peers.scripted import (
     Connection,
     Script,
     ScriptedPeer,
+    closed_port,
     deaf_port,
     receive,
     repeat,
@@ -41,7 +45,7 @@ from tests.peers.scripted import (
     until_client_closes,
     wait_for,
 )
-from tests.peers.wire import LAST_CHUNK, chunk, chunked, head
+from tests.peers.wire import LAST_CHUNK, answer, chunk, chunked, head
 from tests.transports.http11.fake import REQUEST
 from tests.transports.test_pool import FakeConnection
 
@@ -262,6 +266,63 @@ def test_connecting_is_limited() -> None:
         assert SHORT * 0.9 <= monotonic() - begun < SLACK
 
 
+def test_all_addresses_of_a_host_have_one_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def three_times(host: str, port: int, *args: Any, **options: Any) -> list[Any]:
+        found = resolve("127.0.0.1", port, *args, **options)
+        return found * 3 if host == "chat.invalid" else found
+
+    monkeypatch.setattr(socket, "getaddrinfo", three_times)
+    network = BlockingNetwork()
+    with deaf_port() as port:
+        network.watchdog.limit(None, SHORT)
+        begun = monotonic()
+        with pytest.raises(TimeoutError):
+            run(network.connect("chat.invalid", port, None))
+        assert SHORT * 0.9 <= monotonic() - begun < SHORT * 1.9
+
+
+def test_an_address_that_refuses_is_followed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def two(host: str, port: int, *args: Any, **options: Any) -> list[Any]:
+        if host != "chat.invalid":
+            return resolve(host, port, *args, **options)
+        addresses = ("::1", "127.0.0.1")
+        return [resolve(each, port, type=socket.SOCK_STREAM)[0] for each in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    with ScriptedPeer([until_client_closes]) as peer:
+        stream = run(BlockingNetwork().connect("chat.invalid", peer.port, None))
+        run(stream.aclose())
+        assert peer.connection(0).client_closed.wait(SLACK)
+    with closed_port() as port, pytest.raises(ConnectionRefusedError):
+        run(BlockingNetwork().connect("chat.invalid", port, None))
+
+
+def test_through_a_socks_proxy_there_is_no_limit_where_none_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits: list[float] = []
+
+    def connect(proxy: object, host: str, port: int, *, timeout: float) -> socket.socket:
+        limits.append(timeout)
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        # The number is one that sockets take.
+        ours.settimeout(timeout)
+        return ours
+
+    monkeypatch.setattr("python_socks.sync.Proxy.connect", connect)
+    network = BlockingNetwork()
+    for limit in (None, SLACK):
+        network.watchdog.limit(None, limit)
+        run(run(network.connect("chat.example", 80, "socks5://127.0.0.1:1")).aclose())
+    assert limits[0] > 24 * 3600
+    assert 0 < limits[1] <= SLACK
+
+
 def test_the_tls_handshake_is_limited_by_the_same() -> None:
     with ScriptedPeer([until_client_closes]) as peer:
         peer.url = peer.url.replace("http:", "https:")
@@ -335,6 +396,29 @@ def test_closing_the_client_ends_the_threads_that_read_and_that_wait() -> None:
         client.close()
         join(*threads)
     assert len(ended) == 3
+    assert len(peer.requests) == 1
+
+
+def test_closing_the_client_ends_the_pause_before_another_attempt() -> None:
+    pausing, ended = Event(), list[BaseException]()
+
+    def ask() -> None:
+        with pytest.raises(UsageError, match="closed") as caught:
+            client.complete("Hello")
+        ended.append(caught.value)
+
+    with ScriptedPeer([receive, send(answer(503))]) as peer:
+        client = SyncClient(
+            Service(peer.url, secret_key="key"),
+            retry=RetryPolicy(base_delay=60, max_delay=60),
+            on_retry=lambda *_: pausing.set(),
+            proxy=None,
+        )
+        thread = start(ask)
+        assert pausing.wait(SLACK)
+        client.close()
+        join(thread)
+    assert len(ended) == 1
     assert len(peer.requests) == 1
 
 
@@ -453,3 +537,21 @@ class TestAFork:
                 assert exit_status(fork(read)) == 0
                 child_is_done.set()
                 assert list(reply) == ["b"]
+
+    def test_a_child_closes_what_it_inherits_although_the_parents_pool_was_busy(self) -> None:
+        with ScriptedPeer(STANDS_STILL) as peer:
+            client = SyncClient(Service(peer.url, secret_key="key"), proxy=None)
+            transport = client._client._transport
+            assert isinstance(transport, Http11Transport)
+            with client, client.stream("Hello") as reply:
+
+                def close() -> bool:
+                    # Ends a child that waits for the lock, which nobody releases there.
+                    signal.alarm(int(SLACK))
+                    reply.close()
+                    client.close()
+                    return True
+
+                with transport._pool._lock:
+                    child = fork(close)
+                assert exit_status(child) == 0

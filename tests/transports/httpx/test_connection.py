@@ -1,5 +1,6 @@
 """The network of anyio, besides what http11/test_network.py asks of every network."""
 
+import os
 import socket
 import sys
 from typing import Any
@@ -68,6 +69,23 @@ def test_a_socket_is_readable_once_bytes_or_the_end_have_arrived() -> None:
         assert not is_readable(ours)
         theirs.close()
         assert is_readable(ours)
+
+
+def test_looking_at_a_socket_needs_no_file_descriptor() -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(b"a")
+        free = os.dup(ours.fileno())
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        try:
+            with pytest.raises(OSError, match="open files"):
+                os.dup(ours.fileno())
+            assert is_readable(ours)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

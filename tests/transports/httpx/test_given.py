@@ -1,15 +1,19 @@
 """Calls over clients of httpx and httpx2 that the caller made."""
 
+import gzip
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, suppress
 from time import monotonic
 from typing import Any, Final
 
 import anyio
+import httpx
+import httpx2
 import pytest
 
 from gprochat_core import (
+    AuthenticationError,
     Cause,
     Phase,
     ReplyTimeout,
@@ -20,7 +24,7 @@ from gprochat_core import (
     TransportError,
 )
 from gprochat_transports import Response, Transport
-from gprochat_transports.httpx import Client
+from gprochat_transports.httpx import Client, SyncClient
 from tests.faults.certificates import CERTIFICATES
 from tests.peers.scripted import (
     Script,
@@ -37,6 +41,7 @@ from tests.peers.scripted import (
 )
 from tests.peers.wire import answer, chunk, chunked, head
 from tests.transports.httpx.clients import KINDS, make_request
+from tests.transports.loops import RUN
 
 SHORT: Final = 0.1
 
@@ -143,6 +148,100 @@ def test_a_request_has_the_time_limits_and_its_own_headers(kind: str) -> None:
     assert set(timeouts[1].values()) == {None}
 
 
+def read_in_hook(response: Any) -> None:
+    response.read()
+
+
+async def aread_in_hook(response: Any) -> None:
+    await response.aread()
+
+
+@every_kind
+@pytest.mark.parametrize("body", [b"fine", gzip.compress(b"fine"), b""], ids=["plain", "gzip", ""])
+def test_a_body_that_a_hook_of_the_caller_has_read_is_given_all_the_same(
+    kind: str, body: bytes
+) -> None:
+    async def main() -> None:
+        hooks = {"response": [read_in_hook if KINDS[kind].blocking else aread_in_hook]}
+        async with KINDS[kind].open(event_hooks=hooks) as (_, transport):
+            for _ in range(2):
+                response = await transport.send(make_request(peer.url), LONG)
+                # httpx has decompressed the body.
+                assert b"content-encoding" not in dict(response.headers)
+                assert await read_all(response) == (body and b"fine")
+                await response.aclose()
+
+    coding = ["content-encoding: gzip"] if len(body) > 4 else []
+    with ScriptedPeer([repeat(receive, send(answer(200, body, *coding)))]) as peer:
+        KINDS[kind].run(main)
+    assert len(peer.connections) == 1
+
+
+def raise_in_hook(response: Any) -> None:
+    response.raise_for_status()
+
+
+async def araise_in_hook(response: Any) -> None:
+    response.raise_for_status()
+
+
+@every_kind
+@pytest.mark.parametrize("body", [b"fine", b""], ids=["body", "empty"])
+def test_the_response_of_which_a_hook_of_the_caller_has_raised_the_status_is_given(
+    kind: str, body: bytes
+) -> None:
+    async def main() -> None:
+        blocking = KINDS[kind].blocking
+        read = read_in_hook if blocking else aread_in_hook
+        raise_ = raise_in_hook if blocking else araise_in_hook
+        for hooks in ([raise_], [read, raise_]):
+            async with KINDS[kind].open(event_hooks={"response": hooks}) as (_, transport):
+                response = await transport.send(make_request(peer.url), LONG)
+                assert response.status == 401
+                assert (b"X-Thing", b"1") in list(response.headers)
+                received = b""
+                # httpx has closed the response, unless it read it: only the status is certain.
+                with suppress(TransportError):
+                    received = await read_all(response)
+                assert received == body or read not in hooks
+                await response.aclose()
+
+    with ScriptedPeer([repeat(receive, send(answer(401, body, "X-Thing: 1")))]) as peer:
+        KINDS[kind].run(main)
+
+
+@pytest.mark.parametrize("hooks", [[raise_in_hook], [read_in_hook, raise_in_hook]])
+def test_the_error_is_that_of_the_status_that_a_hook_of_the_caller_has_raised(hooks: Any) -> None:
+    with (
+        ScriptedPeer([repeat(receive, send(answer(401, "Invalid password.")))]) as peer,
+        httpx.Client(event_hooks={"response": hooks}, trust_env=False) as given,
+        SyncClient(Service(peer.url, secret_key="k"), client=given) as client,
+    ):
+        for number in (1, 2):
+            with pytest.raises(AuthenticationError):
+                client.complete("Hello")
+            # A connection that served before must not be taken for a stale one.
+            assert len(peer.requests) == number
+
+
+def test_what_another_exception_calls_a_response_is_none() -> None:
+    class Other(Exception):
+        response = "of another library"
+
+    def hook(response: Any) -> None:
+        raise Other
+
+    async def main() -> None:
+        mock = httpx.MockTransport(lambda request: httpx.Response(200, text="fine"))
+        async with KINDS["httpx blocking"].open(
+            transport=mock, event_hooks={"response": [hook]}
+        ) as (_, transport):
+            with pytest.raises(Other):
+                await transport.send(make_request("http://chat.example"), LONG)
+
+    RUN["blocking"](main)
+
+
 @every_kind
 def test_a_redirect_is_a_response_like_any_other(kind: str) -> None:
     async def main() -> None:
@@ -215,6 +314,47 @@ def test_each_failure_is_reported_with_its_cause_its_phase_and_whether_reused(
         KINDS[kind].run(main)
         assert peer.connection(0).ended.wait(SLACK)
     assert len(peer.connections) == 1
+
+
+@with_a_loop
+def test_a_body_of_which_a_read_was_cancelled_does_not_end_properly(kind: str) -> None:
+    async def main() -> None:
+        async with KINDS[kind].open() as (_, transport):
+            response = await transport.send(make_request(peer.url), LONG)
+            assert await response.read(SLACK) == b"a"
+            with anyio.move_on_after(SHORT):
+                await response.read(SLACK)
+            for _ in range(2):
+                with pytest.raises(TransportError, match="cancelled") as caught:
+                    await response.read(SLACK)
+                assert (caught.value.cause, caught.value.phase) == (Cause.LOST, Phase.READING)
+            await response.aclose()
+
+    with ScriptedPeer([receive, send(HEAD + chunk("a")), until_client_closes]) as peer:
+        KINDS[kind].run(main)
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_a_body_of_which_a_read_was_interrupted_does_not_end_properly(library: Any) -> None:
+    class Interrupted(library.SyncByteStream):  # type: ignore[misc]
+        """A body that Ctrl-C interrupts."""
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"a"
+            raise KeyboardInterrupt
+
+    async def main() -> None:
+        mock = library.MockTransport(lambda request: library.Response(200, stream=Interrupted()))
+        async with KINDS[f"{library.__name__} blocking"].open(transport=mock) as (_, transport):
+            response = await transport.send(make_request("http://chat.example"), LONG)
+            assert await response.read(SLACK) == b"a"
+            with pytest.raises(KeyboardInterrupt):
+                await response.read(SLACK)
+            with pytest.raises(TransportError, match="cancelled"):
+                await response.read(SLACK)
+            await response.aclose()
+
+    RUN["blocking"](main)
 
 
 @every_kind
