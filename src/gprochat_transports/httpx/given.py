@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
@@ -86,10 +86,10 @@ class GivenCall:
                     with anyio.fail_after(None) as self._scope:
                         response = await client.send(built, stream=True, follow_redirects=False)
             except Exception as error:
-                # If a hook of the caller's called `raise_for_status`, the error has the response.
-                response = getattr(error, "response", None)
                 if type(error).__name__ != "HTTPStatusError":
                     raise
+                # A hook of the caller's called `raise_for_status`; the error has the response.
+                response = cast("Any", error).response
             finally:
                 # httpx leaves the connection open if a SOCKS proxy refuses, or answers too late.
                 if self._connected is not None:
