@@ -261,13 +261,15 @@ class Job:
         self, record: OutputFile, stream: BinaryIO, read: Callable[[], Iterator[Prompt]]
     ) -> None:
         self.results: Results | None = None
-        self.interrupts = self.ended_by = 0
+        self.interrupts: int = 0
+        self.ended_by: int = 0
         self._record = record
         self._read = read
         self._answered = self._failed = 0
         self._total: int | None = None
         self._checked = 0
-        self._is_file = self.read_to_end = is_file(stream)
+        self._is_file = is_file(stream)
+        self.read_to_end: bool = self._is_file
         if self._is_file:
             # All is checked, and counted, before the first prompt is asked.
             start = stream.tell()
