@@ -40,7 +40,7 @@ CACHE_KIB: Final = 4096
 
 
 class OutputError(GPROChatError, ValueError):
-    """The output file cannot be used, or what is kept beside it; the message says why."""
+    """The output file, or the temporary list of prompts, cannot be used; the message says why."""
 
 
 def digest(prompt: Prompt) -> str:
