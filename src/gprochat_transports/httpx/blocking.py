@@ -39,8 +39,10 @@ class Deadline(Watchdog):
             self._thread.at = inf if seconds is None else monotonic() + seconds
 
     def left(self) -> float | None:
-        """Return the seconds until the calling thread's deadline; None for no limit."""
-        # A socket takes 0 for "do not block".
+        """Return the seconds until the calling thread's deadline; None for no limit.
+
+        At least a millisecond is returned, because a socket takes 0 for "do not block".
+        """
         at: float = getattr(self._thread, "at", inf)
         return None if at == inf else max(at - monotonic(), 0.001)
 
@@ -61,7 +63,8 @@ class BlockingNetwork:
 
     async def connect(self, host: str, port: int, socks_proxy: str | None) -> "BlockingStream":
         if socks_proxy is None:
-            connected = connect_tcp(host, port, self.watchdog)
+            # Each address of the host has the whole limit: if one is silent, another may answer.
+            connected = socket.create_connection((host, port), self.watchdog.left())
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         else:
             from python_socks.sync import Proxy
@@ -86,19 +89,6 @@ class BlockingNetwork:
         # Not an event: in a child process, setting it might wait for a lock of the parent's.
         while not self.watchdog.closed and (left := end - monotonic()) > 0:
             sleep(min(left, 0.1))  # noqa: ASYNC251 - blocking is its purpose
-
-
-def connect_tcp(host: str, port: int, deadline: Deadline) -> socket.socket:
-    """Connect as `socket.create_connection` does, with one time limit for all of the addresses."""
-    failures: list[OSError] = []
-    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        try:
-            # Unlike the address itself, its text has an IPv6 zone in it.
-            text, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
-            return socket.create_connection((text, port), deadline.left())
-        except OSError as error:
-            failures.append(error)
-    raise failures[0]
 
 
 class BlockingEvent:

@@ -266,23 +266,6 @@ def test_connecting_is_limited() -> None:
         assert SHORT * 0.9 <= monotonic() - begun < SLACK
 
 
-def test_all_addresses_of_a_host_have_one_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve = socket.getaddrinfo
-
-    def three_times(host: str, port: int, *args: Any, **options: Any) -> list[Any]:
-        found = resolve("127.0.0.1", port, *args, **options)
-        return found * 3 if host == "chat.invalid" else found
-
-    monkeypatch.setattr(socket, "getaddrinfo", three_times)
-    network = BlockingNetwork()
-    with deaf_port() as port:
-        network.watchdog.limit(None, SHORT)
-        begun = monotonic()
-        with pytest.raises(TimeoutError):
-            run(network.connect("chat.invalid", port, None))
-        assert SHORT * 0.9 <= monotonic() - begun < SHORT * 1.9
-
-
 def test_an_address_that_refuses_is_followed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
 
