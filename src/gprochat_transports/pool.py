@@ -2,6 +2,7 @@
 
 A call takes a slot, in turn, so there are never more connections than slots. Then it takes the idle
 connection that was used last, because the server is the least likely to have closed this one.
+The pool works on any event loop and between threads, with the events that it is given.
 """
 
 from collections import deque
@@ -64,16 +65,12 @@ class Pool(Generic[C]):
         self._keep_alive = limits.keep_alive
         self._free_slots = limits.max_connections
         self._make_event = make_event
+        self._queue: deque[Event] = deque()
         self._idle: deque[C] = deque()
         self._in_use: set[C] = set()
         self._watchdog: Watchdog | None = None
-        self._closed = False
-        self.forget()
-
-    def forget(self) -> None:
-        """Have no calls wait, and no lock held: in a child process, those are the parent's."""
         self._lock = Lock()
-        self._queue: deque[Event] = deque()
+        self._closed = False
 
     def watch(self, watchdog: Watchdog) -> None:
         """Have a watchdog close idle connections in time, without a further call."""

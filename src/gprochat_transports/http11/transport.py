@@ -36,7 +36,7 @@ class Http11Transport:
         self._causes: Causes = {**network.causes, h11.RemoteProtocolError: Cause.MALFORMED}
         self._exceptions = tuple(self._causes)
         self._ssl_context = settings.ssl_context
-        self._pool: Pool[Connection] = Pool(self._limits, network.make_event)
+        self.forget()
         forget_in_child(self)
         self._socks_proxy = proxy if proxy and proxy.startswith("socks5:") else None
         self._http_proxy = proxy if proxy and not self._socks_proxy else None
@@ -67,8 +67,7 @@ class Http11Transport:
 
     def forget(self) -> None:
         """Begin with no connections; the earlier ones belong to the parent process."""
-        self._pool.forget()
-        self._pool = Pool(self._limits, self._network.make_event)
+        self._pool: Pool[Connection] = Pool(self._limits, self._network.make_event)
 
     async def _connect(self, url: str) -> Connection:
         network = self._network

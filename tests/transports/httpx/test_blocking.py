@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 from collections.abc import Callable
 from threading import Event, Thread
@@ -520,21 +519,3 @@ class TestAFork:
                 assert exit_status(fork(read)) == 0
                 child_is_done.set()
                 assert list(reply) == ["b"]
-
-    def test_a_child_closes_what_it_inherits_although_the_parents_pool_was_busy(self) -> None:
-        with ScriptedPeer(STANDS_STILL) as peer:
-            client = SyncClient(Service(peer.url, secret_key="key"), proxy=None)
-            transport = client._client._transport
-            assert isinstance(transport, Http11Transport)
-            with client, client.stream("Hello") as reply:
-
-                def close() -> bool:
-                    # Ends a child that waits for the lock, which nobody releases there.
-                    signal.alarm(int(SLACK))
-                    reply.close()
-                    client.close()
-                    return True
-
-                with transport._pool._lock:
-                    child = fork(close)
-                assert exit_status(child) == 0
