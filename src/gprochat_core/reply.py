@@ -164,7 +164,33 @@ class ReplyParser:
         self._size += len(data)
         if self._size > self._max_bytes:
             raise self._too_long(data)
-        return self._decode(data)
+        if self._split:
+            data = self._split + data
+            self._split = b""
+        text, used = utf_8_decode(data, "replace", False)
+        if used < len(data):
+            self._split = data[used:]
+        if not text:
+            return ""
+        if not self._begun:
+            self._begun = True
+            if text[0] == BYTE_ORDER_MARK:
+                text = text[1:]
+        if self._held:
+            text = self._held + text
+            self._held = ""
+        # The first letter of the marker occurs in it once, so only the last one can begin a marker.
+        start = text.rfind(MARKER_BEGIN, -MARKER_LENGTH)
+        if start >= 0 and FAILURE_MARKER.startswith(text[start:]):
+            self._held = text[start:]
+            text = text[:start]
+        if self._keep_text:
+            pieces = self._pieces
+            pieces.append(text)
+            if len(pieces) == PIECES_A_BLOCK:
+                self._blocks.append("".join(pieces))
+                pieces.clear()
+        return text
 
     def finish(self) -> str:
         """Take the proper end of the body; return the rest of the text, or "".
@@ -242,8 +268,11 @@ class ReplyParser:
         return data
 
     def _too_long(self, data: bytes) -> ReplyTooLong:
+        # The rest of the text is not returned any more, so the error carries it.
+        self._inflater = None
         self._keep_text = True
-        self._decode(data[: self._max_bytes - self._size])
+        self._size -= len(data)
+        self.feed(data[: self._max_bytes - self._size])
         # More bytes followed the text that was held back, so it is not the marker.
         self._pieces.append(self._held)
         self._held = ""
@@ -252,33 +281,6 @@ class ReplyParser:
             "to get more of it, raise Limits(max_reply_bytes=...)",
             text=self.text,
         )
-
-    def _decode(self, data: bytes) -> str:
-        if self._split:
-            data = self._split + data
-        text, used = utf_8_decode(data, "replace", False)
-        self._split = b"" if used == len(data) else data[used:]
-        if not text:
-            return ""
-        if not self._begun:
-            self._begun = True
-            if text[0] == BYTE_ORDER_MARK:
-                text = text[1:]
-        if self._held:
-            text = self._held + text
-            self._held = ""
-        # The first letter of the marker occurs in it once, so only the last one can begin a marker.
-        start = text.rfind(MARKER_BEGIN, -MARKER_LENGTH)
-        if start >= 0 and FAILURE_MARKER.startswith(text[start:]):
-            self._held = text[start:]
-            text = text[:start]
-        if self._keep_text:
-            pieces = self._pieces
-            pieces.append(text)
-            if len(pieces) == PIECES_A_BLOCK:
-                self._blocks.append("".join(pieces))
-                pieces.clear()
-        return text
 
     def _interrupted(self) -> InterruptedReply:
         if self.is_marker_alone:

@@ -81,7 +81,7 @@ class Protocol(ResponseHandler):
             if rest:
                 super().data_received(head + end)
                 data = rest
-        super().data_received(data)
+        ResponseHandler.data_received(self, data)
 
     def pause_reading(self) -> None:
         self._is_paused = True
