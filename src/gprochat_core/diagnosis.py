@@ -8,7 +8,6 @@ is not a service of this family.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from itertools import chain
 from math import ceil
 from typing import Final
 
@@ -95,24 +94,24 @@ def read_headers(
             different programs would read differently (RFC 9112, 6.3), or they name another
             transfer coding than chunked, which nobody asked for (RFC 9112, 7.4).
     """
-    pairs = [*headers]
-    # The line of a header also has a colon, a space and a line break.
-    size = sum(map(len, chain.from_iterable(pairs))) + 4 * len(pairs)
-    if size > max_bytes:
-        raise NotTheService(
-            f"the response's headers are {size} bytes long, more than {max_bytes}; "
-            "check what is at this URL",
-            status=status,
-        )
+    size = 0
     fields: dict[str, str] = {}
     repeated: dict[str, list[str]] = {}
-    for raw_name, raw_value in pairs:
+    for raw_name, raw_value in headers:
+        # The line of a header also has a colon, a space and a line break.
+        size += len(raw_name) + len(raw_value) + 4
         name = raw_name.decode("latin-1").lower()
         value = raw_value.decode("latin-1").strip()
         if name in fields:
             repeated.setdefault(name, [fields[name]]).append(value)
         else:
             fields[name] = value
+    if size > max_bytes:
+        raise NotTheService(
+            f"the response's headers are {size} bytes long, more than {max_bytes}; "
+            "check what is at this URL",
+            status=status,
+        )
     if "content-length" in fields:
         lengths = set(repeated.get("content-length", ()))
         if len(lengths) > 1 or "transfer-encoding" in fields:
