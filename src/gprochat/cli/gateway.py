@@ -7,12 +7,15 @@ import shlex
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .failures import listening
-from .options import example
+from .options import example, find_service, service_options
+
+if TYPE_CHECKING:
+    from ..gateway import Models
 
 __all__ = ["gateway"]
 
@@ -26,14 +29,16 @@ def repeatable(name: str, parameter: str, metavar: str, about: str) -> Callable[
 @click.command(
     epilog=example("gprochat gateway --port 8080", "gprochat gateway --config deployments.toml")
 )
+@service_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: any free port.")
 @click.option(
     "--config",
     metavar="FILE",
+    envvar="GPROCHAT_GATEWAY_CONFIG",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A TOML file of deployments. Default: $GPROCHAT_GATEWAY_CONFIG, else the deployment in "
-    "$GPROCHAT_URL, as the model gprochat.",
+    help="A TOML file of deployments. Default: $GPROCHAT_GATEWAY_CONFIG, else one deployment, as "
+    "the model gprochat.",
 )
 @click.option("--no-key", is_flag=True, help="Callers need no key; on loopback addresses only.")
 @click.option("--strict", is_flag=True, help="Refuse parameters that would be ignored.")
@@ -50,6 +55,10 @@ def repeatable(name: str, parameter: str, metavar: str, about: str) -> Callable[
     "An origin whose pages may call, such as https://app.example.",
 )
 def gateway(
+    url: str | None,
+    name: str | None,
+    ask_password: bool,
+    ask_secret_key: bool,
     host: str,
     port: int,
     config: Path | None,
@@ -63,15 +72,27 @@ def gateway(
     The output is the base URL and the key, as two lines for the shell. The key is
     $GPROCHAT_GATEWAY_KEY; if that is not set, a new one. Each request is a line on standard error.
     """
+    from ..gateway.deployments import DEFAULT_MODEL, Deployment, read_models
+
+    if config is None:
+        service = find_service(url, name, ask_password=ask_password, ask_secret_key=ask_secret_key)
+        models: Models = {DEFAULT_MODEL: [Deployment(DEFAULT_MODEL, service)]}
+    elif url or name or ask_password or ask_secret_key:
+        raise click.UsageError(
+            f"{config} has the URLs and secrets of its deployments; leave --url, --service, "
+            "--password and --secret-key out"
+        )
+    else:
+        models = read_models(config)
     asyncio.run(
-        run_gateway(host, port, config, no_key, strict, allowed_hosts or None, allowed_origins)
+        run_gateway(models, host, port, no_key, strict, allowed_hosts or None, allowed_origins)
     )
 
 
 async def run_gateway(
+    models: "Models",
     host: str,
     port: int,
-    config: Path | None,
     no_key: bool,
     strict: bool,
     allowed_hosts: tuple[str, ...] | None,
@@ -85,7 +106,7 @@ async def run_gateway(
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     serving = gateway.gateway(
-        None if config is None else gateway.read_models(config),
+        models,
         key=None if no_key else os.environ.get("GPROCHAT_GATEWAY_KEY"),
         no_key=no_key,
         strict=strict,

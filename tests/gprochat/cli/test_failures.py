@@ -121,13 +121,12 @@ def test_another_encoding_is_told_in_the_commands_words(
     assert "chatgpt-demo and its forks need --encoding content" in result.output
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    missing = str(tmp_path / "deployments.toml")
-    result = invoke("gateway", variables={"GPROCHAT_GATEWAY_CONFIG": missing})
+def test_a_file_that_cannot_be_read_is_named(home: Path) -> None:
+    folder = home / "config" / "gprochat" / "services.json"
+    (folder / "not empty").mkdir(parents=True)
+    result = invoke("login", "--list")
     assert result.exit_code == 1
-    assert result.stderr == (
-        f"gprochat: the system reports: {missing}: No such file or directory\n"
-    )
+    assert result.stderr == f"gprochat: the system reports: {folder}: Is a directory\n"
 
 
 @pytest.mark.parametrize(

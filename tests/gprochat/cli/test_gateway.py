@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gprochat.cli.services import Services
 from gprochat.server import in_thread, serve
 from gprochat_core import Message, Service
 
@@ -111,10 +112,30 @@ def test_options_reach_the_gateway(service: Service) -> None:
 def test_without_a_deployment_it_says_in_one_line_what_to_set(
     variables: dict[str, str], told: str
 ) -> None:
-    result = invoke("gateway", variables=variables)
-    assert result.exit_code == 1
-    assert told in result.stderr
-    assert result.stderr.count("\n") == 1
+    with forked("gateway", variables=variables) as process:
+        _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2
+    assert told in errors
+    assert errors.count("\n") == 1
+
+
+def test_it_takes_a_service_that_login_has_kept(service: Service) -> None:
+    services = Services()
+    services.keep("work", service)
+    services.keep("other", Service("http://127.0.0.1:1", secret_key="made-up"))
+    with running("--service", "work") as (_, url, key):
+        assert ask(url, key).json()["choices"][0]["message"]["content"] == "Hi"
+
+
+@pytest.mark.parametrize("option", [["--url", "http://127.0.0.1:1"], ["--secret-key"]])
+def test_a_file_of_deployments_leaves_no_room_for_another(
+    option: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "deployments.toml"
+    file.touch()
+    result = invoke("gateway", *option, variables={"GPROCHAT_GATEWAY_CONFIG": str(file)})
+    assert result.exit_code == 2
+    assert "deployments.toml has the URLs and secrets of its deployments" in result.stderr
 
 
 def test_sigterm_under_load_lets_replies_finish() -> None:
