@@ -108,7 +108,11 @@ def read_grace(_context: click.Context, _parameter: click.Parameter, seconds: fl
     type=click.Choice(["jsonl", "csv", "text"]),
     help="Default: as the name of IN ends; text for standard input.",
 )
-@click.option("--column", metavar="NAME", help="The CSV column of the prompts. Default: prompt.")
+@click.option(
+    "--column",
+    metavar="NAME",
+    help="The CSV column of the prompts. Default: prompt, or the only column.",
+)
 @click.option(
     "--template", metavar="TEXT", help="The prompt, with names of CSV columns in braces: {name}."
 )
