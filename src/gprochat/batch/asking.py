@@ -44,6 +44,7 @@ from gprochat_core import (
     RateLimited,
     ResponseError,
     RetryPolicy,
+    ServiceFailed,
     SignatureRejected,
     UsageError,
 )
@@ -85,6 +86,9 @@ FATAL: Final = (SignatureRejected, PasswordRejected, UsageError)
 
 SUSPECT: Final = (AuthenticationError, NotTheService)
 """Errors that every prompt would meet, unless the service replies to others."""
+
+AWAY: Final = frozenset({502, 503, 504, *range(520, 530)})
+"""The statuses of a proxy that does not reach the service behind it."""
 
 
 def ask_many(
@@ -133,8 +137,8 @@ def ask_many(
         AuthenticationError, NotTheService: as described above.
         RateLimited, ServiceFailed: the service refused ten times in a row, with a pause after each
             refusal.
-        ConnectError: the service could not be reached ten times in a row; if it never could, as
-            often as `retry` says.
+        ConnectError, ServiceFailed: the service could not be reached ten times in a row; if it
+            never could, as often as `retry` says.
         UsageError: the client is closed, or belongs to another event loop.
         Exception: what iterating over `prompts` raised, after the results of the prompts before.
     """
@@ -445,8 +449,8 @@ class Run:
                 self.pace.reply(began, start + seconds)
                 return Result(prompt_id, reply.text, reply.status, attempts, seconds)
             # If no call was answered meanwhile, the service cannot be reached for any prompt.
-            away = isinstance(error, ConnectError) and answers == self._answers
-            if not isinstance(error, (ConnectError, InvalidMessages)):
+            away = is_away(error) and answers == self._answers
+            if not is_away(error) and not isinstance(error, InvalidMessages):
                 self._answers += 1
             pause = None
             if away or is_refusal(error):
@@ -524,7 +528,7 @@ class Run:
         self.refusal = error
         now = monotonic()
         # A service that has never been reached is unlikely to be there a minute later.
-        never_reached = isinstance(error, ConnectError) and not self._answers
+        never_reached = is_away(error) and not self._answers
         policy = self._retry if never_reached else PAUSES
         refusals, jitter = self.pace.refuse(began, now), uniform(0.5, 1.0)
         pause = policy.delay(error, refusals, jitter)
@@ -563,3 +567,10 @@ def is_refusal(error: GPROChatError) -> bool:
     return (
         isinstance(error, ResponseError) and error.retry_after is not None and is_transient(error)
     )
+
+
+def is_away(error: GPROChatError) -> bool:
+    """Tell whether the service was not reached, by its proxy's word too."""
+    if isinstance(error, ServiceFailed):
+        return error.status in AWAY and not error.permanent
+    return isinstance(error, ConnectError)

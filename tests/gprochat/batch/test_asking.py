@@ -23,6 +23,7 @@ from gprochat_core import (
     RateLimited,
     ResponseError,
     RetryPolicy,
+    ServiceFailed,
     SignatureRejected,
     TransportError,
     UsageError,
@@ -206,7 +207,7 @@ def test_a_failure_that_may_pass_is_retried_as_often_as_the_policy_says(run: Run
     async def main() -> None:
         retry = RetryPolicy(max_attempts=3, base_delay=0.0)
         for failures, kind in ((2, None), (3, "ServiceFailed")):
-            service = Double(answer=fails_first(failures, refuse(503)))
+            service = Double(answer=fails_first(failures, refuse(500)))
             (result,) = await all_of(ask_many(service.client(), ["Hello"], retry=retry))
             assert result.attempts == len(service.asked) == 3
             assert (result.error and result.error.kind) == kind
@@ -329,7 +330,7 @@ def test_a_service_that_denies_all_from_some_time_on_ends_the_run(run: Run) -> N
     run(main)
 
 
-@pytest.mark.parametrize("refusal", [refuse(429), LOST], ids=["429", "lost"])
+@pytest.mark.parametrize("refusal", [refuse(429), LOST, refuse(504)], ids=["429", "lost", "504"])
 def test_a_prompt_that_is_refused_while_others_are_answered_fails_alone(
     run: Run, refusal: Answer | TransportError
 ) -> None:
@@ -356,30 +357,44 @@ def test_a_service_that_asks_for_no_pause_gets_one(run: Run) -> None:
     run(main)
 
 
-def test_a_service_that_cannot_be_reached_ends_the_run(run: Run) -> None:
+AWAY = pytest.mark.parametrize(
+    ("away", "error"),
+    [(LOST, ConnectError), (refuse(502), ServiceFailed), (refuse(522), ServiceFailed)],
+    ids=["lost", "502", "522"],
+)
+"""What a call meets if the service is away, without and with a proxy in front of it."""
+
+
+@AWAY
+def test_a_service_that_cannot_be_reached_ends_the_run(
+    run: Run, away: Answer | TransportError, error: type[Exception]
+) -> None:
     async def main() -> None:
-        service = Double(answer=lambda _: LOST)
+        service = Double(answer=lambda _: away)
         retry = RetryPolicy(max_attempts=2, base_delay=0.0)
         results = ask_many(service.client(), numbered(9), concurrency=1, retry=retry)
-        with pytest.raises(ConnectError):
+        with pytest.raises(error):
             await all_of(results)
         assert service.asked == ["prompt 0"] * 2
 
     run(main)
 
 
-def test_a_service_that_is_away_for_a_while_is_waited_for(run: Run) -> None:
+@AWAY
+def test_a_service_that_is_away_for_a_while_is_waited_for(
+    run: Run, away: Answer | TransportError, error: type[Exception]
+) -> None:
     async def main() -> None:
         service = Double()
         retry = RetryPolicy(max_attempts=1)
         results = ask_many(service.client(), numbered(9), concurrency=1, retry=retry)
         assert (await anext(results)).error is None
-        service.answer = fails_first(2, LOST)
+        service.answer = fails_first(2, away)
         assert all(result.error is None for result in await all_of(results))
-        service = Double(answer=lambda message: echo(message) if message == "prompt 0" else LOST)
+        service = Double(answer=lambda message: echo(message) if message == "prompt 0" else away)
         results = ask_many(service.client(), numbered(9), concurrency=1, retry=retry)
         assert (await anext(results)).error is None
-        with pytest.raises(ConnectError):
+        with pytest.raises(error):
             await anext(results)
         # As often as PAUSES has attempts.
         assert service.asked == ["prompt 0", *["prompt 1"] * 3]
