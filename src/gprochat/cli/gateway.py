@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gprochat_core.messages import Encoding
+
 from .failures import listening
-from .options import example, find_service, service_options
+from .options import encoding_option, example, find_service, service_options
 
 if TYPE_CHECKING:
     from ..gateway import Models
@@ -30,6 +32,7 @@ def repeatable(name: str, parameter: str, metavar: str, about: str) -> Callable[
     epilog=example("gprochat gateway --port 8080", "gprochat gateway --config deployments.toml")
 )
 @service_options
+@encoding_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: any free port.")
 @click.option(
@@ -59,6 +62,7 @@ def gateway(
     name: str | None,
     ask_password: bool,
     ask_secret_key: bool,
+    encoding: Encoding | None,
     host: str,
     port: int,
     config: Path | None,
@@ -75,12 +79,14 @@ def gateway(
     from ..gateway.deployments import DEFAULT_MODEL, Deployment, read_models
 
     if config is None:
-        service = find_service(url, name, ask_password=ask_password, ask_secret_key=ask_secret_key)
+        service = find_service(
+            url, name, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
+        )
         models: Models = {DEFAULT_MODEL: [Deployment(DEFAULT_MODEL, service)]}
-    elif url or name or ask_password or ask_secret_key:
+    elif url or name or ask_password or ask_secret_key or encoding:
         raise click.UsageError(
-            f"{config} has the URLs and secrets of its deployments; leave --url, --service, "
-            "--password and --secret-key out"
+            f"{config} describes the deployments; leave --url, --service, --password, "
+            "--secret-key and --encoding out"
         )
     else:
         models = read_models(config)

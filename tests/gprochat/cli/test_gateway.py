@@ -127,7 +127,9 @@ def test_it_takes_a_service_that_login_has_kept(service: Service) -> None:
         assert ask(url, key).json()["choices"][0]["message"]["content"] == "Hi"
 
 
-@pytest.mark.parametrize("option", [["--url", "http://127.0.0.1:1"], ["--secret-key"]])
+@pytest.mark.parametrize(
+    "option", [["--url", "http://127.0.0.1:1"], ["--secret-key"], ["--encoding", "content"]]
+)
 def test_a_file_of_deployments_leaves_no_room_for_another(
     option: list[str], tmp_path: Path
 ) -> None:
@@ -135,7 +137,7 @@ def test_a_file_of_deployments_leaves_no_room_for_another(
     file.touch()
     result = invoke("gateway", *option, variables={"GPROCHAT_GATEWAY_CONFIG": str(file)})
     assert result.exit_code == 2
-    assert "deployments.toml has the URLs and secrets of its deployments" in result.stderr
+    assert "deployments.toml describes the deployments" in result.stderr
 
 
 def test_sigterm_under_load_lets_replies_finish() -> None:
