@@ -87,9 +87,6 @@ FATAL: Final = (SignatureRejected, PasswordRejected, UsageError)
 SUSPECT: Final = (AuthenticationError, NotTheService)
 """Errors that every prompt would meet, unless the service replies to others."""
 
-AWAY: Final = frozenset({502, 503, 504, *range(520, 530)})
-"""The statuses of a proxy that does not reach the service behind it."""
-
 
 def ask_many(
     client: Client,
@@ -572,5 +569,6 @@ def is_refusal(error: GPROChatError) -> bool:
 def is_away(error: GPROChatError) -> bool:
     """Tell whether the service was not reached, by its proxy's word too."""
     if isinstance(error, ServiceFailed):
-        return error.status in AWAY and not error.permanent
+        # The service itself answers 500; the other statuses that may pass are a proxy's.
+        return error.status > 500 and is_transient(error)
     return isinstance(error, ConnectError)
