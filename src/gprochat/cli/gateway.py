@@ -76,13 +76,13 @@ def gateway(
     The output is the base URL and the key, as two lines for the shell. The key is
     $GPROCHAT_GATEWAY_KEY; if that is not set, a new one. Each request is a line on standard error.
     """
-    from ..gateway.deployments import DEFAULT_MODEL, Deployment, read_models
+    from ..gateway.deployments import one_model, read_models
 
     if config is None:
         service = find_service(
             url, name, ask_password=ask_password, ask_secret_key=ask_secret_key, encoding=encoding
         )
-        models: Models = {DEFAULT_MODEL: [Deployment(DEFAULT_MODEL, service)]}
+        models = one_model(service)
     elif url or name or ask_password or ask_secret_key or encoding:
         raise click.UsageError(
             f"{config} describes the deployments; leave --url, --service, --password, "

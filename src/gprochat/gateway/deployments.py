@@ -39,6 +39,7 @@ __all__ = [
     "Models",
     "Upstreams",
     "models_from_environment",
+    "one_model",
     "read_models",
 ]
 
@@ -92,8 +93,16 @@ def models_from_environment(environ: Mapping[str, str] = os.environ) -> Models:
     """
     if path := environ.get("GPROCHAT_GATEWAY_CONFIG"):
         return read_models(Path(path), environ)
-    service = service_from_environment(environ)
-    _ = service.signer  # raises if there is no key
+    return one_model(service_from_environment(environ))
+
+
+def one_model(service: Service) -> Models:
+    """Return the models of a gateway to one service: the model "gprochat".
+
+    Raises:
+        ConfigurationError: the service has no secret key.
+    """
+    _ = service.signer
     return {DEFAULT_MODEL: (Deployment(DEFAULT_MODEL, service),)}
 
 
