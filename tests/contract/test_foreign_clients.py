@@ -154,3 +154,31 @@ def test_the_contract_takes_a_transport_by_name(name: str, loop: str) -> None:
     assert type(adapter.loop).__name__ == loop
     client = adapter.make(Service("https://chat.example", secret_key="k"))
     assert client.stream("Hello").attempts == 0
+
+
+def test_a_middleware_of_aiohttp_that_raises_for_a_status_hides_the_answer() -> None:
+    """The limit that docs/guides/own-session.md tells of."""
+
+    async def raising(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        response = await handler(request)
+        response.raise_for_status()
+        return response
+
+    async def main(service: Service) -> None:
+        async with aiohttp.ClientSession(middlewares=[raising]) as session:
+            once = RetryPolicy(max_attempts=1)
+            async with gprochat_transports.aiohttp.Client(
+                service, session=session, retry=once
+            ) as client:
+                assert await client.complete("Hello") == TEXT
+                with pytest.raises(NotTheService):
+                    await client.complete("Hello")
+
+    failing = answer(500, b"")
+    with ScriptedPeer(
+        [receive, send(chunked(TEXT)), receive, send(failing)], [receive, send(failing)]
+    ) as peer:
+        asyncio.run(main(Service(peer.url, secret_key="k")))
+        assert len(peer.connections) == 2
