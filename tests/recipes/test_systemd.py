@@ -23,7 +23,6 @@ PROGRAM: Final = "/opt/gprochat/bin/gprochat"
 @pytest.mark.parametrize("unit", UNITS)
 def test_the_command_takes_its_arguments(unit: str) -> None:
     parser = ConfigParser(interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(file_of("systemd", unit))
     program, name, *arguments = shlex.split(parser["Service"]["ExecStart"].replace("\\\n", " "))
     assert program == PROGRAM

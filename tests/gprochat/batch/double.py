@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import trio
@@ -16,11 +16,11 @@ from tests.transports.fake import Answer, FakeResponse, FakeTransport
 
 __all__ = ["LOOPS", "Double", "echo", "refuse"]
 
-Main = Callable[[], Awaitable[None]]
+Main = Callable[[], Coroutine[Any, Any, None]]
 
-LOOPS: Final[Mapping[str, Callable[[Callable[[], object]], object]]] = {
-    "asyncio": lambda main: asyncio.run(main()),  # type: ignore[arg-type]
-    "trio": lambda main: trio.run(main),  # type: ignore[arg-type]
+LOOPS: Final[Mapping[str, Callable[[Main], None]]] = {
+    "asyncio": lambda main: asyncio.run(main()),
+    "trio": trio.run,
 }
 
 PLAIN: Final = ((b"content-type", b"text/plain; charset=utf-8"),)
