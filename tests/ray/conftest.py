@@ -87,7 +87,7 @@ def service(asked: Asked) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def logs() -> Iterator[Path]:
-    """Where Ray puts its logs. The path is short, because sockets of Ray are in it too."""
+    """Where Ray puts its files. The path is short, because sockets of Ray are in it too."""
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     yield folder
     shutil.rmtree(folder)
@@ -101,8 +101,9 @@ def cluster(service: Service, logs: Path) -> "Iterator[Cluster]":
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPROCHAT_URL", service.url)
         patch.setenv("GPROCHAT_SECRET_KEY", service.secret_key or "")
-        head = NODE | {"include_dashboard": False, "temp_dir": str(logs)}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
+        # Not `temp_dir`: Ray would still write to its default folder, which may not exist.
+        patch.setenv("RAY_TMPDIR", str(logs))
+        cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
         patch.setenv("RAY_ADDRESS", cluster.address)
         yield cluster
         cluster.shutdown()
