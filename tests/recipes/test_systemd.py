@@ -28,7 +28,8 @@ def test_the_command_takes_its_arguments(unit: str) -> None:
     assert program == PROGRAM
     command = gprochat.get_command(Context(gprochat), name)
     assert command is not None
-    command.make_context(name, arguments)
+    # With the parent, because a command of click's remembers the help option of its first context.
+    command.make_context(name, arguments, parent=gprochat.make_context("gprochat", [name]))
     assert parser["Service"]["EnvironmentFile"] == f"/etc/gprochat/{name}.env"
 
 
