@@ -45,6 +45,9 @@ __all__ = ["Clock", "Exchange", "SendLimits", "State"]
 TOLERATED_CLOCK_SKEW_MS: Final = 30_000
 """Milliseconds that a clock may be off before a rejected signature is blamed on it."""
 
+MAX_AHEAD_MS: Final = 1000
+"""Milliseconds that a request's time may be ahead of the clock, so that each has its own."""
+
 TIMER_SLACK: Final = 0.01
 """Seconds that an event loop's timer may be early, measured by another clock."""
 
@@ -118,7 +121,7 @@ VERDICTS: Final[Mapping[tuple[Phase, bool], tuple[Verdict, ...]]] = {
 
 
 class Clock:
-    """How far this machine's clock is off, shared by all calls to one service.
+    """The time that requests are signed with, shared by all calls to one service.
 
     Attributes:
         correction_ms: milliseconds to add to this machine's time when signing. A call whose
@@ -127,6 +130,19 @@ class Clock:
 
     def __init__(self, correction_ms: int = 0) -> None:
         self.correction_ms = correction_ms
+        self._last_ms = 0
+
+    def stamp(self, now_ms: int) -> int:
+        """Return the corrected time, or a later one if a request has been signed with it.
+
+        The same text has the same signature in the same millisecond, and a service may refuse a
+        signature that it has seen.
+        """
+        time_ms = now_ms + self.correction_ms
+        if time_ms <= self._last_ms <= time_ms + MAX_AHEAD_MS:
+            time_ms = self._last_ms + 1
+        self._last_ms = time_ms
+        return time_ms
 
 
 class SendLimits(NamedTuple):
@@ -160,7 +176,7 @@ class Exchange:
         timeouts, retry, limits: the caller's numbers; None for the defaults.
         keep_text: as in `ReplyParser`.
         now: the time, from which `timeouts.total` counts.
-        clock: the correction of this machine's clock, which calls to one service share.
+        clock: the time to sign with, which calls to one service share.
         redactor: removes secrets from what errors quote; by default the service's secrets.
 
     Raises:
@@ -243,7 +259,7 @@ class Exchange:
         return {} if self._parser is None else self._parser.headers
 
     def attempt(self, now_ms: int) -> Request:
-        """Begin an attempt; return its request, signed with the corrected time."""
+        """Begin an attempt; return its request, signed with the time of the shared clock."""
         if self.state is not READY:
             self._refuse("attempt")
         self.state = SENT
@@ -252,7 +268,7 @@ class Exchange:
         self._body_begun = self._stale = False
         self._attempted_ms = now_ms
         self._signed_correction_ms = self._clock.correction_ms
-        return self._draft.sign(now_ms + self._signed_correction_ms)
+        return self._draft.sign(self._clock.stamp(now_ms))
 
     def send_limits(self, now: float) -> SendLimits:
         """Return how long the attempt that begins now may take to its response's head."""

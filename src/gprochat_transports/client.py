@@ -359,7 +359,7 @@ class Client:
     Attributes:
         service: the deployment.
         redactor: removes the secrets from errors.
-        clock: the correction of this machine's clock, which all replies share.
+        clock: the time that requests are signed with, which all replies share.
         on_retry: as given.
     """
 

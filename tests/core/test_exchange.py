@@ -5,9 +5,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from email.utils import formatdate
+from itertools import accumulate
 from typing import Final, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gprochat_core import (
     Acceptance,
@@ -774,9 +777,9 @@ def test_calls_that_are_rejected_at_once_are_each_signed_anew_once() -> None:
     clock = Clock()
     calls = [exchange(clock=clock, retry=RetryPolicy(max_attempts=1)) for _ in range(3)]
     errors = [rejected(call, seconds_behind=90) for call in calls]
-    for call, error in zip(calls, errors, strict=True):
+    for number, (call, error) in enumerate(zip(calls, errors, strict=True)):
         assert call.retry(error, 0.0, 1.0) == 0.0
-        assert json.loads(call.attempt(NOW_MS).body)["time"] == NOW_MS + 90_000
+        assert json.loads(call.attempt(NOW_MS).body)["time"] == NOW_MS + 90_000 + number
     assert clock.correction_ms == 90_000
 
 
@@ -791,6 +794,20 @@ def test_calls_that_share_no_clock_share_no_correction() -> None:
     learning, other = exchange(), exchange()
     learning.retry(rejected(learning, seconds_behind=90), 0.0, 1.0)
     assert json.loads(other.attempt(NOW_MS).body)["time"] == NOW_MS
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1))
+def test_no_two_requests_of_a_client_have_the_same_time(steps: list[int]) -> None:
+    clock = Clock()
+    times = [clock.stamp(NOW_MS + moment) for moment in accumulate(steps)]
+    assert times == sorted(set(times))
+
+
+@pytest.mark.parametrize("seconds", [-3600, -2, 2, 3600])
+def test_a_clock_that_is_set_is_followed(seconds: int) -> None:
+    clock = Clock()
+    clock.stamp(NOW_MS)
+    assert clock.stamp(NOW_MS + seconds * 1000) == NOW_MS + seconds * 1000
 
 
 # Time limits

@@ -42,11 +42,12 @@ from gprochat_core import (
     TruncatedReply,
     UsageError,
 )
+from gprochat_core.exchange import MAX_AHEAD_MS
 from gprochat_core.policy import Limits, is_transient
 from gprochat_core.reply import FAILURE_MARKER
 
 SERVICE: Final = Service("https://chat.example", secret_key="made-up key")
-ACCEPTANCE: Final = Acceptance(SERVICE, freshness_ms=0)
+ACCEPTANCE: Final = Acceptance(SERVICE)
 START_MS: Final = 1_700_000_000_000
 
 # Whole seconds, so that the sums of the model are exact.
@@ -66,6 +67,7 @@ class Calls(RuleBasedStateMachine):
         super().__init__()
         self.now = 0
         self.clock = Clock()
+        self.signed_ms = 0
         self.call: Exchange
         self.error: GPROChatError | None = None
 
@@ -112,7 +114,11 @@ class Calls(RuleBasedStateMachine):
         self.error = None
         self.was_stale = False
         time_ms = self.now_ms + self.clock.correction_ms
-        assert ACCEPTANCE.accept(request.body, time_ms).time_ms == time_ms
+        signed_ms = ACCEPTANCE.accept(request.body, time_ms).time_ms
+        # It is ahead of the time if an earlier request was signed with the same one.
+        assert time_ms <= signed_ms <= time_ms + MAX_AHEAD_MS
+        assert signed_ms != self.signed_ms
+        self.signed_ms = signed_ms
 
     @precondition(lambda self: self.call.state is State.SENT)
     @rule()

@@ -298,6 +298,17 @@ def signed_ahead(transport: FakeTransport) -> list[float]:
     return [signed - time() for signed in signed_at(transport)]
 
 
+async def test_calls_in_the_same_millisecond_are_signed_with_different_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_module, "time_ns", lambda: 1_700_000_000_000_000_000)
+    transport = FakeTransport([BUSY, FINE, FINE])
+    client = Client(SERVICE, transport)
+    await client.complete("Hello")
+    await client.complete("Hello")
+    assert signed_at(transport) == [1_700_000_000.000, 1_700_000_000.001, 1_700_000_000.002]
+
+
 async def test_a_clock_correction_is_kept_by_the_client() -> None:
     transport = FakeTransport([rejected(ahead=3600), FINE, FINE])
     client = Client(SERVICE, transport)
