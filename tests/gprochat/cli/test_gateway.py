@@ -1,6 +1,7 @@
 """The command for programs that speak OpenAI's API: gateway."""
 
 import asyncio
+import json
 import signal
 import threading
 from collections.abc import AsyncIterator, Generator
@@ -14,6 +15,8 @@ import pytest
 from gprochat.cli.services import Services
 from gprochat.server import in_thread, serve
 from gprochat_core import Message, Service
+from tests.peers.scripted import ScriptedPeer, receive, send
+from tests.peers.wire import chunked
 
 from .running import LIMIT, Forked, forked, invoke
 
@@ -125,6 +128,15 @@ def test_it_takes_a_service_that_login_has_kept(service: Service) -> None:
     services.keep("other", Service("http://127.0.0.1:1", secret_key="made-up"))
     with running("--service", "work") as (_, url, key):
         assert ask(url, key).json()["choices"][0]["message"]["content"] == "Hi"
+
+
+def test_its_requests_are_written_in_the_encoding_that_it_is_given() -> None:
+    with ScriptedPeer([receive, send(chunked("fine"))]) as peer:
+        service = Service(peer.url, secret_key="made-up")
+        with running("--encoding", "content", service=service) as (_, url, key):
+            assert ask(url, key).status_code == 200
+    sent = json.loads(peer.requests[0].body)
+    assert sent["messages"] == [{"role": "user", "content": "Hi"}]
 
 
 @pytest.mark.parametrize(
