@@ -253,9 +253,12 @@ class Run:
         self._make_event: Callable[[], Event] = asyncio.Event
         self._call_soon: Callable[[Callable[[], object]], object] | None = None
         self._scope: anyio.CancelScope | None = None
-        self._turn = anyio.Lock(fast_acquire=True)
+        # Two lines of workers: for a prompt, and for a call to begin. Only the first one of a line
+        # waits for a change; if all did, each prompt would wake all workers.
+        self._prompt_line = anyio.Lock(fast_acquire=True)
+        self._call_line = anyio.Lock(fast_acquire=True)
         # What the tasks, and the caller who iterates, wait for; None where nobody waits.
-        self._changed: anyio.Event | None = None
+        self._changed: Event | None = None
         self._arrived: Event | None = None
         self._ended = anyio.Event()
         # No more prompts come; no more calls begin.
@@ -267,7 +270,7 @@ class Run:
         # Before the first reply, none may.
         self._blamed = MAX_BLAMED
         # A prompt of an asynchronous iterable, and what its reader waits for before the next.
-        self._incoming: list[tuple[Prompt | Conversation, anyio.Event]] = []
+        self._incoming: list[tuple[Prompt | Conversation, Event]] = []
         # Results by the number of their prompt.
         self._ready: dict[int, Result] = {}
         # How many prompts have been taken, and how many results handed over.
@@ -373,7 +376,7 @@ class Run:
     async def _read(self, prompts: AsyncIterable[Prompt | Conversation]) -> None:
         try:
             async for prompt in prompts:
-                taken = anyio.Event()
+                taken = self._make_event()
                 self._incoming.append((prompt, taken))
                 self._wake()
                 await taken.wait()
@@ -384,12 +387,11 @@ class Run:
 
     async def _work(self) -> None:
         while not self._stopped:
-            taken = self._take()
+            taken = None if self._prompt_line.locked() else self._take()
             if taken is None:
-                if self._exhausted:
-                    return
-                await self._change()
-                continue
+                taken = await self._wait_for_prompt()
+            if taken is None:
+                return
             number, prompt = taken
             if isinstance(prompt, Prompt):
                 result = await self._ask(prompt.id, prompt.conversation)
@@ -400,6 +402,15 @@ class Run:
             self._ready[number] = result
             if self._arrived is not None:
                 self._arrived.set()
+
+    async def _wait_for_prompt(self) -> tuple[int, Prompt | Conversation] | None:
+        """Return the next prompt with its number; None if there are no more, or after `stop`."""
+        async with self._prompt_line:
+            while not (self._exhausted or self._stopped):
+                if taken := self._take():
+                    return taken
+                await self._change()
+        return None
 
     def _take(self) -> tuple[int, Prompt | Conversation] | None:
         """Return the next prompt with its number; None if there is no room, or none has come."""
@@ -429,8 +440,8 @@ class Run:
         """Make calls until there is a result; None if no more calls may begin."""
         attempts = failures = refusals = 0
         while True:
-            if self._turn.locked() or self._wait() != 0:
-                await self._wait_in_line()
+            if self._call_line.locked() or self._wait() != 0:
+                await self._wait_for_call()
             if self._stopped:
                 return None
             answers = self._answers
@@ -502,9 +513,9 @@ class Run:
             self._blamed += 1
         return self._retry.delay(error, failures, random())
 
-    async def _wait_in_line(self) -> None:
-        """Wait until a call may begin: the workers wait in a line, the first one for the pace."""
-        async with self._turn:
+    async def _wait_for_call(self) -> None:
+        """Wait until a call may begin."""
+        async with self._call_line:
             while (wait := self._wait()) != 0:
                 await self._change(wait)
 
@@ -544,7 +555,7 @@ class Run:
     async def _change(self, seconds: float | None = None) -> None:
         """Wait until something has changed, or some seconds have passed."""
         if self._changed is None:
-            self._changed = anyio.Event()
+            self._changed = self._make_event()
         if seconds is None:
             await self._changed.wait()
             return

@@ -141,6 +141,37 @@ def test_prompts_are_taken_only_as_results_are(run: Run, ordered: bool) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_prompt_or_a_result_wakes_few_of_many_workers(
+    run: Run, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    take = asking.Run._take
+
+    def counted(self: asking.Run) -> Any:
+        nonlocal looks
+        looks += 1
+        return take(self)
+
+    async def let_all_tasks_run() -> None:
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+
+    async def one_by_one() -> AsyncIterator[str]:
+        for prompt in numbered(200):
+            await let_all_tasks_run()
+            yield prompt
+
+    async def main() -> None:
+        prompts = one_by_one() if asynchronous else numbered(200)
+        async for _ in ask_many(Double().client(), prompts, concurrency=50):
+            await let_all_tasks_run()
+
+    monkeypatch.setattr(asking.Run, "_take", counted)
+    run(main)
+    assert looks < 5 * 200
+
+
 def test_results_come_in_the_order_of_the_prompts_if_asked_to(run: Run) -> None:
     async def main() -> None:
         service = Double()
