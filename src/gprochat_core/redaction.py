@@ -72,8 +72,8 @@ class Redactor:
 
 def shown_by(error: BaseException) -> str:
     """Return all that a program, a log or a debugger prints of an exception."""
-    notes: list[str] = getattr(error, "__notes__", [])
-    return "\n".join([str(error), repr(error), repr(error.args), repr(vars(error)), *notes])
+    # An exception's notes are an attribute, too.
+    return "\n".join([str(error), repr(error), repr(error.args), repr(vars(error))])
 
 
 # The pattern of a secret is a sequence of its characters, each in all the ways to write it. Neither

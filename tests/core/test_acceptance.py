@@ -441,6 +441,13 @@ def test_an_integer_of_19_digits_is_one() -> None:
     assert accept(fields(time=time_ms, sign=sign), freshness_ms=None).time_ms == time_ms
 
 
+@pytest.mark.parametrize(("parts", "status"), [(100_000, 400), (100_001, 413)])
+def test_a_body_may_have_as_many_parts_as_the_limit_says(parts: int, status: int) -> None:
+    # Two brackets, and a comma between two numbers; a list is no request in any case.
+    body = f"[{','.join(['0'] * (parts - 1))}]".encode()
+    assert refusal(body)[0] == status
+
+
 @pytest.mark.parametrize("part", ["[]", "{}", '""', "0", '{"a":[1]}', r'"\"{"'])
 def test_a_body_of_too_many_parts_is_refused_before_it_is_parsed(
     part: str, monkeypatch: pytest.MonkeyPatch

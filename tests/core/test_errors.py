@@ -250,6 +250,11 @@ def test_a_librarys_exception_has_the_cause_of_its_nearest_class_in_the_table(
     }
 
 
+def test_a_connection_counts_as_new_unless_it_is_told_to_be_reused() -> None:
+    assert not TransportError.wrap(LibraryError(), CAUSES, Phase.SENDING).reused
+    assert not TransportError(Cause.LOST, Phase.SENDING).reused
+
+
 def test_an_exception_without_words_has_those_of_what_caused_it_or_its_name() -> None:
     caused, in_context, alone = LibraryError(), LibraryError(), LibraryError()
     caused.__cause__ = OSError()

@@ -145,11 +145,14 @@ def test_an_exception_that_shows_a_secret_is_removed_from_an_errors_chain() -> N
     assert list(chain(error)) == [error, fine]
 
 
-@pytest.mark.parametrize("place", ["argument", "attribute", "note"])
+@pytest.mark.parametrize("place", ["str", "repr", "argument", "attribute", "note"])
 def test_a_secret_is_found_wherever_an_exception_shows_it(place: str) -> None:
     class LibraryError(Exception):
         def __str__(self) -> str:
-            return "nothing to see"
+            return PASSWORD if place == "str" else "nothing to see"
+
+        def __repr__(self) -> str:
+            return PASSWORD if place == "repr" else "nothing to see"
 
     theirs = LibraryError(PASSWORD if place == "argument" else "")
     if place == "attribute":
