@@ -30,7 +30,7 @@ help:
 	@echo 'make faults       the fault table over each transport; its outcome goes to docs/faults.md'
 	@echo 'make docs         the site, in build/docs'
 	@echo 'make docs-serve   the same on a port of this machine, built anew at each change'
-	@echo 'make bench        the speed, beside bare libraries and other clients; three quarters of an hour'
+	@echo 'make bench        the speed, beside bare libraries and other clients; half an hour or more'
 	@echo 'make bench-quick  the same in a minute, for an impression'
 	@echo 'make soak         many calls at once on each transport, a fault in every third, for minutes'
 	@echo 'make fuzz         any bytes to the parsers for a minute, or for FUZZ_SECONDS=...'
