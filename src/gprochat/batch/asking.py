@@ -248,7 +248,7 @@ class Run:
         self._max_calls = inf if max_calls is None else max_calls
         self._max_seconds = inf if max_seconds is None else max_seconds
         self._deadline = inf
-        # These are asyncio's, or trio's. Those of anyio take longer: they first find out which event
+        # These two are asyncio's, or trio's. Those of anyio take longer: they first ask which event
         # loop runs.
         self._make_event: Callable[[], Event] = asyncio.Event
         self._let_others_run: Callable[[], Awaitable[None]] = partial(asyncio.sleep, 0)
