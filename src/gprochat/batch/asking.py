@@ -303,8 +303,13 @@ class Run:
                 raise
             finally:
                 self._arrived = None
-        # In order, prompts that were given up at the end leave gaps.
-        number = min(self._ready) if self._ordered else next(iter(self._ready))
+        if not self._ordered:
+            number = next(iter(self._ready))
+        elif self._handed_over in self._ready:
+            number = self._handed_over
+        else:
+            # Prompts that were given up at the end leave gaps.
+            number = min(self._ready)
         self._handed_over += 1
         self._wake()
         return self._ready.pop(number)
