@@ -138,10 +138,14 @@ async def test_an_exception_of_the_callers_passes_and_closes_the_connection(
     own = OwnError()
     with ScriptedPeer(ENDLESS, OK) as peer:
         async with make_client(peer.url) as client:
-            with pytest.raises(OwnError) as caught:  # noqa: PT012
+
+            async def fail_within_a_reply() -> None:
                 async with client.stream("Hello") as reply:
                     async for _ in reply:
                         raise own
+
+            with pytest.raises(OwnError) as caught:
+                await fail_within_a_reply()
             assert caught.value is own
             assert await happens(peer.connections[0].client_closed)
             assert await client.complete("Hello") == "fine"

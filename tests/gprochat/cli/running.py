@@ -316,9 +316,9 @@ def run_between(
     """Run a command in this process, with these standard streams."""
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
-    sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
-    sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+    sys.stdin = os.fdopen(0, encoding="utf-8")
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", buffering=1)
     sys.argv = ["gprochat", *arguments]
     os.environ.clear()
     os.environ.update(variables)
