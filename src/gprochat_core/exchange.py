@@ -133,7 +133,7 @@ class Clock:
         self._last_ms = 0
 
     def stamp(self, now_ms: int) -> int:
-        """Return the corrected time, or a later one if a request has been signed with it.
+        """Return the corrected time, or the next millisecond that no request was signed with.
 
         The same text has the same signature in the same millisecond, and a service may refuse a
         signature that it has seen.
