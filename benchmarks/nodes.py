@@ -17,11 +17,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from gprochat.batch import Ask
 
-BATCH = 500
-"""Prompts of a block. With blocks of 100, which last a twentieth of a second here, the processors
-spend a quarter of the time on what Ray does for each block."""
-
-NODE = {"node_ip_address": "127.0.0.2", "object_store_memory": 80 << 20}
+NODE = {"node_ip_address": "127.0.0.2", "object_store_memory": 80 << 20, "resources": {"asks": 1}}
 
 
 class Timed(Ask):
@@ -36,7 +32,7 @@ class Timed(Ask):
 
 
 def rate(batches: list[dict[str, Any]]) -> float:
-    """Return how many prompts a second all workers together were answered while all asked."""
+    """Return how many batches a second all workers together asked while all of them asked."""
     workers: dict[int, list[dict[str, Any]]] = {}
     for each in batches:
         workers.setdefault(each["worker"], []).append(each)
@@ -46,16 +42,16 @@ def rate(batches: list[dict[str, Any]]) -> float:
     for each in batches:
         shared = min(end, each["end"]) - max(begin, each["begin"])
         within += max(0.0, shared) / (each["end"] - each["begin"])
-    return BATCH * within / (end - begin)
+    return within / (end - begin)
 
 
-def ask(nodes: int, count: int, concurrency: int) -> dict[str, float]:
-    prompts = ray.data.from_items([{"prompt": "Hello"}] * count, override_num_blocks=count // BATCH)
+def ask(nodes: int, count: int, block: int, concurrency: int) -> dict[str, float]:
+    prompts = ray.data.from_items([{"prompt": "Hello"}] * count, override_num_blocks=count // block)
     asked = prompts.map_batches(
         Timed,
         fn_constructor_kwargs={"concurrency": concurrency},
         batch_format="pyarrow",
-        batch_size=BATCH,
+        batch_size=block,
         compute=ActorPoolStrategy(size=nodes),
         num_cpus=0,
         resources={"asks": 1},
@@ -65,7 +61,8 @@ def ask(nodes: int, count: int, concurrency: int) -> dict[str, float]:
     assert len(rows) == count
     assert {row["error"] for row in rows} == {""}
     batches = list({(row["worker"], row["begin"]): row for row in rows}.values())
-    return {"rate": rate(batches), "workers": len({each["worker"] for each in batches})}
+    assert len(batches) == count // block
+    return {"rate": block * rate(batches), "workers": len({each["worker"] for each in batches})}
 
 
 def main(url: str) -> None:
@@ -76,14 +73,14 @@ def main(url: str) -> None:
     }
     head = {**NODE, "num_cpus": 4, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(2):
-        cluster.add_node(**NODE, num_cpus=0, resources={"asks": 1})
+    cluster.add_node(**NODE, num_cpus=0)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
     DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     for line in sys.stdin:
         task = json.loads(line)
-        print(json.dumps(ask(task["nodes"], task["count"], task["concurrency"])), flush=True)
+        del task["task"]
+        print(json.dumps(ask(**task)), flush=True)
     ray.shutdown()
     cluster.shutdown()
 

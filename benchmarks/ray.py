@@ -1,30 +1,50 @@
 """Ray Data: how many prompts a second do two nodes get answered, beside one?
 
 The peer answers at once, so the processor is the limit. Nodes are processes on this machine, whose
-two cores they share with the peer and with Ray itself.
+two cores they share with the peer and with Ray itself. Ray's own work for a block is the same for
+any number of prompts, so there are figures of large blocks and of small ones.
 """
+
+from functools import partial
+from typing import Final
 
 from .measure import Report, Settings, Turns, alone
 from .processes import Peer, Process
 
-CONCURRENCY = 8
+CONCURRENCY: Final = 8
+
+BLOCK: Final = 1000
+"""Prompts of the blocks that are judged. They last a quarter of a second here, and with a real
+service minutes, in which Ray's own work for a block does not show."""
+
+SMALL_BLOCK: Final = 100
+"""Prompts of a block in the guide."""
 
 
 def run(settings: Settings) -> Report:
     report = Report("Ray Data")
-    turns = Turns[int]()
-    count = int(settings.either(5000, 20000))
+    blocks = int(settings.either(10, 40))
+    rates = {BLOCK: Turns[int](), SMALL_BLOCK: Turns[int]()}
     with Peer() as peer, Process("ray", "benchmarks.nodes", f"{peer.url}/first") as cluster:
 
-        def measure(nodes: int) -> float:
-            result = cluster.ask("ask", nodes=nodes, count=count, concurrency=CONCURRENCY)
+        def measure(nodes: int, block: int) -> float:
+            result = cluster.ask(
+                "ask", nodes=nodes, count=block * blocks, block=block, concurrency=CONCURRENCY
+            )
             assert result["workers"] == nodes
             return result["rate"]
 
-        turns.take(settings.rounds, {1: lambda: measure(1), 2: lambda: measure(2)})
-    report.at_least("two nodes / one node, prompts a second", 1.5, turns.ratios(2, 1))
-    for nodes, values in turns.values.items():
-        report.figure("prompts a second of nodes of Ray", f"{nodes} of them", values)
+        for block, turns in rates.items():
+            turns.take(
+                settings.rounds,
+                {nodes: partial(measure, nodes, block) for nodes in (1, 2)},
+            )
+    report.at_least("two nodes / one node, prompts a second", 1.5, rates[BLOCK].ratios(2, 1))
+    for block, turns in rates.items():
+        for nodes, values in turns.values.items():
+            report.figure(
+                f"prompts a second of nodes of Ray, blocks of {block}", f"{nodes} of them", values
+            )
     return report
 
 
