@@ -261,6 +261,7 @@ class Run:
         # What the tasks, and the caller who iterates, wait for; None where nobody waits.
         self._changed: Event | None = None
         self._arrived: Event | None = None
+        self._stopping = anyio.Event()
         self._ended = anyio.Event()
         # No more prompts come; no more calls begin.
         self._exhausted = False
@@ -316,6 +317,7 @@ class Run:
 
     def stop(self) -> None:
         self._stopped = True
+        self._stopping.set()
         self._wake()
 
     def cancel(self) -> None:
@@ -558,9 +560,8 @@ class Run:
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, but no longer than calls may begin."""
-        until = monotonic() + seconds
-        while not self._stopped and (left := until - monotonic()) > 0:
-            await self._change(left)
+        with anyio.move_on_after(seconds):
+            await self._stopping.wait()
 
     async def _change(self, seconds: float | None = None) -> None:
         """Wait until something has changed, or some seconds have passed."""

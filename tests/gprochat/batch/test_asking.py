@@ -626,6 +626,19 @@ def test_prompts_that_do_not_come_are_not_waited_for_after_a_stop(run: Run) -> N
     run(main)
 
 
+def test_a_prompt_that_waits_for_its_retry_is_not_waited_for_after_a_stop(run: Run) -> None:
+    async def main() -> None:
+        service = Double(answer=lambda text: refuse(500) if text == "prompt 1" else echo(text))
+        retry = RetryPolicy(base_delay=60.0, max_delay=60.0)
+        results = ask_many(service.client(), numbered(3), retry=retry)
+        assert {(await anext(results)).id, (await anext(results)).id} == {"0", "2"}
+        await anyio.wait_all_tasks_blocked()
+        results.stop()
+        assert await all_of(results) == []
+
+    run(main)
+
+
 def test_arguments_that_make_no_sense_are_refused() -> None:
     client = Double().client()
     with pytest.raises(UsageError, match="a list of prompts"):
