@@ -36,7 +36,7 @@ def run(settings: Settings) -> Report:
                         url=f"{peer.url}/live/{PACES[threads]}",
                         streams=threads,
                         pause=0.3,
-                        seconds=settings.either(0.5, 1.2),
+                        seconds=settings.either(0.5, 3.0),
                     )["us"]
 
             return measure

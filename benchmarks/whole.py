@@ -20,7 +20,7 @@ def run(settings: Settings) -> Report:
 
         def of(subject: Subject) -> Callable[[], float]:
             worker = stack.enter_context(Worker(subject))
-            count = int(settings.either(10, 60))
+            count = int(settings.either(10, 240))
             url = f"{peer.url}/whole/{SIZE}"
             return lambda: worker.ask("whole", url=url, count=count)["rate"]
 
