@@ -13,9 +13,9 @@ from .processes import Peer, Process
 
 CONCURRENCY: Final = 8
 
-BLOCK: Final = 1000
-"""Prompts of the blocks that are judged. They last a quarter of a second here, and with a real
-service minutes, in which Ray's own work for a block does not show."""
+BLOCK: Final = 2500
+"""Prompts of the blocks that are judged. They last half a second here, and with a real service many
+minutes, in which Ray's own work for a block does not show."""
 
 SMALL_BLOCK: Final = 100
 """Prompts of a block in the guide."""
@@ -23,13 +23,17 @@ SMALL_BLOCK: Final = 100
 
 def run(settings: Settings) -> Report:
     report = Report("Ray Data")
-    blocks = int(settings.either(10, 40))
-    rates = {BLOCK: Turns[int](), SMALL_BLOCK: Turns[int]()}
+    blocks = {BLOCK: int(settings.either(4, 16)), SMALL_BLOCK: int(settings.either(10, 40))}
+    rates = {block: Turns[int]() for block in blocks}
     with Peer() as peer, Process("ray", "benchmarks.nodes", f"{peer.url}/first") as cluster:
 
         def measure(nodes: int, block: int) -> float:
             result = cluster.ask(
-                "ask", nodes=nodes, count=block * blocks, block=block, concurrency=CONCURRENCY
+                "ask",
+                nodes=nodes,
+                count=block * blocks[block],
+                block=block,
+                concurrency=CONCURRENCY,
             )
             assert result["workers"] == nodes
             return result["rate"]
