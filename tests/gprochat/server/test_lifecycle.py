@@ -43,6 +43,8 @@ from .serving import (
 
 pytestmark = pytest.mark.anyio
 
+with_ipv6 = pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
+
 
 class TestWhereItIs:
     async def test_the_service_is_what_a_client_needs(self) -> None:
@@ -71,16 +73,8 @@ class TestWhereItIs:
         [
             ("0.0.0.0", "http://127.0.0.1:"),
             ("localhost", "http://localhost:"),
-            pytest.param(
-                "::1",
-                "http://[::1]:",
-                marks=pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6"),
-            ),
-            pytest.param(
-                "::",
-                "http://[::1]:",
-                marks=pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6"),
-            ),
+            pytest.param("::1", "http://[::1]:", marks=with_ipv6),
+            pytest.param("::", "http://[::1]:", marks=with_ipv6),
         ],
     )
     async def test_its_url_is_one_to_connect_to(self, host: str, url: str) -> None:
