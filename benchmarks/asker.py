@@ -14,6 +14,7 @@ from gprochat.batch import ask_many
 from gprochat_core import Limits, Service
 from gprochat_transports.aiohttp import Client
 
+from . import malloc
 from .clients import PROMPT
 from .clients.bare_aiohttp import Client as BareClient
 from .clients.by_hand import SECRET_KEY
@@ -67,6 +68,7 @@ async def measure(task: str, **arguments: object) -> dict[str, float]:
 
 
 def main() -> None:
+    malloc.settle()
     for line in sys.stdin:
         print(json.dumps(asyncio.run(measure(**json.loads(line)))), flush=True)
 

@@ -12,6 +12,8 @@ from statistics import median
 from gprochat_core import Draft, Message, Service
 from gprochat_core.messages import read_messages
 
+from . import malloc
+
 TURNS = (11, 31, 101, 301, 1001)
 TEXT = ("Все счастливые семьи похожи друг на друга. " * 60).encode()[:2048].decode(errors="ignore")
 SERVICE = Service("https://chat.example", secret_key="a key made up for the benchmarks")
@@ -53,6 +55,5 @@ def measure(turns: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    # As in the worker: large blocks come from the heap, for everyone.
-    bytes(16 << 20)
+    malloc.settle()
     print(json.dumps({str(turns): measure(turns) for turns in TURNS}))

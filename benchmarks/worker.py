@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, TypeAlias, cast
 
+from . import malloc
 from .clients import Client
 from .loops import LOOPS, Loop
 
@@ -186,17 +187,6 @@ TASKS: dict[str, Callable[..., Awaitable[Result]]] = {
 }
 
 
-def settle_malloc() -> None:
-    """Bring glibc's allocator to the state that it has in a process that has run for a while.
-
-    asyncio reads into a fresh 256 KiB each time. Until a program has once freed a block as large,
-    glibc maps and unmaps memory for each of these, which is a third of all time. Which libraries
-    free one when they are imported is luck. A process that begins by freeing one does not depend
-    on it.
-    """
-    bytes(16 << 20)
-
-
 def resident() -> float:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * PAGE
@@ -214,7 +204,7 @@ def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if state == "settled":
-        settle_malloc()
+        malloc.settle()
     loop = LOOPS[loop_name]
     make: type[Client] = import_module(f"benchmarks.clients.{name}").Client
     for line in sys.stdin:

@@ -9,8 +9,8 @@ import resource
 import sys
 from collections.abc import Coroutine
 
+from .. import malloc
 from ..live import PACE
-from ..worker import settle_malloc
 
 MODELS = {"live": f"live/{PACE}", "first": "first"}
 """The paths of the peer that answer the models, see `peer.py`."""
@@ -20,7 +20,7 @@ def prepare() -> str:
     """Bring the process to the state in which all are measured, and return the peer's URL."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    settle_malloc()
+    malloc.settle()
     return sys.argv[1]
 
 
