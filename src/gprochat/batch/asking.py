@@ -418,8 +418,10 @@ class Run:
         if not self._prompt_line.locked() and (taken := self._take()):
             return taken
         async with self._prompt_line:
-            while not (self._exhausted or self._stopped):
-                if taken := self._take():
+            while not self._stopped:
+                # Only `_take` finds out that there are no more prompts, and nothing else may change
+                # after that.
+                if (taken := self._take()) or self._exhausted:
                     return taken
                 await self._change()
         return None

@@ -141,6 +141,32 @@ def test_prompts_are_taken_only_as_results_are(run: Run, ordered: bool) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("pause_every", [1, 2, 3, 40])
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_loop_ends_however_late_the_results_are_taken(
+    run: Run, ordered: bool, asynchronous: bool, pause_every: int
+) -> None:
+    """A worker that waits for room may find that there are no more prompts."""
+
+    async def one_by_one(prompts: list[str]) -> AsyncIterator[str]:
+        for prompt in prompts:
+            yield prompt
+
+    async def main() -> None:
+        for number in range(40):
+            prompts = one_by_one(numbered(number)) if asynchronous else numbered(number)
+            taken = 0
+            async for _ in ask_many(Double().client(), prompts, concurrency=2, ordered=ordered):
+                if taken % pause_every == 0:
+                    for _ in range(50):
+                        await anyio.lowlevel.checkpoint()
+                taken += 1
+            assert taken == number
+
+    run(main)
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_prompt_or_a_result_wakes_few_of_many_workers(
     run: Run, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
