@@ -3,13 +3,21 @@
 import asyncio
 import gc
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from itertools import count
+from math import inf
+from random import Random
 from time import monotonic
 from typing import Any, Final, TypeAlias
+from unittest import mock
 
 import anyio
 import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gprochat.batch import Failure, Prompt, Result, ask_many, asking, pace
 from gprochat_core import (
@@ -165,6 +173,77 @@ def test_the_loop_ends_however_late_the_results_are_taken(
             assert taken == number
 
     run(main)
+
+
+@given(
+    number=st.integers(0, 40),
+    concurrency=st.integers(1, 8),
+    ordered=st.booleans(),
+    asynchronous=st.booleans(),
+    max_calls=st.none() | st.integers(1, 60),
+    stop_after=st.none() | st.integers(1, 40),
+    failing=st.sampled_from([0.0, 0.1, 0.3]),
+    seed=st.integers(0, 10**6),
+)
+def test_a_run_ends_and_no_prompt_has_two_results(
+    number: int,
+    concurrency: int,
+    ordered: bool,
+    asynchronous: bool,
+    max_calls: int | None,
+    stop_after: int | None,
+    failing: float,
+    seed: int,
+) -> None:
+    """Calls take any number of steps and may fail; results are taken at once, or late.
+
+    The clock jumps whenever all tasks wait, so that a run that never ends fails at once.
+    """
+    random = Random(seed)
+
+    async def some_steps() -> None:
+        for _ in range(random.choice([0, 1, 3, 50])):
+            await trio.lowlevel.checkpoint()
+
+    async def one_by_one() -> AsyncGenerator[str]:
+        for prompt in numbered(number):
+            await some_steps()
+            yield prompt
+
+    def answer(message: str) -> Answer | TransportError:
+        if random.random() < failing:
+            failures: list[Answer | TransportError] = [refuse(429), refuse(500), refuse(503), LOST]
+            return random.choice(failures)
+        return echo(message)
+
+    async def main() -> None:
+        service = Double(answer=answer, checkpoint=some_steps)
+        done: list[int] = []
+        with trio.fail_after(24 * 3600):
+            async with aclosing(one_by_one()) as slow_prompts:
+                results = ask_many(
+                    service.client(),
+                    slow_prompts if asynchronous else numbered(number),
+                    concurrency=concurrency,
+                    ordered=ordered,
+                    max_calls=max_calls,
+                )
+                try:
+                    async for result in results:
+                        done.append(int(result.id))
+                        if len(done) == stop_after:
+                            results.stop()
+                        await some_steps()
+                except (ConnectError, RateLimited, ServiceFailed):
+                    assert failing
+                else:
+                    assert len(done) == number or stop_after is not None or results.budget_used
+        assert len(set(done)) == len(done)
+        assert done == sorted(done) or not ordered
+        assert len(service.asked) <= (max_calls or inf)
+
+    with mock.patch.object(asking, "monotonic", trio.current_time):
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
