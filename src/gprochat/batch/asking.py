@@ -419,8 +419,8 @@ class Run:
             return taken
         async with self._prompt_line:
             while not self._stopped:
-                # Only `_take` finds out that there are no more prompts, and nothing else may change
-                # after that.
+                # `_take` may just have found that there are no more prompts. After that, perhaps
+                # nothing changes any more.
                 if (taken := self._take()) or self._exhausted:
                     return taken
                 await self._change()
