@@ -63,15 +63,13 @@ what a call would wait for may be there already, and the call takes fewer turns 
 
 BEGUN: Final = head(200, "transfer-encoding: chunked") + chunk("Раз")
 
-pytestmark = pytest.mark.parametrize(
-    "adapter",
-    [
-        each
-        for each in ADAPTERS
-        if not isinstance(each.loop, Blocking) and each.name != "given-httpx@asyncio"
-    ],
-    ids=lambda each: each.name,
-)
+INTERRUPTED: Final = [
+    each
+    for each in ADAPTERS
+    if not isinstance(each.loop, Blocking) and each.name != "given-httpx@asyncio"
+]
+
+each_adapter = pytest.mark.parametrize("adapter", INTERRUPTED, ids=lambda each: each.name)
 
 each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.name)
 
@@ -205,26 +203,31 @@ def interrupt_everywhere(adapter: Adapter, scenario: Scenario, how: How) -> int:
     return turns
 
 
+@each_adapter
 @each_scenario
 def test_a_cancelled_call_leaves_nothing_behind(adapter: Adapter, scenario: Scenario) -> None:
     assert interrupt_everywhere(adapter, scenario, "cancel") > LEAST
 
 
+@each_adapter
 @some_scenarios
 def test_a_call_out_of_time_leaves_nothing_behind(adapter: Adapter, scenario: Scenario) -> None:
     assert interrupt_everywhere(adapter, scenario, "time out") > LEAST
 
 
+@each_adapter
 @some_scenarios
 def test_a_reply_may_be_closed_at_any_time(adapter: Adapter, scenario: Scenario) -> None:
     assert interrupt_everywhere(adapter, scenario, "close the reply") > LEAST
 
 
+@each_adapter
 @some_scenarios
 def test_a_client_may_be_closed_at_any_time(adapter: Adapter, scenario: Scenario) -> None:
     assert interrupt_everywhere(adapter, scenario, "close the client") > LEAST
 
 
+@each_adapter
 def test_a_call_that_waits_for_a_connection_may_be_cancelled(adapter: Adapter) -> None:
     loop = loop_of(adapter)
     settings = {
@@ -256,6 +259,7 @@ def test_a_call_that_waits_for_a_connection_may_be_cancelled(adapter: Adapter) -
     assert turns > 0
 
 
+@each_adapter
 def test_a_call_that_nobody_lets_in_may_be_cancelled(adapter: Adapter) -> None:
     loop = loop_of(adapter)
     settings = {"timeouts": Timeouts(connect=0.05), "retry": RetryPolicy(max_attempts=1)}
@@ -276,12 +280,16 @@ def test_a_call_that_nobody_lets_in_may_be_cancelled(adapter: Adapter) -> None:
         loop.run(main)
 
 
+@pytest.mark.parametrize(
+    "adapter",
+    # A client that is passed is not closed.
+    [each for each in INTERRUPTED if not each.given],
+    ids=lambda each: each.name,
+)
 @pytest.mark.parametrize("way", ["direct", "tls"])
 def test_closing_a_client_may_be_cancelled_and_closes_it(
     adapter: Adapter, way: Literal["direct", "tls"]
 ) -> None:
-    if adapter.given:
-        pytest.skip("a client that is passed is not closed")
     loop = loop_of(adapter)
     scenario = Scenario(way, send(BEGUN), way)
 
@@ -318,6 +326,7 @@ def test_closing_a_client_may_be_cancelled_and_closes_it(
         loop.run(main)
 
 
+@each_adapter
 @pytest.mark.parametrize("way", ["direct", "tls"])
 @pytest.mark.parametrize("what", ["a reply", "a long request"])
 def test_a_peer_that_reads_no_more_keeps_no_connection_open(
@@ -346,6 +355,7 @@ def test_a_peer_that_reads_no_more_keeps_no_connection_open(
         loop.run(main)
 
 
+@each_adapter
 def test_a_reply_whose_client_is_closed_tells_what_has_arrived(adapter: Adapter) -> None:
     loop = loop_of(adapter)
     reading = threading.Event()
@@ -375,6 +385,7 @@ def test_a_reply_whose_client_is_closed_tells_what_has_arrived(adapter: Adapter)
         loop.run(main)
 
 
+@each_adapter
 def test_two_tasks_cannot_read_one_reply(adapter: Adapter) -> None:
     loop = loop_of(adapter)
 
@@ -403,6 +414,7 @@ def test_two_tasks_cannot_read_one_reply(adapter: Adapter) -> None:
         loop.run(main)
 
 
+@each_adapter
 def test_a_client_belongs_to_the_loop_that_it_was_first_used_on(adapter: Adapter) -> None:
     clients: list[Client] = []
 
