@@ -1,7 +1,5 @@
 """glibc's allocator, brought to the state that it has in a program that has run for a while."""
 
-__all__ = ["settle"]
-
 
 def settle() -> None:
     """Free a large block once.
