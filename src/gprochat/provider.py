@@ -39,7 +39,7 @@ class GPROChat:
         working: whether the provider can be used, for applications that ask.
         supports_stream: whether replies are streamed.
         supports_message_history: whether a conversation may have several messages.
-        default_model: the model that stands for every unknown name.
+        default_model: the one known model, which every name stands for.
     """
 
     label: ClassVar[str] = "GPROChat"
@@ -53,7 +53,7 @@ class GPROChat:
 
     @classmethod
     def get_model(cls, model: str | None) -> str:
-        """Return the known model that a name stands for; an unknown name is the default model."""
+        """Return the default model, whatever the name."""
         return get_model(model)
 
     @classmethod

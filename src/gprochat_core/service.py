@@ -1,7 +1,6 @@
 """What a deployment is: its URL, its secrets, the encoding it reads, and the names of its model.
 
-No field of the protocol names a model. The name that a caller passes is resolved to a known one,
-and is not sent.
+No field of the protocol names a model, so the name that a caller passes is not sent.
 """
 
 import re
@@ -12,17 +11,9 @@ from .errors import ConfigurationError
 from .messages import ENCODINGS, Encoding
 from .signing import Signer, secret_utf8
 
-__all__ = ["DEFAULT_MODEL", "GPROCHAT", "MODELS", "MODEL_ALIASES", "Service", "get_model"]
+__all__ = ["DEFAULT_MODEL", "GPROCHAT", "Service", "get_model"]
 
 DEFAULT_MODEL: Final = "gemini-1.5-pro"
-
-MODELS: Final = (DEFAULT_MODEL,)
-
-MODEL_ALIASES: Final = {
-    "gemini": DEFAULT_MODEL,
-    "gemini-pro": DEFAULT_MODEL,
-    "gemini-1.5-pro-latest": DEFAULT_MODEL,
-}
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -41,10 +32,8 @@ PATH: Final = r"([A-Za-z0-9/._~!$&'()*+,;=:@-]|%[A-Fa-f0-9]{2})*"
 
 
 def get_model(model: str | None) -> str:
-    """Return the model that a name or an alias means; the default model for any other name."""
-    if model in MODELS:
-        return model
-    return MODEL_ALIASES.get(model or "", DEFAULT_MODEL)
+    """Return the one known model, `DEFAULT_MODEL`, whatever name an application asks for."""
+    return DEFAULT_MODEL
 
 
 @dataclass(frozen=True, slots=True)
