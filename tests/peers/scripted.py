@@ -376,19 +376,19 @@ def closed_port() -> Generator[int, None, None]:
 
 
 @contextmanager
-def deaf_port() -> Generator[int, None, None]:
-    """A port of 127.0.0.1 that lets nobody in and refuses nobody: its backlog is full."""
+def deaf_port(host: str = "127.0.0.1", port: int = 0) -> Generator[int, None, None]:
+    """A port of an address that lets nobody in and refuses nobody: its backlog is full."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((host, port))
         listener.listen(0)
-        port: int = listener.getsockname()[1]
+        port = listener.getsockname()[1]
         waiting: list[socket.socket] = []
         try:
             # Systems let in one or two more than the backlog asked for.
             for _ in range(4):
                 sock = socket.socket()
                 sock.setblocking(False)
-                sock.connect_ex(("127.0.0.1", port))
+                sock.connect_ex((host, port))
                 waiting.append(sock)
             yield port
         finally:

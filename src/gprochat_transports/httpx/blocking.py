@@ -39,11 +39,9 @@ class Deadline(Watchdog):
             self._thread.at = inf if seconds is None else monotonic() + seconds
 
     def left(self) -> float | None:
-        """Return the seconds until the calling thread's deadline; None for no limit.
-
-        At least a millisecond is returned, because a socket takes 0 for "do not block".
-        """
+        """Return the seconds until the calling thread's deadline; None for no limit."""
         at: float = getattr(self._thread, "at", inf)
+        # Never 0, which a socket takes for "do not block".
         return None if at == inf else max(at - monotonic(), 0.001)
 
     def wake_at(self, time: float) -> None:
@@ -63,8 +61,7 @@ class BlockingNetwork:
 
     async def connect(self, host: str, port: int, socks_proxy: str | None) -> "BlockingStream":
         if socks_proxy is None:
-            # Each address of the host has the whole limit: if one is silent, another may answer.
-            connected = socket.create_connection((host, port), self.watchdog.left())
+            connected = self._connect_to_any(host, port)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         else:
             from python_socks.sync import Proxy
@@ -89,6 +86,18 @@ class BlockingNetwork:
         # Not an event: in a child process, setting it might wait for a lock of the parent's.
         while not self.watchdog.closed and (left := end - monotonic()) > 0:
             sleep(min(left, 0.1))  # noqa: ASYNC251 - blocking is its purpose
+
+    def _connect_to_any(self, host: str, port: int) -> socket.socket:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        while True:
+            # A silent address uses up its share of the time, and leaves the rest to the next ones.
+            left = self.watchdog.left()
+            share = left and left / len(addresses)
+            try:
+                return socket.create_connection((str(addresses.pop(0)[4][0]), port), share)
+            except OSError:
+                if not addresses:
+                    raise
 
 
 class BlockingEvent:

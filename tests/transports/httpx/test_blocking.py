@@ -3,7 +3,9 @@
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from threading import Event, Thread
 from time import monotonic
 from typing import Any
@@ -53,6 +55,10 @@ SHORT = 0.2
 SLACK = 5.0
 
 THREADS = 16
+
+linux_only = pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere 127.0.0.2 is not the machine itself"
+)
 
 STANDS_STILL: Script = [
     receive,
@@ -207,6 +213,51 @@ def test_a_time_limit_that_has_passed_does_not_turn_into_none() -> None:
     left = network.watchdog.left()
     assert left is not None
     assert 0 < left <= SHORT
+
+
+@linux_only
+def test_a_silent_address_leaves_time_for_the_next_one_and_for_tls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with (
+        ScriptedPeer(
+            [receive, send(answer(body="Hello"))], ssl_context=CERTIFICATES["good"]()
+        ) as peer,
+        deaf_port("127.0.0.2", peer.port),
+    ):
+        resolve(monkeypatch, "127.0.0.2", "127.0.0.1")
+        begun = monotonic()
+        with make_client(peer, connect=SHORT * 3) as client:
+            assert client.complete("Hello") == "Hello"
+        assert monotonic() - begun < SHORT * 3
+
+
+@linux_only
+def test_all_addresses_of_a_host_are_within_one_time_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hosts = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+    with ScriptedPeer() as peer, ExitStack() as stack:
+        for host in hosts:
+            stack.enter_context(deaf_port(host, peer.port))
+        resolve(monkeypatch, *hosts)
+        begun = monotonic()
+        with make_client(peer, connect=SHORT) as client, pytest.raises(ConnectTimeout):
+            client.complete("Hello")
+        assert monotonic() - begun < SHORT * 2
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Let 127.0.0.1 be a name with these addresses."""
+
+    def look_up(host: str, *rest: Any, **options: Any) -> list[Any]:
+        found = addresses if host == "127.0.0.1" and not looked_up else (host,)
+        looked_up.append(host)
+        return [address for each in found for address in original(each, *rest, **options)]
+
+    looked_up: list[str] = []
+    original = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
 
 def test_idle_connections_do_not_change_a_calls_time_limit() -> None:
