@@ -39,6 +39,7 @@ from gprochat_core import (
     GPROChatError,
     IncompleteReply,
     InvalidMessages,
+    Message,
     NotTheService,
     PasswordRejected,
     RateLimited,
@@ -139,7 +140,7 @@ def ask_many(
         UsageError: the client is closed, or belongs to another event loop.
         Exception: what iterating over `prompts` raised, after the results of the prompts before.
     """
-    if isinstance(prompts, (str, bytes, Mapping)):
+    if isinstance(prompts, (str, bytes, Mapping, Message, Prompt)):
         raise UsageError("ask_many takes a list of prompts, or anything else that yields them")
     check_count("batch", "concurrency", concurrency)
     if max_calls is not None:

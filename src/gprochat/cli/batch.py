@@ -49,6 +49,9 @@ SYNC_EVERY: Final = 1.0
 LOOK_EVERY: Final = 0.02
 """Seconds between two looks at whether a pipe has brought a prompt."""
 
+MAX_CONCURRENCY: Final = 10_000
+"""The most calls at once: each takes memory from the beginning of the run."""
+
 READ_AHEAD: Final = 100
 """How many prompts are read from a pipe before they are needed."""
 
@@ -118,7 +121,7 @@ def read_grace(_context: click.Context, _parameter: click.Parameter, seconds: fl
 )
 @click.option(
     "--concurrency",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_CONCURRENCY),
     default=8,
     show_default=True,
     help="How many calls are under way at once at most.",

@@ -25,6 +25,7 @@ from gprochat_core import (
     Cause,
     ConfigurationError,
     ConnectError,
+    Message,
     NotTheService,
     PasswordRejected,
     Phase,
@@ -741,8 +742,10 @@ def test_a_prompt_that_waits_for_its_retry_is_not_waited_for_after_a_stop(run: R
 
 def test_arguments_that_make_no_sense_are_refused() -> None:
     client = Double().client()
-    with pytest.raises(UsageError, match="a list of prompts"):
-        ask_many(client, "Hello")
+    prompts: list[Any] = ["Hello", Message("user", "Hello"), Prompt("a", "Hello")]
+    for prompt in prompts:
+        with pytest.raises(UsageError, match="a list of prompts"):
+            ask_many(client, prompt)
     with pytest.raises(ConfigurationError, match="batch concurrency"):
         ask_many(client, ["Hello"], concurrency=0)
     with pytest.raises(ConfigurationError, match="batch max_calls"):

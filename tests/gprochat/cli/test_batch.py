@@ -253,6 +253,7 @@ def test_quiet_says_nothing(service: Service) -> None:
         (("--template", "{text}"), "are for CSV"),
         (("--format", "csv", "--column", "a", "--template", "{a}"), "leave --column out"),
         (("--concurrency", "0"), "--concurrency"),
+        (("--concurrency", "1000000"), "--concurrency"),
         (("--format", "csv"), "there is no column prompt"),
         (("-o", "-"), "the results go to a file"),
     ],
