@@ -74,7 +74,7 @@ nitpick_ignore_regex = [
     # What Python and other libraries define has its pages elsewhere.
     ("py:.*", r"(?s)(?!gprochat).*"),
     # These stand in annotations of public names, and are in no `__all__`.
-    ("py:.*", r"gprochat.*\.(C|T|Connection|FROM_ENVIRONMENT|Numbers|Pace|ProxyUrl|Run)"),
+    ("py:.*", r"gprochat.*\.(C|T|Connection|FROM_ENVIRONMENT|Pace|ProxyUrl|Run|SharedOptions)"),
 ]
 
 OPTIONS: Final = [

@@ -106,7 +106,7 @@ class Acceptance:
 
     def __init__(self, service: Service, *, freshness_ms: int | None = FRESHNESS_MS) -> None:
         if freshness_ms is not None and freshness_ms < 0:
-            raise ConfigurationError(f"freshness_ms={freshness_ms}: give None or 0 and more")
+            raise ConfigurationError(f"freshness_ms={freshness_ms}: give None, or 0 or more")
         self._signer = service.signer
         password = service.password
         self._passwords: list[bytes] | None = None

@@ -1,8 +1,8 @@
 """Decides which error an answer is, from the status, headers and body of what is not a reply.
 
 The table is in docs/protocol.md, "Errors". Gateways send some statuses (408, 413, 429, 5xx) with
-any body, so these statuses decide alone. With any other status, an HTML page means that the server
-is not a service of this family.
+any body, also with an HTML page. With any other status, an HTML page means that the server is not a
+service of this family.
 """
 
 import json
@@ -148,7 +148,7 @@ def read_http_date(text: str) -> float | None:
     try:
         month = MONTHS.index(match["month"] or match["month2"]) + 1
         day = int(match["day"] or match["day2"])
-        # Only a leap second is the second 60, which datetime does not have.
+        # datetime has no second 60, which a leap second is.
         date = datetime(year, month, day, int(hour), int(minute), min(int(second), 59), tzinfo=UTC)
     except ValueError:
         return None
@@ -219,7 +219,7 @@ def read_error_body(headers: Mapping[str, str], body: bytes) -> tuple[str, str |
     )
 
 
-def is_openais(body: bytes) -> bool:
+def has_openai_shape(body: bytes) -> bool:
     """Tell whether an error has a `type`, as OpenAI's errors have and the family's do not."""
     try:
         return isinstance(json.loads(body)["error"]["type"], str)
@@ -250,14 +250,14 @@ def diagnose(
         headers: the headers by lower-case name, as `read_headers` returns them.
         body: the first `MAX_ERROR_BODY` bytes of the body; b"" if `is_settled_by_head`.
         now: when the answer arrived, Unix time in seconds; None if unknown.
-        waited: seconds from the attempt's begin to `now`.
+        waited: seconds from the start of the attempt to `now`.
         redactor: removes secrets from the texts that the error quotes.
         encoding: how the request was written; a wrong one may be the cause.
     """
     if is_settled_by_head(status, headers):
         return diagnose_stranger(status, headers, redactor)
     said, said_code = read_error_body(headers, body)
-    is_passed_through = status in (401, 403, 404) and is_openais(body)
+    is_passed_through = status in (401, 403, 404) and has_openai_shape(body)
     # An API of OpenAI's shape says "URL" if it does not know the URL. Then it stands in the place
     # of a service, and not behind one.
     if status == 404 and (not is_passed_through or "URL" in said):

@@ -90,13 +90,15 @@ class ResponseError(GPROChatError):
 
     Attributes:
         status: the HTTP status; 0 if the answer was not HTTP.
-        message: the message in the response's body, at most 500 characters; "" if there was none.
-        code: the `code` of the response's JSON error; None if there was none.
+        message: the message in the response's body, at most 500 characters; "" if there was none,
+            and on NotTheService.
+        code: the `code` of the response's JSON error; None if there was none, and on
+            NotTheService.
         retry_after: how many seconds the service asks to wait, by its Retry-After header or in
             the words of its model; None if it does not ask. Set on RateLimited and ServiceFailed.
-        clock_skew: how many seconds the service's clock is ahead of this machine's. It is how far
-            the response's Date header is outside of the time from the request to the response;
-            None if there was no such header. Set on AuthenticationError.
+        clock_skew: how many seconds the service's clock is ahead of this machine's;
+            negative if it is behind. It is 0 if the response's Date lies between the request and
+            the response, and None without a Date. Set on AuthenticationError.
         location: the target of a redirect, which is never followed. Set on NotTheService.
         permanent: whether only the deployment's owner can correct the cause, so that trying again
             changes nothing. Set on ServiceFailed.

@@ -46,7 +46,8 @@ TOLERATED_CLOCK_SKEW_MS: Final = 30_000
 """Milliseconds that a clock may be off before a rejected signature is blamed on it."""
 
 MAX_AHEAD_MS: Final = 1000
-"""Milliseconds that a request's time may be ahead of the clock, so that each has its own."""
+"""How many milliseconds a request's time may be ahead of the clock: each request has its own time,
+even if many begin in one millisecond."""
 
 TIMER_SLACK: Final = 0.01
 """Seconds that an event loop's timer may be early, measured by another clock."""
@@ -161,10 +162,7 @@ class SendLimits(NamedTuple):
 
     def reply(self, now: float) -> float | None:
         """Return `first_byte`, or the seconds from `now` to the deadline if these are fewer."""
-        if self.deadline is None:
-            return self.first_byte
-        left = max(0.0, self.deadline - now)
-        return left if self.first_byte is None else min(left, self.first_byte)
+        return until(self.deadline, self.first_byte, now)
 
 
 class Exchange:
@@ -273,7 +271,7 @@ class Exchange:
     def send_limits(self, now: float) -> SendLimits:
         """Return how long the attempt that begins now may take to its response's head."""
         return SendLimits(
-            self._within_total(self._timeouts.connect, now),
+            until(self._deadline, self._timeouts.connect, now),
             self._timeouts.first_byte,
             self._deadline,
         )
@@ -298,7 +296,7 @@ class Exchange:
         if now >= self._deadline:
             self.state = FAILED
             raise self._timed_out("total")
-        return self._within_total(limit, now)
+        return until(self._deadline, limit, now)
 
     def receive_head(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], *, sent: float, now_ms: int
@@ -469,12 +467,6 @@ class Exchange:
                     return parser.cut(words)
                 return parser.cut(f"{error.cause.value}{detail}")
 
-    def _within_total(self, seconds: float | None, now: float) -> float | None:
-        if self._deadline is None:
-            return seconds
-        left = max(0.0, self._deadline - now)
-        return left if seconds is None else min(left, seconds)
-
     def _total_ran_out(self, now: float) -> bool:
         return self._deadline is not None and now + TIMER_SLACK >= self._deadline
 
@@ -499,6 +491,14 @@ class Exchange:
 
     def _refuse(self, method: str) -> NoReturn:
         raise UsageError(f"{method}() {self.state.value}; {NEXT_STEP[self.state]}")
+
+
+def until(deadline: float | None, seconds: float | None, now: float) -> float | None:
+    """Return the seconds, or those from now to the deadline if these are fewer."""
+    if deadline is None:
+        return seconds
+    left = max(0.0, deadline - now)
+    return left if seconds is None else min(left, seconds)
 
 
 def within(seconds: float | None) -> str:

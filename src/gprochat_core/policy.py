@@ -55,7 +55,8 @@ class RetryPolicy:
     A pause is a random part of an exponential back-off, or the time that the service asks for.
 
     Args:
-        max_attempts: how many attempts a call makes at most, with the first; 1 for no retries.
+        max_attempts: how many attempts a call makes at most, with the first. Two kinds do not
+            count: one because an idle connection was closed, and one because the clock was wrong.
         base_delay: the back-off of the first pause, in seconds. It doubles with each attempt.
         max_delay: the longest back-off, in seconds.
         max_retry_after: how many seconds to wait at most if the service asks for a wait. If it

@@ -76,9 +76,9 @@ def shown_by(error: BaseException) -> str:
     return "\n".join([str(error), repr(error), repr(error.args), repr(vars(error))])
 
 
-# The pattern of a secret is a sequence of its characters, each in all the ways to write it. Neither
-# repetition in it can backtrack (both are possessive), so that a match is tried once at each
-# position of a text.
+# The pattern of a secret is a sequence of its characters, each in all the ways to write it. Both
+# repetitions in it are possessive, so they cannot backtrack: at each position of a text, a match is
+# tried once.
 
 
 def pattern_of(secret: str) -> str:

@@ -60,16 +60,16 @@ class ReplyParser:
         headers: names and values as they arrived.
         max_bytes: how long the reply may be, in bytes after decompression.
         max_head_bytes: how long the headers may be, in bytes.
-        keep_text: whether `text`, and the `text` of an error, is the whole reply. If False, it is
-            only the part that has not been returned, and the parser's memory does not grow.
+        keep_text: whether `text`, and the `text` of an error, is the whole reply. If False, text
+            that has been returned is not kept, and the parser's memory does not grow.
         now: when the answer arrived, Unix time in seconds; None if unknown.
-        waited: seconds from the attempt's begin to `now`; the answer's Date may be as old.
+        waited: seconds from the start of the attempt to `now`; the answer's Date may be as old.
         redactor: removes secrets from the texts that an error quotes.
         encoding: how the request was written; a wrong one may be the cause of an error.
 
     Raises:
         ResponseError: the status and the headers show which error the answer is, or the headers
-            are too long or give two lengths of the body.
+            are too long, give two lengths of the body, or name a coding that is not known.
 
     Attributes:
         status: the HTTP status.
@@ -152,7 +152,9 @@ class ReplyParser:
         Raises:
             ReplyTooLong: the reply is longer than `max_bytes`.
             TruncatedReply: a compressed body is corrupt.
-            ResponseError: the first `MAX_ERROR_BODY` bytes of an error's body have arrived.
+            InterruptedReply: it is corrupt behind the failure marker.
+            ResponseError: the first `MAX_ERROR_BODY` bytes of an error's body have arrived, or it
+                is compressed and corrupt.
         """
         if self._inflater is not None:
             data = self._inflate(self._inflater, data)

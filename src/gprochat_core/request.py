@@ -22,7 +22,7 @@ USER_AGENT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An HTTP request. A transport adds the headers `host` and `content-length`, and no others.
+    """An HTTP request. A transport adds the headers `host` and `content-length`.
 
     Attributes:
         method: "POST".

@@ -1,7 +1,7 @@
 """The signature: SHA-256 over the time, the last message's text and a secret key.
 
-The rule is in docs/protocol.md, "Signature". A client that needs only the signature can use this
-file alone.
+The rule is in docs/protocol.md, "Signature". A client that needs only the signature needs this file
+and errors.py.
 """
 
 import hashlib

@@ -102,8 +102,8 @@ class Transport(Protocol):
         also because of a cancellation, it has closed the connection.
 
         Args:
-            request: what to send. The transport adds the headers `host` and `content-length`, and
-                no others.
+            request: what to send. The transport adds the headers `host` and `content-length`;
+                a session of the caller's may add its own.
             limits: `limits.connect` covers waiting for a free connection, connecting and the TLS
                 handshake. After that, `limits.reply(time.monotonic())` is the limit for sending
                 to make progress, and from the last byte sent to the end of the head; it changes,
@@ -141,8 +141,8 @@ class Reply:
 
     Raises:
         ConnectError, ResponseError, ReplyTimeout: no reply began; raised when the block is
-            entered. It is also raised while the reply is iterated, if the reply failed before its
-            first word and the attempts after it failed too.
+            entered. If the body was the service's failure marker alone, and the attempts after it
+            failed too, the error is raised while the reply is iterated.
         IncompleteReply: the reply did not end well; the error's `text` is what arrived.
         UsageError: the reply is entered twice, read outside its block, by two tasks at once or
             after it failed, or the client is closed or belongs to another event loop.
@@ -188,7 +188,7 @@ class Reply:
 
     @property
     def attempts(self) -> int:
-        """How many requests have been sent for this reply."""
+        """How many attempts have been made, also those that found no connection."""
         return self._exchange.attempts
 
     async def __aenter__(self) -> Self:

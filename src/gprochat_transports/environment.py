@@ -67,8 +67,8 @@ def service_from_environment(
 
     A secret goes only to the deployment that it is for. The variables' secrets are for
     `GPROCHAT_URL`, or for `url` if that variable is not set; the secrets of `default` are for its
-    own URL. If only `default` names a URL, the variables' key signs, but their password is not
-    used. An empty secret key is a key; an empty URL or password counts as not set.
+    own URL. If only `default` names a URL, `GPROCHAT_SECRET_KEY` is used, and `GPROCHAT_PASSWORD`
+    is not. An empty secret key is a key; an empty URL or password counts as not set.
 
     Args:
         environ: the environment variables.
@@ -106,8 +106,9 @@ def find_proxy(url: str, proxy: Proxy, *, socks5: str = "") -> ProxyUrl | None:
     """Return the URL of the proxy to use for a service, with its port; None for no proxy.
 
     The environment's proxy is `HTTPS_PROXY` or `HTTP_PROXY` by the scheme of the service's URL,
-    else `ALL_PROXY`; the names may be in upper or lower case. A host that `NO_PROXY` names has no
-    proxy, nor has an address in a network that it names, such as `10.0.0.0/8`.
+    else `ALL_PROXY`; the names may be in upper or lower case. There is
+    no proxy for a host that `NO_PROXY` names, or for an address in a network that it names, such as
+    `10.0.0.0/8`.
 
     Args:
         url: the service's URL.

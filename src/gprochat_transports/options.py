@@ -15,14 +15,14 @@ __all__ = ["ClientOptions", "OnRetry", "Settings", "check_types"]
 
 OnRetry: TypeAlias = Callable[[int, float, GPROChatError], None]
 """A function that a client calls before it waits for another attempt. Its arguments are the number
-of that attempt, 2 or more, the delay in seconds, and the error of the attempt before, without
+of that attempt, 2 or more, the pause in seconds, and the error of the attempt before, without
 secrets."""
 
 TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "service": (Service, 'a Service, such as Service("https://chat.example", secret_key="...")'),
     "timeouts": (Timeouts, "a Timeouts, such as Timeouts(first_byte=90)"),
     "retry": (RetryPolicy, "a RetryPolicy, such as RetryPolicy(max_attempts=1)"),
-    "on_retry": (object, "a function of attempt, delay and error, without async"),
+    "on_retry": (object, "a function of attempt, pause and error, without async"),
     "limits": (Limits, "a Limits, such as Limits(max_connections=20)"),
     "proxy": (str | type(FROM_ENVIRONMENT), "the proxy's URL as a str, or None"),
     "ssl_context": (
@@ -33,7 +33,7 @@ TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
 """The type of each argument of a client, and what an error says to pass."""
 
 
-class Numbers(TypedDict, total=False):
+class SharedOptions(TypedDict, total=False):
     """The options that a `gprochat_transports.Client` takes itself."""
 
     timeouts: Timeouts | None
@@ -42,7 +42,7 @@ class Numbers(TypedDict, total=False):
     limits: Limits | None
 
 
-class ClientOptions(Numbers, total=False):
+class ClientOptions(SharedOptions, total=False):
     """Keyword arguments of every `Client` and `SyncClient`.
 
     Attributes:
@@ -101,7 +101,7 @@ class Settings:
             raise ConfigurationError(f"set proxy and TLS on the {kind} that you pass")
         return settings, None
 
-    def numbers(self) -> Numbers:
+    def shared(self) -> SharedOptions:
         """Return the options that a `gprochat_transports.Client` takes itself."""
         return {
             "timeouts": self.timeouts,

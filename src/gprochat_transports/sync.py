@@ -1,7 +1,7 @@
 """The client without `async`: the same loop over a transport that blocks.
 
 The coroutines of a blocking transport never suspend, so one step runs each of them to its end.
-So there is one loop, not two that would have to be kept alike.
+So blocking code needs no second loop.
 """
 
 from collections.abc import Coroutine, Mapping
@@ -54,7 +54,7 @@ class SyncReply:
 
     @property
     def attempts(self) -> int:
-        """How many requests have been sent for this reply."""
+        """How many attempts have been made, also those that found no connection."""
         return self._reply.attempts
 
     def __enter__(self) -> Self:

@@ -70,7 +70,7 @@ WRONG: Final[dict[str, tuple[object, str]]] = {
     "timeouts": (3, "Timeouts(first_byte=90); got int"),
     "retry": (3, "RetryPolicy(max_attempts=1); got int"),
     "limits": (20, "Limits(max_connections=20); got int"),
-    "on_retry": (report, "a function of attempt, delay and error, without async; got function"),
+    "on_retry": (report, "a function of attempt, pause and error, without async; got function"),
     "proxy": ({"https": "http://u:pass-word@proxy.example"}, "the proxy's URL as a str, or None"),
     "ssl_context": (False, "ssl.create_default_context(cafile=...); got bool"),
 }

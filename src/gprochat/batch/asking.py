@@ -9,7 +9,7 @@ All calls share one `Pace`. A refusal (RateLimited, or an error with Retry-After
 them; it does not count as a failure of its prompt, which is asked again. Other failures that may
 pass are retried for each prompt by itself.
 
-Some errors look like every prompt's, and yet a single prompt may be the reason: a firewall blocks
+Some errors usually concern all prompts, but a single prompt can be the reason: a firewall blocks
 its words, or it is too long for the model's rate limit. As long as the service replies to other
 prompts, such an error is a failure of its prompt; only without replies does it end the run.
 """
@@ -79,8 +79,8 @@ MAX_BLAMED: Final = 10
 
 ROOM: Final = 2
 ORDERED_ROOM: Final = 16
-"""How many prompts may have been taken whose results have not been taken yet, as a multiple of the
-concurrency; the second is for `ordered`, where results wait for those before them."""
+"""How many prompts may have been read whose results the caller does not have yet, as a multiple of
+the concurrency. `ORDERED_ROOM` is for `ordered`, where results wait for those before them."""
 
 FATAL: Final = (SignatureRejected, PasswordRejected, UsageError)
 """Errors that every prompt would meet."""
@@ -123,7 +123,7 @@ def ask_many(
         ordered: whether results come in the order of the prompts, not in that of completion.
         retry: how often a prompt is asked again after a failure that may pass; `RetryPolicy()` by
             default. Refusals do not count.
-        max_calls: how many requests are sent at most; None for any number.
+        max_calls: no call begins after so many attempts; None for any number.
         max_seconds: for how many seconds calls may begin; None for no limit. A pause that would
             not be over by then ends the run at once.
 
@@ -181,7 +181,7 @@ class Results(AsyncIterator[Result]):
 
     @property
     def calls(self) -> int:
-        """How many requests have been sent, without those of calls under way."""
+        """How many attempts have been made, without those of calls under way."""
         return self._run.calls
 
     @property

@@ -1,11 +1,11 @@
 """How many calls may be under way at once, and when the next call may begin.
 
-A service has two kinds of limits, and tells neither: how many calls at once, and how many in a
-second. `Pace` learns both from refusals. After a refusal all calls pause, half as many may be under
+A service can have two limits that it does not announce: calls at once, and calls in a second.
+`Pace` learns both from refusals. After a refusal all calls pause, half as many may be under
 way (multiplicative decrease), and each reply adds a part of a call again (additive increase). From
 then on calls are also spread over time: they begin at the rate that the service has shown to take.
-This rate grows slowly at first, because a refusal soon after the last one costs a pause, and ever
-faster after that, because the service's limit may have grown.
+At first this rate grows slowly, because another refusal would cost another pause. Later it grows
+faster, because the service's limit may have grown.
 
 Nothing here waits or reads a clock: each method is told the time, in seconds of any clock that
 never goes back.
@@ -25,7 +25,7 @@ KEPT: Final = 0.8
 
 PROBE: Final = 30.0
 FIRST_PROBE: Final = 5.0
-"""Seconds in which a rate grows by as much as it is reduced after a refusal; the second for a rate
+"""Seconds in which a rate grows by the part that a refusal takes off. `FIRST_PROBE` is for a rate
 that is an estimate, which is often too low."""
 
 MIN_WINDOW: Final = 1.0

@@ -73,7 +73,7 @@ class Ask:
 
     * `reply` (str): the whole reply; "" if the prompt failed.
     * `status` (int): the HTTP status of the last attempt; 0 if there was no response.
-    * `attempts` (int): how many requests were sent for the prompt.
+    * `attempts` (int): how many attempts were made for the prompt.
     * `seconds` (float): how long the last attempt took.
     * `error` (str): the name of the error's class, such as "TruncatedReply"; "" if the prompt was
       answered.

@@ -31,7 +31,7 @@ MAX_FIELD: Final = 2**31 - 1
 
 
 class InputError(GPROChatError, ValueError):
-    """The input cannot be used; the message names the line."""
+    """The input cannot be used; the message names the line, if a line is at fault."""
 
 
 def format_of(suffix: str) -> Format:

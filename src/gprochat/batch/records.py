@@ -1,10 +1,9 @@
 r"""The output file, which is also the memory of a run: a JSON line for each prompt that is done.
 
-A line is written at once and whole, at the end of the file, and nothing in the file is changed. A
+Each line is appended as soon as its result is known, and earlier lines are never changed. A
 process that is killed while it writes leaves at most the beginning of a line at the end, which the
-next run removes. Lines reach the disk within about a second (`sync`), or sooner if the system
-likes; only a crash of the whole machine loses those of the last second. Their prompts are asked
-again.
+next run removes. Lines reach the disk within about a second (`sync`). Only a crash of the whole
+machine loses those of the last second; their prompts are asked again.
 
 Each line holds a digest of its prompt, so that the next run notices a prompt that has changed.
 What the lines say is kept in a temporary database on the disk, so that memory does not grow with
@@ -44,7 +43,10 @@ class OutputError(GPROChatError, ValueError):
 
 
 def digest(prompt: Prompt) -> str:
-    """Return 16 hexadecimal digits that tell this prompt's conversation from any other."""
+    """Return 16 hexadecimal digits that tell this prompt's conversation from any other.
+
+    The conversation must be JSON, as `read_prompts` returns it.
+    """
     data = json.dumps(prompt.conversation, sort_keys=True).encode()
     return hashlib.sha256(data).hexdigest()[:16]
 

@@ -44,7 +44,7 @@ class Result:
         id: the prompt's id.
         text: the whole reply; None if the prompt failed.
         status: the HTTP status of the last attempt; None if there was no response.
-        attempts: how many requests were sent for the prompt.
+        attempts: how many attempts were made for the prompt, also those that found no connection.
         seconds: how long the last attempt took.
         error: why the prompt failed; None if it was answered.
     """

@@ -58,7 +58,7 @@ READ_AHEAD: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much may be spent: requests, seconds; None for any number."""
+    """How much may be spent: attempts, seconds; None for any number."""
 
     calls: int | None = None
     seconds: float | None = None
@@ -133,7 +133,7 @@ def read_grace(_context: click.Context, _parameter: click.Parameter, seconds: fl
     metavar="N|Nm",
     multiple=True,
     callback=read_budget,
-    help="Send at most N requests, or begin none after N minutes. Can be given once for each.",
+    help="Begin no call after N attempts, or after N minutes. Can be given once for each.",
 )
 @click.option(
     "--grace",
@@ -432,7 +432,7 @@ def summary(job: Job, counts: Counts, seconds: float) -> Iterator[str]:
     done = f"{counts.answered} answered, {counts.failed} failed"
     if job.read_to_end:
         done += f", {counts.missing} not done"
-    yield f"{done}; {calls} requests in {duration(seconds)}"
+    yield f"{done}; {calls} attempts in {duration(seconds)}"
     if not job.read_to_end:
         yield "the input was not read to its end"
     if job.results is not None and job.results.budget_used:

@@ -335,7 +335,7 @@ class Call:
     Attributes:
         first: the first piece of the reply; "" if the reply is empty.
         reply: the reply, to iterate for the other pieces.
-        attempts: how many requests have been sent.
+        attempts: how many attempts have been made.
     """
 
     def __init__(

@@ -39,4 +39,4 @@ class Client(AnyClient):
     ) -> None:
         settings, proxy = Settings.take(options, service, socks5="aiohttp_socks", given=session)
         transport = AiohttpTransport(session, settings, proxy)
-        super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
+        super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.shared())

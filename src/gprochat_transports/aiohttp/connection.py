@@ -1,8 +1,8 @@
 """Connections of a session that the adapter makes, and what aiohttp's exceptions mean.
 
-aiohttp makes and keeps the connections. Three things differ from a plain session. A connection
-resumes reading only after a pause. A head is parsed before the rest of its packet. A connection on
-which bytes arrived while it was idle is not used again.
+aiohttp makes and keeps the connections. Four things differ from a plain session. A connection has
+smaller buffers. It resumes reading only after a pause. It parses a head before the rest of its
+packet. It is not used again if bytes arrived while it was idle.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The body of a request. aiohttp has the body write itself, so the body knows the call's phase."""
+"""The body of a request. aiohttp calls its method `write`, so the body knows the call's phase."""
 
 import asyncio
 from math import inf

@@ -1,8 +1,8 @@
 """Connections through a SOCKS5 proxy for aiohttp.
 
-The TLS handshake of aiohttp-socks does not end when it is cancelled: it then waits for the end of
-the stream until the time limit for connecting has passed. If that limit itself cancels it, the
-handshake may wait for ever. Here asyncio does the handshake.
+The TLS handshake of aiohttp-socks does not end when it is cancelled: it goes on until the time
+limit for connecting has passed. If that limit is what cancelled it, the handshake may never end.
+Here asyncio does the handshake.
 """
 
 import asyncio

@@ -27,7 +27,7 @@ READ_SIZE: Final = 120 * 1024
 128 KiB), which would cost more than the read."""
 
 WRITE_SIZE: Final = 64 * 1024
-"""Bytes that are sent within one time limit; a long request may take longer, part by part."""
+"""The size in bytes of one part of a request. The time limit for sending applies to each part."""
 
 Causes: TypeAlias = Mapping[type[Exception], Cause]
 """Classes of exceptions, and what each reports of a connection."""

@@ -52,7 +52,7 @@ class Client(AnyClient):
     ) -> None:
         settings, proxy = Settings.take(options, service, socks5="python_socks", given=client)
         transport = make_transport(client, AnyioNetwork(), settings, proxy)
-        super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
+        super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.shared())
 
 
 class SyncClient(AnySyncClient):
@@ -72,7 +72,7 @@ class SyncClient(AnySyncClient):
         settings, proxy = Settings.take(options, service, socks5="python_socks", given=client)
         transport = make_transport(client, BlockingNetwork(), settings, proxy)
         super().__init__(
-            AnyClient(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
+            AnyClient(service, transport, secrets=proxy_secrets(proxy), **settings.shared())
         )
 
 

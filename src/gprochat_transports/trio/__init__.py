@@ -31,4 +31,4 @@ class Client(AnyClient):
     def __init__(self, service: Service, **options: Unpack[ClientOptions]) -> None:
         settings, proxy = Settings.take(options, service, socks5="python_socks")
         transport = Http11Transport(TrioNetwork(), settings, proxy)
-        super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.numbers())
+        super().__init__(service, transport, secrets=proxy_secrets(proxy), **settings.shared())

@@ -80,7 +80,7 @@ def test_each_prompt_is_answered_once(service: Service, transport: str) -> None:
     assert replies() == {"a": "a", "b": "b", "c": "c"}
     assert len(results()) == 3
     assert result.stdout == ""
-    assert result.stderr.startswith("3 answered, 0 failed, 0 not done; 3 requests in ")
+    assert result.stderr.startswith("3 answered, 0 failed, 0 not done; 3 attempts in ")
 
 
 def test_the_results_may_be_in_the_order_of_the_prompts(service: Service) -> None:
@@ -102,7 +102,7 @@ def test_standard_input(service: Service) -> None:
     assert done.returncode == 0, done.stderr
     assert replies() == {"1": "Hello", "3": "Hi"}
     done = run("batch", "-", "-o", "out.jsonl", service=service, stdin="Hello\n\nHi\nNew\n")
-    assert "3 answered, 0 failed, 0 not done; 1 requests" in done.stderr
+    assert "3 answered, 0 failed, 0 not done; 1 attempts" in done.stderr
     assert replies() == {"1": "Hello", "3": "Hi", "4": "New"}
 
 
@@ -129,7 +129,7 @@ def test_nothing_is_said_of_prompts_that_were_not_read(service: Service) -> None
     lines = "".join(f"{number}\n" for number in range(1, 1000))
     done = run("batch", "-", "-o", "out.jsonl", "--budget", "4", service=service, stdin=lines)
     assert done.returncode == 1
-    assert done.stderr.startswith("5 answered, 0 failed; 4 requests in ")
+    assert done.stderr.startswith("5 answered, 0 failed; 4 attempts in ")
     assert done.stderr.endswith(
         "\nthe input was not read to its end\nthe budget is used up\n"
         "to go on, run the same command again\n"
@@ -210,10 +210,10 @@ def test_prompts_that_are_appended_during_a_run_are_left_to_the_next_one() -> No
             released.set()
             said = rest(process)
         assert process.returncode == 0
-        assert "3 answered, 0 failed, 0 not done; 3 requests" in said
+        assert "3 answered, 0 failed, 0 not done; 3 attempts" in said
         result = invoke(*COMMAND, service=server.service)
     assert result.exit_code == 0
-    assert "4 answered, 0 failed, 0 not done; 1 requests" in result.stderr
+    assert "4 answered, 0 failed, 0 not done; 1 attempts" in result.stderr
 
 
 def test_results_of_prompts_that_are_gone_are_told(service: Service) -> None:
@@ -229,7 +229,7 @@ def test_the_budget_of_calls_ends_the_run(service: Service) -> None:
     write(*prompts(*map(str, range(10))))
     result = invoke(*COMMAND, "--budget", "4", "--budget", "60m", service=service)
     assert result.exit_code == 1
-    assert "4 answered, 0 failed, 6 not done; 4 requests" in result.stderr
+    assert "4 answered, 0 failed, 6 not done; 4 attempts" in result.stderr
     assert "the budget is used up\nto go on, run the same command again" in result.stderr
     assert invoke(*COMMAND, service=service).exit_code == 0
     assert len(results()) == len(replies()) == 10
