@@ -34,7 +34,6 @@ class Wait(Protocol):
 
     async def expire(self) -> None:
         """End the wait. It must not raise, and must not wait for a peer."""
-        ...
 
 
 class Watchdog(ABC):
@@ -64,18 +63,20 @@ class Watchdog(ABC):
     async def watch(self) -> None:
         """Look at the deadlines until none is left: the body of the task."""
         overdue: list[tuple[Wait, float]] = []
-        while self.next_look < inf and not self.closed:
-            await self.sleep_until(self.next_look)
-            now = monotonic()
-            if now < self.next_look:
-                continue
-            for wait, deadline in overdue:
-                if wait.deadline == deadline:
-                    wait.deadline = inf
-                    await wait.expire()
-            overdue = [(wait, wait.deadline) for wait in self.waits if wait.deadline <= now]
-            earliest = min((wait.deadline for wait in self.waits), default=inf)
-            self.next_look = now + GRACE if overdue else earliest
+        try:
+            while self.next_look < inf and not self.closed:
+                await self.sleep_until(self.next_look)
+                if (now := monotonic()) < self.next_look:
+                    continue
+                for wait, deadline in overdue:
+                    if wait.deadline == deadline:
+                        wait.deadline = inf
+                        await wait.expire()
+                overdue = [(wait, wait.deadline) for wait in self.waits if wait.deadline <= now]
+                earliest = min((wait.deadline for wait in self.waits), default=inf)
+                self.next_look = now + GRACE if overdue else earliest
+        finally:
+            self.next_look = inf  # If somebody cancelled the task, the next wait begins a new one.
 
     @abstractmethod
     def wake_at(self, time: float) -> None:
@@ -88,7 +89,6 @@ class Watchdog(ABC):
     async def aclose(self) -> None:
         """End the task, and wait for its end; no later wait starts it anew."""
         self.closed = True
-        self.next_look = inf
 
 
 class AsyncioWatchdog(Watchdog):
@@ -101,6 +101,7 @@ class AsyncioWatchdog(Watchdog):
         import asyncio
 
         if self._task is None or self._task.done():
+            self._nap = None
             self._task = asyncio.create_task(self.watch(), name="gprochat watchdog")
         elif self._nap is not None and not self._nap.expired():
             self._nap.reschedule(asyncio.get_running_loop().time() + time - monotonic())
@@ -159,7 +160,6 @@ class TrioWatchdog(Watchdog):
         try:
             await self.watch()
         finally:
-            self.next_look = inf
             self._ended = None
             ended.set()
 

@@ -282,6 +282,32 @@ async def test_closing_ends_the_task_and_no_later_wait_starts_it_anew(asleep: bo
     assert not wait.expired
 
 
+def test_a_wait_after_the_task_was_cancelled_begins_a_new_one() -> None:
+    """Programs that end cancel all their tasks, and some still make calls after that."""
+
+    async def main() -> None:
+        watchdog = AsyncioWatchdog()
+        ended = asyncio.Event()
+
+        async def end() -> None:
+            ended.set()
+
+        first, second, last = FakeWait(), FakeWait(), FakeWait(then=end)
+        watchdog.waits |= {first, second, last}
+        watchdog.limit(first, SHORT)
+        await anyio.wait_all_tasks_blocked()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await anyio.wait_all_tasks_blocked()
+        watchdog.limit(second, 100)
+        watchdog.limit(last, SHORT * 2)
+        async with asyncio.timeout(SLACK):
+            await ended.wait()
+        await watchdog.aclose()
+
+    asyncio.run(main())
+
+
 @pytest.mark.anyio
 async def test_closing_a_watchdog_that_never_ran_does_nothing() -> None:
     before = tasks()
