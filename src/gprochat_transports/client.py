@@ -276,7 +276,7 @@ class Reply:
                 return await self._attempt()
             except GPROChatError as error:
                 await self._release()
-                if self._closed:
+                if self._closed or self._client.closed:
                     continue
                 logger.debug(
                     "call %d: attempt %d: %s",
@@ -361,6 +361,7 @@ class Client:
         redactor: removes the secrets from errors.
         clock: the time that requests are signed with, which all replies share.
         on_retry: as given.
+        closed: whether the client has been closed.
     """
 
     def __init__(
@@ -399,8 +400,8 @@ class Client:
         self._retry = retry or RetryPolicy()
         self._limits = limits or Limits()
         self._replies: set[Reply] = set()
+        self.closed: bool = False
         self._loop: object = None
-        self._closed = False
 
     async def __aenter__(self) -> Self:
         self.check_open()
@@ -420,9 +421,9 @@ class Client:
         Raises:
             UsageError: the client has been used on another event loop, and is still open.
         """
-        if self._loop is not None and not self._closed:
+        if self._loop is not None and not self.closed:
             self.check_loop()
-        self._closed = True
+        self.closed = True
         # The stack closes all replies even if closing one fails or is cancelled.
         async with AsyncExitStack() as stack:
             # A copy, because another thread may enter a reply meanwhile.
@@ -434,7 +435,7 @@ class Client:
 
     def check_open(self) -> None:
         """Raise UsageError if the client has been closed."""
-        if self._closed:
+        if self.closed:
             raise UsageError("this client has been closed; make a new one")
 
     def check_loop(self) -> None:

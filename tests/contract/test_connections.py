@@ -186,6 +186,30 @@ async def test_closing_the_client_ends_a_reply_that_streams(
             assert reply.text.startswith(begin)
 
 
+@pytest.mark.not_on("given-httpx@asyncio", "the caller closes the client that was passed")
+@pytest.mark.not_on("httpx2@asyncio", "the caller closes the client that was passed")
+@pytest.mark.not_on("httpx@blocking", "threads wait there; tests/transports/httpx has this test")
+async def test_closing_the_client_ends_a_call_that_waits_for_its_reply_without_a_retry(
+    make_client: MakeClient, happens: Happens
+) -> None:
+    retries: list[int] = []
+    ended = threading.Event()
+
+    async def wait() -> None:
+        with pytest.raises(UsageError, match="this client has been closed"):
+            await client.complete("Hello")
+        ended.set()
+
+    with ScriptedPeer([receive, until_client_closes]) as peer:
+        client = make_client(peer.url, on_retry=lambda attempt, *_: retries.append(attempt))
+        async with client, anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await anyio.sleep(0.05)
+            await client.aclose()
+            assert await happens(ended)
+    assert retries == []
+
+
 @pytest.mark.not_on("httpx@blocking", "a blocking client has no event loop")
 @pytest.mark.parametrize("elsewhere", ["asyncio", "trio"])
 async def test_a_client_is_used_and_closed_on_one_event_loop(

@@ -85,7 +85,9 @@ class RequestBody(aiohttp.Payload):
 
     def _progress(self) -> None:
         self.sent_at = monotonic()
-        if not self._timed_out:
+        if self._watchdog.closed:
+            self.abort()
+        elif not self._timed_out:
             self._watchdog.limit(self, self._limits.reply(self.sent_at))
 
 

@@ -93,6 +93,10 @@ class AiohttpTransport:
                 await self._own_session.close()
         finally:
             await self._watchdog.aclose()
+            for wait in tuple(self._watchdog.waits):
+                # Nothing limits a call over the caller's session any more.
+                if isinstance(wait, RequestBody):
+                    wait.abort()
 
     def _open_session(self, request: Request) -> aiohttp.ClientSession:
         if self._own_session is None:

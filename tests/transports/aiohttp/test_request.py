@@ -87,6 +87,13 @@ def test_a_long_body_is_sent_in_parts_each_within_a_time_limit_of_its_own() -> N
     assert client.watchdog.limits == [7.0] * (len(writer.written) + 1)
 
 
+def test_what_begins_to_be_sent_after_the_client_was_closed_is_aborted() -> None:
+    client, writer = Client(), FakeWriter()
+    client.watchdog.closed = True
+    write(client.make_body(), writer)
+    assert writer.aborted
+
+
 def test_the_phase_is_that_of_the_call() -> None:
     phases: list[Phase] = []
     body = Client().make_body()

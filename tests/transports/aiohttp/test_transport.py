@@ -243,6 +243,22 @@ def test_closing_the_client_ends_the_calls_that_wait_for_a_slot() -> None:
         asyncio.run(main())
 
 
+@both_sessions
+def test_closing_the_client_ends_the_calls_that_wait_for_a_head(own: bool) -> None:
+    """The caller's session stays open, and nothing limits its calls any more."""
+
+    async def main() -> None:
+        async with open_transport(own) as transport:
+            waiting = asyncio.create_task(fail(transport, make_request(peer.url)))
+            await asyncio.sleep(SHORT)
+            await transport.aclose()
+            async with asyncio.timeout(SLACK / 2):
+                assert await waiting == (Cause.LOST, Phase.AWAITING_HEAD, False)
+
+    with ScriptedPeer([receive, until_client_closes]) as peer:
+        asyncio.run(main())
+
+
 def test_a_call_that_is_cancelled_while_it_waits_for_a_slot_is_cancelled() -> None:
     async def main() -> None:
         async with open_transport(max_connections=1) as transport:
