@@ -22,6 +22,7 @@ from collections.abc import (
     Callable,
     Coroutine,
     Iterable,
+    Iterator,
     Mapping,
 )
 from contextlib import suppress
@@ -213,7 +214,8 @@ class Results(AsyncIterator[Result]):
         await self.aclose()
 
     def __anext__(self) -> Coroutine[object, object, Result]:
-        return self._run.next()
+        # The coroutine refers to this object, so that a first `await anext(...)` gets its result.
+        return self._run.next(self)
 
     def __del__(self) -> None:
         self._run.abandon()
@@ -267,7 +269,7 @@ class Run:
         # No more prompts come; no more calls begin.
         self._exhausted = False
         self._stopped = False
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._answers = 0
         # How many prompts have failed since the last reply by an error that may be every prompt's.
         # Before the first reply, none may.
@@ -281,7 +283,7 @@ class Run:
         self._handed_over = 0
         self._room = concurrency * (ORDERED_ROOM if ordered else ROOM)
 
-    async def next(self) -> Result:
+    async def next(self, _results: Results) -> Result:
         """Return the next result; the first call starts the background task."""
         if self._arrived is not None:
             raise UsageError("another task iterates over these results; do it in one task")
@@ -362,7 +364,8 @@ class Run:
             with self._scope:
                 async with anyio.create_task_group() as readers:
                     if isinstance(self._prompts, AsyncIterable):
-                        readers.start_soon(self._guard, partial(self._read, self._prompts))
+                        read = partial(self._read, self._prompts, readers.cancel_scope)
+                        readers.start_soon(self._guard, read)
                     async with anyio.create_task_group() as workers:
                         for _ in range(self._concurrency):
                             workers.start_soon(self._guard, self._work)
@@ -383,14 +386,20 @@ class Run:
             self._error = self._error or error
             self.cancel()
 
-    async def _read(self, prompts: AsyncIterable[Prompt | Conversation]) -> None:
+    async def _read(
+        self, prompts: AsyncIterable[Prompt | Conversation], scope: anyio.CancelScope
+    ) -> None:
         try:
             async for prompt in prompts:
                 taken = self._make_event()
                 self._incoming.append((prompt, taken))
                 self._wake()
                 await taken.wait()
-        except Exception as error:
+        except BaseException as error:
+            # A cancellation may also come out of the iterable: then it is an error like others.
+            cancelled = isinstance(error, anyio.get_cancelled_exc_class())
+            if cancelled and (scope.cancel_called or self._stopped):
+                raise
             self._error = self._error or error
         self._exhausted = True
         self._wake()
@@ -424,7 +433,12 @@ class Run:
                 # nothing changes any more.
                 if (taken := self._take()) or self._exhausted:
                     return taken
-                await self._change()
+                if self._deadline == inf:
+                    await self._change()
+                elif (left := self._deadline - monotonic()) > 0:
+                    await self._change(left)
+                else:
+                    self._use_up_budget()
         return None
 
     def _take(self) -> tuple[int, Prompt | Conversation] | None:
@@ -438,7 +452,7 @@ class Run:
             except StopIteration:
                 self._exhausted = True
                 return None
-            except Exception as error:
+            except BaseException as error:
                 # The calls under way go on, and their results come before the exception.
                 self._error = self._error or error
                 self._exhausted = True
@@ -453,6 +467,9 @@ class Run:
 
     async def _ask(self, prompt_id: str, conversation: Conversation) -> Result | None:
         """Make calls until there is a result; None if no more calls may begin."""
+        if isinstance(conversation, Iterator):
+            # It is read for each attempt.
+            conversation = list(conversation)
         attempts = failures = refusals = 0
         while True:
             if self._call_line.locked() or self._wait() != 0:
@@ -542,9 +559,12 @@ class Run:
             self.calls + self.pace.active >= self._max_calls
             or now + (wait or 0.0) >= self._deadline
         ) and not self._stopped:
-            self.budget_used = True
-            self.stop()
+            self._use_up_budget()
         return 0.0 if self._stopped else wait
+
+    def _use_up_budget(self) -> None:
+        self.budget_used = True
+        self.stop()
 
     def _pause_all(self, error: GPROChatError, began: int) -> None:
         """Pause after a refusal; raise it if it was the last of too many in a row."""

@@ -18,7 +18,7 @@ from threading import Lock, Thread
 from typing import Protocol, Self, TypeAlias, TypeVar
 from weakref import finalize
 
-from gprochat_core import RetryPolicy, Timeouts, UsageError
+from gprochat_core import Limits, RetryPolicy, Timeouts, UsageError
 from gprochat_core.messages import Conversation
 from gprochat_core.policy import check_count
 from gprochat_transports import service_from_environment
@@ -226,7 +226,11 @@ class Asking:
     async def _ask_many(self) -> None:
         try:
             async with (
-                Client(service_from_environment(), timeouts=self._timeouts) as client,
+                Client(
+                    service_from_environment(),
+                    timeouts=self._timeouts,
+                    limits=Limits(max_connections=self._concurrency),
+                ) as client,
                 ask_many(
                     client, self._incoming(), concurrency=self._concurrency, retry=self._retry
                 ) as results,

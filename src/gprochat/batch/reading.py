@@ -141,6 +141,8 @@ def parse_template(template: str, columns: list[str]) -> list[tuple[str, str | N
             raise InputError(
                 f"the template names the column {name!r}; the columns are {', '.join(columns)}"
             )
+    if not any(name for _, name, _, _ in parsed):
+        raise InputError(f"the template names no column; the columns are {', '.join(columns)}")
     return [(text, name) for text, name, _, _ in parsed]
 
 

@@ -25,7 +25,17 @@ from gprochat_core import GPROChatError
 from .reading import InputError
 from .results import Prompt, Result
 
-__all__ = ["Counts", "OutputError", "OutputFile", "digest", "dump", "load"]
+__all__ = [
+    "ANSWERED",
+    "FAILED",
+    "MISSING",
+    "Counts",
+    "OutputError",
+    "OutputFile",
+    "digest",
+    "dump",
+    "load",
+]
 
 BEGINNING: Final = b'{"id": '
 """How each line begins."""
@@ -145,8 +155,11 @@ class OutputFile:
             self.close()
             raise
 
-    def check(self, prompt: Prompt) -> None:
-        """Take notice of a prompt of the input, before it is asked.
+    def check(self, prompt: Prompt) -> int:
+        """Take notice of a prompt of the input, and return what became of it so far.
+
+        Returns:
+            MISSING, ANSWERED or FAILED; a prompt is to be asked if it is MISSING.
 
         Raises:
             InputError: its id has occurred before, or the file has the reply to another prompt
@@ -156,7 +169,7 @@ class OutputFile:
         row = self._row(prompt.id)
         if row is None:
             self._execute("INSERT INTO prompts VALUES (?, ?, ?, 1)", prompt.id, of, MISSING)
-            return
+            return MISSING
         if row[2]:
             raise InputError(f"the input has two prompts with the id {prompt.id}")
         if row[0] != of and row[1] == ANSWERED:
@@ -169,11 +182,21 @@ class OutputFile:
         self._execute(
             "UPDATE prompts SET digest = ?, state = ?, seen = 1 WHERE id = ?", of, state, prompt.id
         )
+        return state
 
     def needs(self, prompt: Prompt) -> bool:
-        """Tell whether a prompt that has been checked is to be asked."""
+        """Tell whether a prompt that has been checked is to be asked.
+
+        Raises:
+            InputError: it has been changed since it was checked.
+        """
         row = self._row(prompt.id)
-        return row is None or row[1] == MISSING
+        if row is None or (row[1] == MISSING and row[0] != digest(prompt)):
+            raise InputError(
+                f"the prompt {prompt.id} was changed in the input during the run; "
+                "run the same command again"
+            )
+        return row[1] == MISSING
 
     def write(self, result: Result) -> None:
         """Append the result of a prompt that has been checked."""
@@ -296,7 +319,9 @@ def is_torn(line: bytes) -> bool:
         json.loads(line)
     except ValueError:
         ended = line.endswith(b"\n")
-        return not ended and (line.startswith(BEGINNING) or BEGINNING.startswith(line))
+        # After a crash of the machine, some file systems leave zeros where a line was to be.
+        begin = line.rstrip(b"\0")
+        return not ended and (begin.startswith(BEGINNING) or BEGINNING.startswith(begin))
     except RecursionError:
         # JSON that is nested so deeply is no result.
         pass

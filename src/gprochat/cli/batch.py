@@ -19,6 +19,7 @@ from types import FrameType
 from typing import BinaryIO, Final
 
 import anyio
+import anyio.lowlevel
 import click
 
 from gprochat_core import Limits
@@ -28,7 +29,7 @@ from gprochat_transports.environment import Proxy
 
 from ..batch import Prompt, Prompts, Results, ask_many
 from ..batch.reading import Format, InputError, format_of, read_prompts
-from ..batch.records import Counts, OutputError, OutputFile
+from ..batch.records import ANSWERED, MISSING, Counts, OutputError, OutputFile
 from .failures import FAILURE, WrongUsage
 from .loops import Loop, choose, reports
 from .options import (
@@ -51,6 +52,9 @@ LOOK_EVERY: Final = 0.02
 
 MAX_CONCURRENCY: Final = 10_000
 """The most calls at once: each takes memory from the beginning of the run."""
+
+SKIPS: Final = 256
+"""After how many prompts that are not asked the event loop does something else."""
 
 READ_AHEAD: Final = 100
 """How many prompts are read from a pipe before they are needed."""
@@ -181,9 +185,9 @@ def batch(
     The exit code is 0 only if OUT has a reply to every prompt of IN.
     """
     format = given_format or format_of(Path(source).suffix)
-    if (column or template) and format != "csv":
+    if (column is not None or template is not None) and format != "csv":
         raise click.UsageError("--column and --template are for CSV; add --format csv")
-    if column and template:
+    if column is not None and template is not None:
         raise click.UsageError("--template names the columns; leave --column out")
     if str(output) == "-":
         raise click.UsageError("the results go to a file, not to standard output; name one with -o")
@@ -275,6 +279,7 @@ class Job:
         self._answered = self._failed = 0
         self._total: int | None = None
         self._checked = 0
+        self._skipped = 0
         self._is_file = is_file(stream)
         self.read_to_end: bool = self._is_file
         if self._is_file:
@@ -311,7 +316,7 @@ class Job:
         """
 
         async def work(_report: Callable[[None], None]) -> None:
-            prompts = self._missing() if self._is_file else self._arriving()
+            prompts = self.missing() if self._is_file else self._arriving()
             async with make_client() as client, ask(client, prompts) as self.results:
                 async for result in self.results:
                     self._record.write(result)
@@ -344,9 +349,13 @@ class Job:
                     # The loop over the results goes on: it still writes those that have finished.
                     start(partial(finish, self.results, 0.0))
 
-    def _missing(self) -> Iterator[Prompt]:
-        # Without those that have been appended to the file since it was checked.
-        return filter(self._record.needs, islice(self._read(), self._checked))
+    async def missing(self) -> AsyncIterator[Prompt]:
+        """Give the prompts of a file that are to be asked, without those appended meanwhile."""
+        for prompt in islice(self._read(), self._checked):
+            if self._record.needs(prompt):
+                yield prompt
+            else:
+                await self._skip()
 
     async def _arriving(self) -> AsyncIterator[Prompt]:
         """Give the prompts of a pipe as they arrive."""
@@ -373,11 +382,18 @@ class Job:
                 return
             if isinstance(item, Exception):
                 raise item
-            self._record.check(item)
-            if self._record.needs(item):
+            state = self._record.check(item)
+            if state == MISSING:
                 yield item
             else:
-                self._count(True)
+                self._count(state == ANSWERED)
+                await self._skip()
+
+    async def _skip(self) -> None:
+        """Pass over a prompt. There may be a million, and replies and Ctrl-C must not wait."""
+        self._skipped += 1
+        if self._skipped % SKIPS == 0:
+            await anyio.lowlevel.checkpoint()
 
     def _count(self, answered: bool) -> None:
         if answered:

@@ -678,6 +678,18 @@ def test_dropping_the_results_ends_all_calls_soon(run: Run) -> None:
     run(main)
 
 
+def test_taking_one_result_and_dropping_the_rest_ends_all_calls_soon(run: Run) -> None:
+    async def main() -> None:
+        service = stalled()
+        assert (await anext(ask_many(service.client(), map(str, count())))).text
+        gc.collect()
+        await anyio.wait_all_tasks_blocked()
+        await anyio.wait_all_tasks_blocked()
+        assert service.active == 0
+
+    run(main)
+
+
 def test_results_that_are_never_iterated_ask_nothing(run: Run) -> None:
     async def main() -> None:
         service = Double()
@@ -689,13 +701,18 @@ def test_results_that_are_never_iterated_ask_nothing(run: Run) -> None:
     run(main)
 
 
+class Unusual(BaseException):
+    """As pytest's own exceptions: no Exception."""
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, Unusual])
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_an_exception_of_the_prompts_comes_after_the_results_before_it(
-    run: Run, asynchronous: bool
+    run: Run, asynchronous: bool, error: type[BaseException]
 ) -> None:
     def broken() -> Iterator[str]:
         yield from ("Hello", "Goodbye")
-        raise ZeroDivisionError
+        raise error
 
     async def broken_later() -> AsyncIterator[str]:
         for prompt in broken():
@@ -706,9 +723,48 @@ def test_an_exception_of_the_prompts_comes_after_the_results_before_it(
         prompts = broken_later() if asynchronous else broken()
         results = ask_many(service.client(), prompts)
         assert {(await anext(results)).text, (await anext(results)).text} == {"Hello", "Goodbye"}
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(error):
             await anext(results)
         assert service.active == 0
+
+    run(main)
+
+
+def test_prompts_that_end_in_a_cancellation_of_their_own_are_not_at_their_end() -> None:
+    async def prompts() -> AsyncIterator[str]:
+        yield "Hello"
+        task = asyncio.create_task(anyio.sleep_forever())
+        task.cancel()
+        await task
+
+    async def main() -> None:
+        results = ask_many(Double().client(), prompts())
+        assert (await anext(results)).text == "Hello"
+        with pytest.raises(asyncio.CancelledError):
+            await anext(results)
+
+    asyncio.run(main())
+
+
+def test_the_time_of_the_budget_ends_the_wait_for_prompts(run: Run) -> None:
+    async def endless() -> AsyncIterator[str]:
+        yield "Hello"
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        results = ask_many(Double().client(), endless(), max_seconds=0.1)
+        assert [result.text for result in await all_of(results)] == ["Hello"]
+        assert results.budget_used
+
+    run(main)
+
+
+def test_a_conversation_that_can_be_read_once_is_asked_again(run: Run) -> None:
+    async def main() -> None:
+        service = Double(answer=fails_first(2, refuse(429)))
+        texts = ("Hello", "Goodbye")
+        results = await all_of(ask_many(service.client(), [Prompt("a", iter(texts))]))
+        assert [result.error for result in results] == [None]
 
     run(main)
 

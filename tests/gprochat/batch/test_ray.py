@@ -10,9 +10,18 @@ from typing import Any, Self
 
 import pytest
 
-from gprochat.batch import Ask
+from gprochat import Client
+from gprochat.batch import Ask, ray
 from gprochat.server import Server, in_thread, serve
-from gprochat_core import ConfigurationError, Message, RetryPolicy, SignatureRejected, UsageError
+from gprochat_core import (
+    ConfigurationError,
+    Limits,
+    Message,
+    RetryPolicy,
+    Service,
+    SignatureRejected,
+    UsageError,
+)
 
 BROKEN = "Break off"
 
@@ -92,6 +101,21 @@ def asks() -> Iterator[Callable[..., Ask]]:
 
 def threads() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "gprochat-ask"]
+
+
+@pytest.mark.usefixtures("server")
+def test_a_client_has_as_many_connections_as_calls(
+    asks: Callable[..., Ask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[Limits] = []
+
+    def make(service: Service, **options: Any) -> Client:
+        limits.append(options["limits"])
+        return Client(service, **options)
+
+    monkeypatch.setattr(ray, "Client", make)
+    asks(concurrency=300)(Table({"prompt": ["Hello"]}))
+    assert [each.max_connections for each in limits] == [300]
 
 
 @pytest.mark.usefixtures("server")

@@ -273,6 +273,27 @@ def test_a_file_cut_off_anywhere_is_repaired(
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("cut", [0, 10])
+def test_zeros_behind_what_reached_the_disk_are_removed(path: Path, cut: int) -> None:
+    """Some file systems leave them there after a crash of the machine."""
+    asked = [Prompt(name, name) for name in "ab"]
+    run(path, asked)
+    content = path.read_bytes()
+    first, second = content.splitlines(keepends=True)
+    path.write_bytes(first + second[:cut] + bytes(1000))
+    assert run(path, asked) == ["b"]
+    assert path.read_bytes() == content
+
+
+def test_a_prompt_that_was_changed_after_it_was_checked_is_noticed(path: Path) -> None:
+    with closing(OutputFile(path)) as file:
+        file.check(Prompt("a", "Hello"))
+        assert file.needs(Prompt("a", "Hello"))
+        for changed in (Prompt("a", "Goodbye"), Prompt("b", "Hello")):
+            with pytest.raises(InputError, match="changed in the input during the run"):
+                file.needs(changed)
+
+
 @pytest.mark.timeout(60 + 5 * KILLS)
 def test_a_process_killed_at_any_moment_loses_doubles_and_tears_nothing(path: Path) -> None:
     command = [sys.executable, "-m", "tests.gprochat.batch.writer", str(path), str(PROMPTS)]

@@ -7,14 +7,20 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from gprochat.batch import Prompt, Result
-from gprochat.batch.records import digest, dump
+from gprochat.batch.reading import read_prompts
+from gprochat.batch.records import OutputFile, digest, dump
+from gprochat.cli.batch import SKIPS, Job, open_input
 from gprochat.server import in_thread, serve
 from gprochat_core import Message, Service
 
@@ -153,6 +159,45 @@ def test_a_prompt_from_a_pipe_is_asked_before_the_pipe_ends(service: Service) ->
     assert replies() == {"1": "Hello", "2": "Hi"}
 
 
+def test_the_budget_of_minutes_ends_a_run_whose_pipe_is_silent(service: Service) -> None:
+    os.mkfifo("pipe")
+    with (
+        forked("batch", "pipe", "-o", "out.jsonl", "--budget", "0.01m", service=service) as process,
+        Path("pipe").open("w") as pipe,
+    ):
+        print("Hello", file=pipe, flush=True)
+        said = rest(process)
+    assert process.returncode == 1
+    assert "1 answered, 0 failed" in said
+    assert "the budget is used up" in said
+
+
+def test_prompts_that_are_passed_over_do_not_stop_the_event_loop() -> None:
+    done = [Prompt(str(number), "Hello") for number in range(1000)]
+    write(*({"id": prompt.id, "prompt": "Hello"} for prompt in done), *prompts("new"))
+    Path("out.jsonl").write_bytes(
+        b"".join(dump(Result(prompt.id, "re", 200, 1, 0.1), digest(prompt)) for prompt in done)
+    )
+    steps = 0
+
+    async def go_on() -> None:
+        nonlocal steps
+        while True:
+            steps += 1
+            await anyio.lowlevel.checkpoint()
+
+    async def main() -> None:
+        with closing(OutputFile(Path("out.jsonl"))) as record, open_input("in.jsonl") as stream:
+            job = Job(record, stream, partial(read_prompts, stream, "jsonl"))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(go_on)
+                assert [prompt.id async for prompt in job.missing()] == ["new"]
+                tasks.cancel_scope.cancel()
+
+    anyio.run(main)
+    assert steps >= 1000 // SKIPS
+
+
 def test_a_prompt_that_fails_makes_the_exit_code_1_and_is_retried_only_if_asked_to(
     service: Service,
 ) -> None:
@@ -216,6 +261,30 @@ def test_prompts_that_are_appended_during_a_run_are_left_to_the_next_one() -> No
     assert "4 answered, 0 failed, 0 not done; 1 attempts" in result.stderr
 
 
+def test_a_prompt_that_is_changed_during_a_run_is_not_asked() -> None:
+    released = Event()
+
+    async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+        if messages[-1].text != "first":
+            await asyncio.to_thread(released.wait, LIMIT)
+        yield messages[-1].text
+
+    # More than what is read from a file at once, so that the last is read after the change.
+    before = prompts("first", "x" * 200_000, "y" * 200_000, "z" * 200_000)
+    write(*before, {"id": "last", "prompt": "last"})
+    with (
+        in_thread(serve(answer, grace=0.0)) as server,
+        forked(*COMMAND, "--concurrency", "1", service=server.service) as process,
+    ):
+        wait_for(1)
+        write(*before, {"id": "last", "prompt": "LAST"})
+        released.set()
+        said = rest(process)
+    assert process.returncode == 2
+    assert "the prompt last was changed in the input during the run" in said
+    assert len(results()) == len(before)
+
+
 def test_results_of_prompts_that_are_gone_are_told(service: Service) -> None:
     write(*prompts("a", "b"))
     invoke(*COMMAND, service=service)
@@ -255,6 +324,8 @@ def test_quiet_says_nothing(service: Service) -> None:
         (("--concurrency", "0"), "--concurrency"),
         (("--concurrency", "1000000"), "--concurrency"),
         (("--format", "csv"), "there is no column prompt"),
+        (("--format", "csv", "--template", ""), "the template names no column"),
+        (("--template", ""), "are for CSV"),
         (("-o", "-"), "the results go to a file"),
     ],
 )
