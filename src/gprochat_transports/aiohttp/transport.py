@@ -68,6 +68,7 @@ class AiohttpTransport:
                 read_bufsize=READ_BUFFER,
                 max_line_size=self._limits.max_head_bytes,
                 max_field_size=self._limits.max_head_bytes,
+                max_headers=self._limits.max_head_bytes,
             )
         except EXCEPTIONS as error:
             body.abort()
@@ -118,4 +119,5 @@ class AiohttpTransport:
 @lru_cache
 def connect_timeout(seconds: float | None) -> aiohttp.ClientTimeout:
     """Return a limit for connecting alone: aiohttp's other limits start again with every byte."""
-    return aiohttp.ClientTimeout(connect=seconds, sock_connect=seconds)
+    # Beyond the threshold aiohttp would round a limit up.
+    return aiohttp.ClientTimeout(connect=seconds, sock_connect=seconds, ceil_threshold=inf)

@@ -39,10 +39,11 @@ class Deadline(Watchdog):
             self._thread.at = inf if seconds is None else monotonic() + seconds
 
     def left(self) -> float | None:
-        """Return the seconds until the calling thread's deadline; None for no limit."""
+        """Return the seconds until the calling thread's deadline, never 0; None for no limit."""
         at: float = getattr(self._thread, "at", inf)
-        # Never 0, which a socket takes for "do not block".
-        return None if at == inf else max(at - monotonic(), 0.001)
+        if (left := at - monotonic()) <= 0:
+            raise TimeoutError
+        return None if at == inf else left
 
     def wake_at(self, time: float) -> None:
         """Do nothing: each operation ends by itself."""

@@ -146,7 +146,8 @@ class AnyioStream:
 
 
 def is_readable(sock: socket) -> bool:
-    """Tell whether a socket has bytes to read, or its peer has closed."""
-    with Selector() as selector:
+    """Tell whether a socket has bytes to read, or its peer or another thread has closed it."""
+    with Selector() as selector, suppress(ValueError):
         selector.register(sock, selectors.EVENT_READ)
         return bool(selector.select(0))
+    return True

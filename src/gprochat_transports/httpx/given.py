@@ -135,10 +135,10 @@ class GivenCall:
     def _note(self, event: str, info: Mapping[str, Any]) -> None:
         """Take an event of the `trace` extension."""
         step = event.partition(".")[2]
-        if step == "connect_tcp.started":
+        if step in ("connect_tcp.started", "connect_unix_socket.started"):
             self._phase = Phase.CONNECTING
             self._reused = False
-        elif step == "connect_tcp.complete":
+        elif step in ("connect_tcp.complete", "connect_unix_socket.complete"):
             self._connected = info["return_value"]
         elif step == "send_request_headers.started" and info["request"].method != b"CONNECT":
             self._phase = Phase.SENDING

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from gprochat_core import Cause, Limits, Phase, Request, SendLimits, TransportError
-from gprochat_transports.aiohttp.transport import AiohttpTransport
+from gprochat_transports.aiohttp.transport import AiohttpTransport, connect_timeout
 from gprochat_transports.options import Settings
 from tests.faults.certificates import CERTIFICATES, client_context
 from tests.peers.scripted import (
@@ -213,6 +213,13 @@ def test_connecting_takes_no_longer_than_its_limit(own: bool) -> None:
 
     with deaf_port() as port:
         asyncio.run(main())
+
+
+def test_a_long_limit_for_connecting_is_not_rounded_up() -> None:
+    """aiohttp rounds limits from 5 seconds up to whole seconds of the loop's clock."""
+    limit = connect_timeout(60.5)
+    assert limit.connect == limit.sock_connect == 60.5
+    assert limit.ceil_threshold > 60.5
 
 
 def test_a_handshake_that_fails_was_connecting_and_closes_its_connection() -> None:

@@ -206,13 +206,31 @@ def test_a_time_limit_is_the_threads_own() -> None:
     assert left[1] is not None
 
 
-def test_a_time_limit_that_has_passed_does_not_turn_into_none() -> None:
-    """A socket takes 0 for "do not block"."""
+def test_after_a_time_limit_has_passed_nothing_is_waited_for() -> None:
+    """A socket takes 0 for "do not block", and None for "wait for ever"."""
     network = BlockingNetwork()
     network.watchdog.limit(None, 0.0)
-    left = network.watchdog.left()
-    assert left is not None
-    assert 0 < left <= SHORT
+    with pytest.raises(TimeoutError):
+        network.watchdog.left()
+
+
+def test_a_head_is_limited_although_there_is_always_something_to_read() -> None:
+    hints = send(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+    with ScriptedPeer([receive, repeat(hints)]) as peer:
+        begun = monotonic()
+        with make_client(peer, first_byte=SHORT) as client, pytest.raises(ReplyTimeout):
+            client.complete("Hello")
+        assert monotonic() - begun < SLACK
+
+
+def test_a_stream_that_was_closed_is_of_no_use() -> None:
+    """The pool asks, and another thread may have closed the client just before."""
+    ours, theirs = socket.socketpair()
+    stream = BlockingStream(ours, BlockingNetwork().watchdog)
+    assert not stream.is_readable()
+    run(stream.aclose())
+    assert stream.is_readable()
+    theirs.close()
 
 
 @linux_only

@@ -1,9 +1,12 @@
 """Calls over clients of httpx and httpx2 that the caller made."""
 
 import gzip
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from threading import Thread
 from time import monotonic
 from typing import Any, Final
 
@@ -15,9 +18,11 @@ import pytest
 from gprochat_core import (
     AuthenticationError,
     Cause,
+    ConnectError,
     Phase,
     ReplyTimeout,
     Request,
+    RetryPolicy,
     SendLimits,
     Service,
     Timeouts,
@@ -282,6 +287,34 @@ FAILURES: Final[dict[str, tuple[Script, Cause, Phase]]] = {
         Phase.READING,
     ),
 }
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs sockets of Unix")
+def test_a_connection_over_a_socket_of_unix_is_new_at_first(tmp_path: Path) -> None:
+    """Otherwise each failure of it would be taken for a stale connection's, and retried freely."""
+    path = str(tmp_path / "socket")
+    accepted: list[socket.socket] = []
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                accepted.append(listener.accept()[0])
+                accepted[-1].close()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        Thread(target=accept, daemon=True).start()
+        with httpx.Client(transport=httpx.HTTPTransport(uds=path)) as given:
+            service = Service("http://localhost", secret_key="made up")
+            retry = RetryPolicy(max_attempts=2, base_delay=0.0)
+            with (
+                SyncClient(service, client=given, retry=retry) as client,
+                pytest.raises(ConnectError),
+            ):
+                client.complete("Hello")
+        listener.shutdown(socket.SHUT_RDWR)
+    assert len(accepted) == 2
 
 
 # Of a client that blocks, httpx limits each of its reads, and there is no way to limit them all.
