@@ -232,7 +232,7 @@ def batch(
         finally:
             counts = record.counts()
             if not quiet:
-                for line in summary(job, counts, monotonic() - begun):
+                for line in summary(job, counts, monotonic() - begun, retry_failed=retry_failed):
                     click.echo(line, err=True)
     if job.ended_by:
         # The code that a shell reports for a program that the signal has ended.
@@ -442,7 +442,7 @@ async def finish(results: Results, grace: float) -> None:
     results.cancel()
 
 
-def summary(job: Job, counts: Counts, seconds: float) -> Iterator[str]:
+def summary(job: Job, counts: Counts, seconds: float, *, retry_failed: bool) -> Iterator[str]:
     """Give the lines that a run ends with."""
     calls = 0 if job.results is None else job.results.calls
     done = f"{counts.answered} answered, {counts.failed} failed"
@@ -453,9 +453,9 @@ def summary(job: Job, counts: Counts, seconds: float) -> Iterator[str]:
         yield "the input was not read to its end"
     if job.results is not None and job.results.budget_used:
         yield "the budget is used up"
-    if counts.missing or not job.read_to_end:
+    if counts.missing or not job.read_to_end or (counts.failed and retry_failed):
         yield "to go on, run the same command again"
-    if counts.failed:
+    if counts.failed and not retry_failed:
         yield "to ask the failed prompts again, add --retry-failed"
     if counts.foreign and job.read_to_end:
         yield f"{counts.foreign} results in the output are of prompts that are not in the input"

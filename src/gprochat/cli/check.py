@@ -138,6 +138,9 @@ class Answer:
                 return Reached.SIGNATURE
             case InterruptedReply():
                 return Reached.MODEL
+            case ServiceFailed(status=401 | 403 | 404):
+                # The model's API behind a service, or an API of that kind in the service's place.
+                return Reached.NOTHING_KNOWN
             case RateLimited(status=500):
                 return Reached.MODEL
             case RateLimited() | ServiceFailed() if self.error.code is not None:
@@ -195,7 +198,9 @@ async def examine(service: Service, loop: Loop, proxy: Proxy) -> list[Finding]:
             answer, reached = second, Reached.MODEL
         else:
             encoding = Finding("encoding", None, f"unknown: {other} does not work either")
-    elif answer.status == 200 and reached is Reached.NOTHING_KNOWN:
+    elif reached is Reached.NOTHING_KNOWN and (
+        answer.status == 200 or isinstance(answer.error, ServiceFailed)
+    ):
         another_key = replace(service, secret_key=token_urlsafe())
         wrong_signature = await ask(another_key, loop, proxy, SECOND_LIMIT)
         if wrong_signature.reached is Reached.SIGNATURE:

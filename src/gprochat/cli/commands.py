@@ -17,7 +17,7 @@ from gprochat_transports.environment import Proxy
 
 from .chat import Chat
 from .conversation import converse
-from .failures import CLOSED_PIPE, INTERRUPTED, Failed
+from .failures import CLOSED_PIPE, INTERRUPTED, Failed, WrongUsage
 from .loops import choose
 from .options import (
     encoding_option,
@@ -84,21 +84,37 @@ class Commands(click.Group):
             return command
         return super().get_command(ctx, cmd_name)
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Read the arguments, and print the help or the version if they ask for it."""
+        with expecting():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that the arguments name."""
-        try:
+        with expecting():
             return super().invoke(ctx)
-        except (GPROChatError, ModuleNotFoundError) as error:
-            raise Failed(str(error)) from error
-        except (KeyboardInterrupt, click.Abort):
-            ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            abandon()
-            ctx.exit(CLOSED_PIPE)
-        except OSError as error:
-            abandon()
-            place = "" if error.filename is None else f"{error.filename}: "
-            raise Failed(f"the system reports: {place}{error.strerror or error}") from error
+
+
+@contextmanager
+def expecting() -> Generator[None, None, None]:
+    """Turn expected exceptions into the end of the command."""
+    try:
+        yield
+    except (GPROChatError, ModuleNotFoundError) as error:
+        raise Failed(str(error)) from error
+    except click.Abort:
+        if not is_terminal(sys.stdin):
+            raise WrongUsage("there is no terminal to ask on") from None
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        abandon()
+        raise click.exceptions.Exit(CLOSED_PIPE) from None
+    except OSError as error:
+        abandon()
+        place = "" if error.filename is None else f"{error.filename}: "
+        raise Failed(f"the system reports: {place}{error.strerror or error}") from error
 
 
 def show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:

@@ -1,6 +1,7 @@
 """`gprochat login`: keep a service and its secrets under a name."""
 
 from dataclasses import replace
+from typing import Final
 
 import click
 
@@ -16,6 +17,8 @@ from .output import say
 from .services import Services
 
 __all__ = ["login", "logout"]
+
+INSTEAD: Final = "GPROCHAT_URL, GPROCHAT_SECRET_KEY and GPROCHAT_PASSWORD in place of a login"
 
 
 @click.command(epilog=example("gprochat login", "gprochat login work", "gprochat login --list"))
@@ -56,10 +59,8 @@ def login(
         url = str(click.prompt("URL, such as https://chat.example", err=True))
     # A URL that cannot be used is refused before a secret is asked for.
     known = Service(url, encoding=encoding or "native")
-    key = ask_secret(f"Secret key of {known.url}", "GPROCHAT_URL and GPROCHAT_SECRET_KEY")
-    password = ask_secret(
-        f"Password for {known.url}, empty for none", "GPROCHAT_URL and GPROCHAT_PASSWORD"
-    )
+    key = ask_secret(f"Secret key of {known.url}", INSTEAD)
+    password = ask_secret(f"Password for {known.url}, empty for none", INSTEAD)
     service = replace(known, secret_key=key, password=password or None)
     findings = loop.run(lambda: examine(service, loop, proxy))
     print_findings(findings)

@@ -126,7 +126,11 @@ def remove(chosen: tuple[Conversation, ...], every: bool) -> None:
         raise click.UsageError("give a NAME, or --all")
     if every:
         chosen = tuple(conversations())
-        click.confirm(f"Remove {len(chosen)} conversations?", abort=True, err=True)
+        if not chosen:
+            complain(NONE)
+            return
+        if not click.confirm(f"Remove {len(chosen)} conversations?", err=True):
+            return
     for conversation in chosen:
         if in_use(conversation):
             raise Failed(f"a chat uses the conversation {conversation.name}; end that chat first")

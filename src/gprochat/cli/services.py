@@ -46,7 +46,12 @@ class Services:
             return cls()
         try:
             read = json.loads(path.read_bytes())
-            return cls(read["default"], dict(read["services"]))
+            services = cls(read["default"], dict(read["services"]))
+            for entry in services.entries.values():
+                _ = entry["url"], entry["encoding"]
+                if ("secret_key" in entry) != ("password" in entry):
+                    raise KeyError
+            return services
         except (ValueError, KeyError, TypeError):
             raise WrongUsage(f"{path} is damaged; correct or remove it") from None
 

@@ -211,7 +211,10 @@ def test_a_prompt_that_fails_makes_the_exit_code_1_and_is_retried_only_if_asked_
     assert failure["attempts"] == 0
     assert invoke(*COMMAND, service=service).exit_code == 1
     assert len(results()) == 2
-    assert invoke(*COMMAND, "--retry-failed", service=service).exit_code == 1
+    result = invoke(*COMMAND, "--retry-failed", service=service)
+    assert result.exit_code == 1
+    assert "run the same command again" in result.stderr
+    assert "add --retry-failed" not in result.stderr
     assert len(results()) == 3
 
 

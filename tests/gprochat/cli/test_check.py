@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from email.utils import formatdate
 from time import monotonic, time
+from typing import Final
 
 import pytest
 
@@ -180,8 +181,6 @@ def failed(message: str, status: int = 500, **fields: str) -> bytes:
         failed("[429 Too Many Requests] Quota exceeded. Please retry in 3.4s.", code="Error"),
         failed("[429 ] Resource has been exhausted (e.g. check quota)."),
         failed("[400 Bad Request] API key not valid.", code="Error"),
-        failed("no such model", status=404, type="invalid_request_error", code="model_not_found"),
-        failed("bad key", status=401, type="invalid_request_error", code="invalid_api_key"),
         failed("slow down", status=429, type="requests", code="rate_limit_exceeded"),
         chunked(FAILURE_MARKER),
     ],
@@ -193,6 +192,31 @@ def test_password_and_signature_are_right_if_the_service_got_as_far_as_its_model
         result = invoke("check", service=Service(peer.url, secret_key="k"))
     assert verdicts(result.stdout) == BUT_FOR_THE_MODEL
     assert len(peer.requests) == 1
+
+
+REFUSED_BY_AN_API: Final = [
+    failed("no such model", status=404, type="invalid_request_error", code="model_not_found"),
+    failed("bad key", status=401, type="invalid_request_error", code="invalid_api_key"),
+]
+
+
+@pytest.mark.parametrize("said", REFUSED_BY_AN_API)
+def test_a_refusal_of_the_models_api_shows_the_same_if_another_signature_is_refused(
+    said: bytes,
+) -> None:
+    another = failed("Invalid signature.", status=401)
+    with ScriptedPeer([receive, send(said)], [receive, send(another)]) as peer:
+        result = invoke("check", service=Service(peer.url, secret_key="k"))
+    assert verdicts(result.stdout) == BUT_FOR_THE_MODEL
+
+
+@pytest.mark.parametrize("said", REFUSED_BY_AN_API)
+def test_an_api_in_the_place_of_a_service_shows_nothing(said: bytes) -> None:
+    with ScriptedPeer([repeat(receive, send(said))]) as peer:
+        result = invoke("check", service=Service(peer.url, secret_key="k"))
+    assert verdicts(result.stdout)["signature"] == "-"
+    assert verdicts(result.stdout)["password"] == "-"
+    assert result.exit_code == 1
 
 
 @pytest.mark.parametrize(

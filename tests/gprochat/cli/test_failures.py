@@ -1,6 +1,7 @@
 """How a command ends when something is wrong: one line on standard error, and an exit code."""
 
 import json
+import os
 import signal
 import subprocess
 from dataclasses import replace
@@ -84,11 +85,31 @@ def test_a_reader_that_closes_the_pipe_causes_no_traceback(
         assert process.wait(LIMIT) == 141
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["chat", "--help"]])
+def test_help_for_a_reader_that_is_gone_causes_no_traceback(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            timeout=LIMIT,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
-def test_a_full_disk_that_takes_no_output_is_one_line(service: Service) -> None:
+@pytest.mark.parametrize("arguments", [["chat", "Hello"], ["--help"], ["--version"]])
+def test_a_full_disk_that_takes_no_output_is_one_line(
+    service: Service, arguments: list[str]
+) -> None:
     with FULL.open("w") as full:
         done = subprocess.run(
-            [*COMMAND, "chat", "Hello"],
+            [*COMMAND, *arguments],
             stdout=full,
             stderr=subprocess.PIPE,
             encoding="utf-8",

@@ -4,6 +4,7 @@ import json
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -11,7 +12,7 @@ from gprochat.server import in_thread, serve
 from gprochat_core import Service
 
 from .keyrings import BACKEND
-from .running import answer_of, invoke, on_terminal, run
+from .running import LIMIT, answer_of, forked, invoke, on_terminal, run
 
 PASSWORD = "open sesame"
 
@@ -155,7 +156,16 @@ def test_a_wrong_name_is_wrong_usage(arguments: tuple[str, ...], words: str) -> 
     assert words in result.stderr
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"default": "x"}'])
+DAMAGED: Final = [
+    "{",
+    "[]",
+    '{"default": "x"}',
+    '{"default": "x", "services": {"x": {"encoding": "native"}}}',
+    '{"default": "x", "services": {"x": {"url": "u", "encoding": "native", "password": ""}}}',
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_file_is_one_line(home: Path, content: str) -> None:
     file_of(home).parent.mkdir(parents=True)
     file_of(home).write_text(content)
@@ -163,6 +173,23 @@ def test_a_damaged_file_is_one_line(home: Path, content: str) -> None:
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert "is damaged; correct or remove it" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["login"], "there is no terminal to ask on"),
+        (
+            ["login", "--url", "http://127.0.0.1:1"],
+            "in place of a login; there is no terminal",
+        ),
+    ],
+)
+def test_without_a_terminal_login_says_so(arguments: list[str], told: str) -> None:
+    with forked(*arguments) as process:
+        _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2
+    assert told in errors
 
 
 def test_a_file_that_others_can_read_becomes_private_and_keeps_its_other_services(

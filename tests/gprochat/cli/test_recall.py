@@ -96,10 +96,12 @@ def test_conversations_are_removed_by_name(name: str) -> None:
 
 
 def test_all_conversations_are_removed_after_a_question(name: str) -> None:
-    assert invoke("history", "remove", "--all", stdin="n\n").exit_code == 130
+    assert invoke("history", "remove", "--all", stdin="n\n").exit_code == 0
     assert len(list(conversations())) == 1
+    assert invoke("history", "remove", "--all", stdin="").exit_code == 2
     assert invoke("history", "remove", "--all", stdin="y\n").exit_code == 0
     assert list(conversations()) == []
+    assert "no conversation has been kept" in invoke("history", "remove", "--all").stderr
 
 
 def test_a_conversation_that_a_chat_uses_is_not_removed() -> None:
