@@ -88,7 +88,10 @@ class Settings:
             ConfigurationError: `service` or an option has a wrong type, the proxy cannot be used
                 (see `gprochat_transports.environment.find_proxy`), or `proxy` or `ssl_context` was
                 passed beside `given`.
+            TypeError: an option has another name than those of `ClientOptions`.
         """
+        if unknown := options.keys() - set(cls.__slots__):
+            raise TypeError(f"no option {min(unknown)!r}; there are {', '.join(cls.__slots__)}")
         settings = cls(**options)
         options.pop("proxy", None)
         if given is None:

@@ -95,6 +95,13 @@ def test_what_is_no_service_is_refused_with_what_to_pass(name: str, wrong: objec
         CLIENTS[name](wrong)
 
 
+@pytest.mark.parametrize("name", CLIENTS)
+def test_an_option_that_there_is_not_is_refused_with_those_that_there_are(name: str) -> None:
+    options: dict[str, Any] = {"timeout": 3}
+    with pytest.raises(TypeError, match=r"^no option 'timeout'; there are timeouts, retry, "):
+        CLIENTS[name](SERVICE, **options)
+
+
 def test_options_of_the_right_types_are_taken() -> None:
     def report(attempt: int, delay: float, error: GPROChatError) -> None:
         """Do nothing."""

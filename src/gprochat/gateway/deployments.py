@@ -153,15 +153,14 @@ def read_models(path: Path, environ: Mapping[str, str] = os.environ) -> Models:
     for name, names in as_table(path, "models", tables.get("models", {})).items():
         if name in deployments:
             raise ConfigurationError(f"{path}: {name} is a deployment, and so a model of its own")
-        if (
-            not isinstance(names, list)
-            or not names
-            or not all(
-                isinstance(each, str) and each in deployments
-                for each in cast("list[object]", names)
-            )
-        ):
+        if not isinstance(names, list) or not names:
             raise ConfigurationError(f"{path}: models.{name} must be a list of deployments' names")
+        for each in cast("list[object]", names):
+            if not isinstance(each, str) or each not in deployments:
+                raise ConfigurationError(
+                    f"{path}: models.{name} names {each!r}; the deployments are "
+                    f"{', '.join(deployments)}"
+                )
         models[name] = tuple(deployments[each] for each in dict.fromkeys(cast("list[str]", names)))
     return models
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from time import time_ns
 from traceback import extract_tb
@@ -193,7 +193,12 @@ class Pieces:
     async def __anext__(self) -> str:
         try:
             if self._pieces is None:
-                self._pieces = self._answer(self._messages)
+                pieces = self._answer(self._messages)
+                if isinstance(pieces, Coroutine):
+                    pieces.close()
+                if not isinstance(pieces, AsyncIterator):
+                    raise TypeError("an answer is a function with `async def` and `yield`")
+                self._pieces = pieces
             for _ in range(MAX_EMPTY_PIECES):
                 piece = await anext(self._pieces)
                 if not isinstance(piece, str):

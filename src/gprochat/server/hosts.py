@@ -26,12 +26,17 @@ class Hosts:
         origins: origins that are allowed too, with scheme and port.
 
     Raises:
-        ConfigurationError: `allowed` is a single str.
+        ConfigurationError: `allowed` is a single str, or holds something else than host names.
     """
 
     def __init__(self, allowed: Collection[str] | None, origins: Collection[str] = ()) -> None:
         if isinstance(allowed, str):
             raise ConfigurationError("allowed_hosts is a list of host names, not one")
+        for each in allowed or ():
+            if "/" in each or each.count(":") == 1:
+                raise ConfigurationError(
+                    f"{each!r} is not a host name; one looks like chat.example, without a port"
+                )
         self._allowed = None if allowed is None else {each.lower() for each in allowed}
         self._origins = frozenset(origins)
 

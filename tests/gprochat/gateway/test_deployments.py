@@ -116,8 +116,8 @@ class TestFile:
             (BOTH + "main = ['spare']", "main is a deployment"),
             (BOTH + "x = []", r"models\.x must be a list"),
             (BOTH + "x = 'main'", r"models\.x must be a list"),
-            (BOTH + "x = ['other']", r"models\.x must be a list"),
-            (BOTH + "x = [1]", r"models\.x must be a list"),
+            (BOTH + "x = ['other']", r"models\.x names 'other'; the deployments are main, spare"),
+            (BOTH + "x = [1]", r"models\.x names 1; the deployments are main, spare"),
         ],
     )
     def test_of_another_form_is_refused(self, tmp_path: Path, text: str, told: str) -> None:

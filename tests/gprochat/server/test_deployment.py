@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -296,6 +297,18 @@ class TestAFailure:
 
         async with serve(answer) as server, post(session, server.service) as response:
             assert response.status == 500
+
+    async def test_an_answer_that_returns_its_text_is_told_what_to_write(self) -> None:
+        async def answer(messages: tuple[Message, ...]) -> str:
+            return "Hello"
+
+        async with (
+            serve(cast("Any", answer)) as server,
+            Client(server.service, retry=ONCE) as client,
+        ):
+            with pytest.raises(ServiceFailed) as caught:
+                await client.complete("Hi")
+            assert caught.value.message == "an answer is a function with `async def` and `yield`"
 
     async def test_after_it_the_marker_ends_the_reply_as_a_chunk(
         self, session: aiohttp.ClientSession

@@ -80,6 +80,13 @@ async def test_the_other_paths_are_guarded_too(session: aiohttp.ClientSession) -
                 assert response.status == 403
 
 
+@pytest.mark.parametrize("wrong", ["https://chat.example", "chat.example:8080", "chat.example/"])
+async def test_what_is_no_host_name_is_refused(wrong: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not a host name; one looks like"):
+        async with serve(allowed_hosts=["chat.example", wrong]):
+            pass
+
+
 async def test_one_name_in_place_of_a_list_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="list of host names"):
         async with serve(allowed_hosts="chat.example"):
