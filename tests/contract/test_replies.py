@@ -146,14 +146,6 @@ async def test_an_empty_body_is_an_empty_reply(make_client: MakeClient, wire: by
             assert reply.text == ""
 
 
-async def test_a_head_may_have_many_fields(make_client: MakeClient) -> None:
-    fields = [f"x-field-{number}: 1" for number in range(500)]
-    with ScriptedPeer([receive, send(answer(200, "fine", *fields))]) as peer:
-        async with make_client(peer.url) as client, client.stream("Hello") as reply:
-            assert [text async for text in reply] == ["fine"]
-            assert reply.headers["x-field-499"] == "1"
-
-
 async def test_the_failure_marker_is_an_error_and_no_text(make_client: MakeClient) -> None:
     wire = chunked("Привет", "Internal server error")
     with ScriptedPeer([repeat(receive, send(wire))]) as peer:

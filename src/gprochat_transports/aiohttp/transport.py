@@ -68,7 +68,6 @@ class AiohttpTransport:
                 read_bufsize=READ_BUFFER,
                 max_line_size=self._limits.max_head_bytes,
                 max_field_size=self._limits.max_head_bytes,
-                max_headers=self._limits.max_head_bytes,
             )
         except EXCEPTIONS as error:
             body.abort()
