@@ -467,7 +467,7 @@ class Run:
 
     async def _ask(self, prompt_id: str, conversation: Conversation) -> Result | None:
         """Make calls until there is a result; None if no more calls may begin."""
-        if isinstance(conversation, Iterator):
+        if not isinstance(conversation, str) and isinstance(conversation, Iterator):
             # It is read for each attempt.
             conversation = list(conversation)
         attempts = failures = refusals = 0

@@ -78,6 +78,9 @@ def report(error: Exception, causes: Causes, phase: Phase, reused: bool) -> Tran
         if causes.get(type(link)) is Cause.MALFORMED and not isinstance(link, ValueError):
             found = link
         link = link.__cause__ or link.__context__
+    if phase is Phase.WAITING and type(error).__name__.startswith(("Read", "RemoteProtocol")):
+        # Only a mock raises it then, which does not tell how far a call is.
+        phase, reused = Phase.AWAITING_HEAD, False
     return TransportError.wrap(found, causes, phase, reused=reused)
 
 

@@ -19,6 +19,8 @@ from gprochat_core import (
     AuthenticationError,
     Cause,
     ConnectError,
+    ConnectTimeout,
+    GPROChatError,
     Phase,
     ReplyTimeout,
     Request,
@@ -287,6 +289,36 @@ FAILURES: Final[dict[str, tuple[Script, Cause, Phase]]] = {
         Phase.READING,
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (httpx.ReadTimeout, ReplyTimeout),
+        (httpx.ReadError, ConnectError),
+        (httpx.RemoteProtocolError, ConnectError),
+        (httpx.ConnectTimeout, ConnectTimeout),
+    ],
+)
+def test_what_a_mock_raises_means_what_a_server_would_cause(
+    raised: type[httpx.TransportError], expected: type[GPROChatError]
+) -> None:
+    attempts: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        attempts.append(request)
+        raise raised("mocked", request=request)
+
+    with httpx.Client(transport=httpx.MockTransport(answer)) as given:
+        service = Service("http://localhost", secret_key="made up")
+        retry = RetryPolicy(max_attempts=2, base_delay=0.0)
+        with (
+            SyncClient(service, client=given, retry=retry) as client,
+            pytest.raises(GPROChatError) as caught,
+        ):
+            client.complete("Hello")
+    assert type(caught.value) is expected
+    assert len(attempts) == (1 if expected is ReplyTimeout else 2)
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs sockets of Unix")
