@@ -106,9 +106,8 @@ def find_proxy(url: str, proxy: Proxy, *, socks5: str = "") -> ProxyUrl | None:
     """Return the URL of the proxy to use for a service, with its port; None for no proxy.
 
     The environment's proxy is `HTTPS_PROXY` or `HTTP_PROXY` by the scheme of the service's URL,
-    else `ALL_PROXY`; the names may be in upper or lower case. There is
-    no proxy for a host that `NO_PROXY` names, or for an address in a network that it names, such as
-    `10.0.0.0/8`.
+    else `ALL_PROXY`; the names may be in upper or lower case. There is no proxy for a host that
+    `NO_PROXY` names, or for an address in a network that it names, such as `10.0.0.0/8`.
 
     Args:
         url: the service's URL.
