@@ -21,7 +21,7 @@ from gprochat.batch import Prompt, Result
 from gprochat.batch.reading import read_prompts
 from gprochat.batch.records import OutputFile, digest, dump
 from gprochat.cli.batch import SKIPS, Job, open_input
-from gprochat.server import in_thread, serve
+from gprochat.server import Answer, in_thread, serve
 from gprochat_core import Message, Service
 
 from .running import COMMAND as RUN
@@ -240,17 +240,22 @@ def test_an_input_that_has_changed_is_noticed_before_anything_is_asked(service: 
     assert replies() == {"a": "a", "b": "b"}
 
 
-def test_prompts_that_are_appended_during_a_run_are_left_to_the_next_one() -> None:
-    released = Event()
+def all_but_first_after(released: Event) -> Answer:
+    """Return what repeats "first" at once, and other prompts when the event is set."""
 
     async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
         if messages[-1].text != "first":
             await asyncio.to_thread(released.wait, LIMIT)
         yield messages[-1].text
 
+    return answer
+
+
+def test_prompts_that_are_appended_during_a_run_are_left_to_the_next_one() -> None:
+    released = Event()
     # More than what is read from a file at once, so that the rest is read after the change.
     write(*prompts("first", "x" * 200_000, "last"))
-    with in_thread(serve(answer, grace=0.0)) as server:
+    with in_thread(serve(all_but_first_after(released), grace=0.0)) as server:
         with forked(*COMMAND, "--concurrency", "1", service=server.service) as process:
             wait_for(1)
             with Path("in.jsonl").open("a") as file:
@@ -266,17 +271,11 @@ def test_prompts_that_are_appended_during_a_run_are_left_to_the_next_one() -> No
 
 def test_a_prompt_that_is_changed_during_a_run_is_not_asked() -> None:
     released = Event()
-
-    async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
-        if messages[-1].text != "first":
-            await asyncio.to_thread(released.wait, LIMIT)
-        yield messages[-1].text
-
     # More than what is read from a file at once, so that the last is read after the change.
     before = prompts("first", "x" * 200_000, "y" * 200_000, "z" * 200_000)
     write(*before, {"id": "last", "prompt": "last"})
     with (
-        in_thread(serve(answer, grace=0.0)) as server,
+        in_thread(serve(all_but_first_after(released), grace=0.0)) as server,
         forked(*COMMAND, "--concurrency", "1", service=server.service) as process,
     ):
         wait_for(1)
