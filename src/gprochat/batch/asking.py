@@ -433,10 +433,9 @@ class Run:
                 # nothing changes any more.
                 if (taken := self._take()) or self._exhausted:
                     return taken
-                if self._deadline == inf:
-                    await self._change()
-                elif (left := self._deadline - monotonic()) > 0:
-                    await self._change(left)
+                left = self._deadline - monotonic()
+                if left > 0:
+                    await self._change(None if left == inf else left)
                 else:
                     self._use_up_budget()
         return None
