@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from threading import Event
 from time import monotonic
 from typing import Final
 
@@ -21,10 +22,12 @@ from tests.peers.scripted import (
     deaf_port,
     pause,
     receive,
+    receive_some,
     repeat,
     reset,
     send,
     until_client_closes,
+    wait_for,
 )
 from tests.peers.wire import answer, chunk, chunked, head
 
@@ -188,6 +191,24 @@ def test_each_failure_is_reported_with_its_cause_its_phase_and_whether_reused(
         asyncio.run(main())
         assert peer.connection(0).ended.wait(SLACK)
     assert len(peer.connections) == 1
+
+
+@both_sessions
+def test_an_answer_to_a_request_that_is_not_read_to_its_end_is_read_at_once(own: bool) -> None:
+    ended = Event()
+
+    async def main() -> None:
+        async with open_transport(own) as transport:
+            request = Request("POST", f"{peer.url}/api/generate", (), bytes(8 << 20))
+            async with asyncio.timeout(SLACK / 2):
+                response = await transport.send(request, LONG)
+            assert response.status == 413
+            await response.aclose()
+
+    # The peer reads no more of the request than the first packet.
+    with ScriptedPeer([receive_some, send(answer(413)), wait_for(ended)]) as peer:
+        asyncio.run(main())
+        ended.set()
 
 
 @both_sessions
