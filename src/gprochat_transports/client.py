@@ -208,7 +208,9 @@ class Reply:
     async def aclose(self) -> None:
         """End the reply and release its connection; leaving the block does the same."""
         self._closed = True
-        await self._release()
+        # Without a response there is nothing to release, or a task in `_begin` releases it.
+        if self._response is not None:
+            await self._release()
 
     async def _release(self) -> None:
         self._client.leave(self)
@@ -284,7 +286,7 @@ class Reply:
                 )
                 pause = self._pause_after(error)
             except BaseException:
-                await self.aclose()
+                await self._release()
                 raise
             await self._transport.sleep(pause)
 
