@@ -46,10 +46,6 @@ class AiohttpResponse:
         self._was_read = response.content.at_eof()
         self._watchdog = watchdog
         self._reused = body.reused
-        # A body without a length ends when the connection closes; aiohttp lets a reset end it too.
-        self._ends_by_closing = (
-            "content-length" not in response.headers and "transfer-encoding" not in response.headers
-        )
         connection = response.connection
         protocol = None if connection is None else connection.protocol
         self._closed = None if protocol is None else protocol.closed
@@ -65,7 +61,8 @@ class AiohttpResponse:
                 self._was_read = False
                 # aiohttp keeps a body that was read.
                 data = await self._response.read()
-            if not data and self._ends_by_closing and self._closed and retrieve(self._closed):
+            if not data and self._closed and retrieve(self._closed) and self._ends_by_closing():
+                # aiohttp lets a reset end it too.
                 raise aiohttp.ClientPayloadError("the connection was lost within the body")
             return data
         except EXCEPTIONS as error:
@@ -90,6 +87,11 @@ class AiohttpResponse:
                 # With TLS, closing would wait for the peer.
                 connection.transport.abort()
             self._response.close()
+
+    def _ends_by_closing(self) -> bool:
+        """Tell whether the body has no length, so that it ends when the connection closes."""
+        headers = self._response.headers
+        return "content-length" not in headers and "transfer-encoding" not in headers
 
     def _left_over(self) -> bytes:
         """Return the bytes that arrived before a failure; aiohttp raises the failure first."""
