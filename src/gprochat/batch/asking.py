@@ -406,7 +406,9 @@ class Run:
 
     async def _work(self) -> None:
         while not self._stopped:
-            taken = await self._next_prompt()
+            taken = None if self._prompt_line.locked() else self._take()
+            if taken is None:
+                taken = await self._wait_for_prompt()
             if taken is None:
                 return
             number, prompt = taken
@@ -423,10 +425,8 @@ class Run:
             # faster if many tasks take the same step one after the other.
             await self._let_others_run()
 
-    async def _next_prompt(self) -> tuple[int, Prompt | Conversation] | None:
+    async def _wait_for_prompt(self) -> tuple[int, Prompt | Conversation] | None:
         """Return the next prompt with its number; None if there are no more, or after `stop`."""
-        if not self._prompt_line.locked() and (taken := self._take()):
-            return taken
         async with self._prompt_line:
             while not self._stopped:
                 # `_take` may just have found that there are no more prompts. After that, perhaps
