@@ -62,12 +62,15 @@ class Service:
     max_history: int | None = None
     origin: str = field(init=False, repr=False, compare=False)
     """The URL's scheme, host and port alone, as a browser's `origin` header has it (RFC 6454)."""
+    endpoint: str = field(init=False, repr=False, compare=False)
+    """The URL that requests are sent to."""
     _signer: Signer | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         url, origin = read_url(self.url)
         object.__setattr__(self, "url", url)
         object.__setattr__(self, "origin", origin)
+        object.__setattr__(self, "endpoint", f"{url}/api/generate")
         if self.secret_key is not None:
             object.__setattr__(self, "_signer", Signer(self.secret_key))
         if self.password is not None:
@@ -104,11 +107,6 @@ class Service:
             LOOPBACK, self.origin
         )
         return bool(self.password) and in_plain_text
-
-    @property
-    def endpoint(self) -> str:
-        """The URL that requests are sent to."""
-        return f"{self.url}/api/generate"
 
 
 def read_url(url: str) -> tuple[str, str]:
