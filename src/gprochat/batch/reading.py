@@ -7,6 +7,7 @@ below the header, counted from 1.
 import csv
 import json
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from string import Formatter
 from typing import BinaryIO, Final, Literal, TypeAlias, cast
 
@@ -24,7 +25,11 @@ FORMATS: Final[Mapping[str, Format]] = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".csv": "csv",
+    ".tsv": "csv",
 }
+
+DELIMITERS: Final = ",;\t"
+"""What may separate the columns of CSV. In many countries Excel writes semicolons."""
 
 MAX_FIELD: Final = 2**31 - 1
 """The longest CSV field in characters; Python's own limit is 128 KiB."""
@@ -49,7 +54,7 @@ def read_prompts(
         format: "jsonl": each line is `{"id": ..., "prompt": ...}`, `{"id": ..., "messages": [...]}`
             or a line of OpenAI's batch format, `{"custom_id": ..., "body": {"messages": [...]}}`.
             "csv": each row below the header is a prompt; a column `id` has its id. "text": each
-            line is a prompt. Empty lines are left out.
+            line is a prompt. Empty lines and rows are left out.
         column: the CSV column that holds the prompt; by default "prompt", or the only column.
         template: the text of the prompts, with names of CSV columns in braces.
 
@@ -58,10 +63,11 @@ def read_prompts(
     """
     lines = decode(stream)
     if format == "csv":
+        rows = open_csv(lines)
         try:
-            yield from read_csv(lines, column, template)
+            yield from read_csv(rows, column, template)
         except csv.Error as error:
-            raise InputError(f"the input is not CSV: {error}") from None
+            raise InputError(f"line {rows.reader.line_num} is not CSV: {error}") from None
         return
     parse = parse_json if format == "jsonl" else Prompt
     for number, line in enumerate(lines, start=1):
@@ -76,7 +82,9 @@ def decode(stream: BinaryIO) -> Iterator[str]:
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
-            raise InputError(f"line {number} is not UTF-8 text") from None
+            raise InputError(
+                f"line {number} is not UTF-8 text; save the file as UTF-8, or convert it with iconv"
+            ) from None
 
 
 def parse_json(number: str, line: str) -> Prompt:
@@ -105,10 +113,20 @@ def parse_json(number: str, line: str) -> Prompt:
     return Prompt(checked(str(name), number), cast("Conversation", conversation))
 
 
-def read_csv(lines: Iterator[str], column: str | None, template: str | None) -> Iterator[Prompt]:
+def open_csv(lines: Iterator[str]) -> "csv.DictReader[str]":
     csv.field_size_limit(MAX_FIELD)
-    rows = csv.DictReader(lines, strict=True)
+    header = next(lines, "")
+    # If the header has none of them, or as many of two, this is the comma.
+    delimiter = max(DELIMITERS, key=header.count)
+    return csv.DictReader(chain([header], lines), delimiter=delimiter, strict=True)
+
+
+def read_csv(
+    rows: "csv.DictReader[str]", column: str | None, template: str | None
+) -> Iterator[Prompt]:
     columns = list(rows.fieldnames or ())
+    if not columns:
+        raise InputError("the first line must name the columns, and it is empty")
     pieces: list[tuple[str, str | None]]
     if template is None:
         pieces = [("", choose_column(column, columns))]
@@ -117,8 +135,9 @@ def read_csv(lines: Iterator[str], column: str | None, template: str | None) -> 
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
             raise InputError(f"row {number} has not as many fields as the header")
-        prompt = "".join(text + (row[name] if name else "") for text, name in pieces)
-        yield Prompt(row.get("id", str(number)), prompt)
+        if any(row.values()):
+            prompt = "".join(text + (row[name] if name else "") for text, name in pieces)
+            yield Prompt(row.get("id") or str(number), prompt)
 
 
 def choose_column(column: str | None, columns: list[str]) -> str:

@@ -24,7 +24,15 @@ def prompts(
 
 @pytest.mark.parametrize(
     ("suffix", "format"),
-    [(".jsonl", "jsonl"), (".JSON", "jsonl"), (".csv", "csv"), (".txt", "text"), ("", "text")],
+    [
+        (".jsonl", "jsonl"),
+        (".JSON", "jsonl"),
+        (".csv", "csv"),
+        (".tsv", "csv"),
+        (".ndjson", "jsonl"),
+        (".txt", "text"),
+        ("", "text"),
+    ],
 )
 def test_a_file_name_tells_the_format(suffix: str, format: Format) -> None:
     assert format_of(suffix) == format
@@ -40,6 +48,7 @@ def test_a_file_name_tells_the_format(suffix: str, format: Format) -> None:
             '{"id": "a", "messages": [{"role": "user", "content": "Hi"}]}',
             Prompt("a", [{"role": "user", "content": "Hi"}]),
         ),
+        ('{"id": "other", "custom_id": "a", "prompt": "Hello"}', Prompt("a", "Hello")),
         (
             (
                 '{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", '
@@ -61,7 +70,10 @@ def test_json_lines_are_read_as_they_were_written(items: list[tuple[str, str]]) 
 
 
 def test_empty_lines_are_left_out_and_counted() -> None:
-    assert prompts("\ufeffOne\r\n\n  \nTwo", "text") == [Prompt("1", "One"), Prompt("4", "Two")]
+    assert prompts("\ufeffOne\r\n\n  \n  Two ", "text") == [
+        Prompt("1", "One"),
+        Prompt("4", "  Two "),
+    ]
 
 
 def test_a_line_of_text_may_hold_any_separator_but_a_line_feed() -> None:
@@ -81,6 +93,21 @@ def test_the_only_column_of_csv_need_not_be_named_and_rows_are_counted() -> None
     assert prompts("question\nWho?\nWhen?\n", "csv") == [Prompt("1", "Who?"), Prompt("2", "When?")]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_columns_may_be_separated_by_semicolons_or_tabs(delimiter: str) -> None:
+    table = 'id,prompt\r\na,"Hello; you,\tthere"\r\n'.replace("id,", f"id{delimiter}")
+    assert prompts(table.replace("a,", f"a{delimiter}"), "csv") == [
+        Prompt("a", "Hello; you,\tthere")
+    ]
+
+
+def test_rows_without_text_are_left_out_and_counted() -> None:
+    assert prompts("id,prompt\n,\na,One\n,Two\n,\n,\n", "csv") == [
+        Prompt("a", "One"),
+        Prompt("3", "Two"),
+    ]
+
+
 def test_a_template_makes_a_prompt_of_columns() -> None:
     table = "text,to language\nHello,German\n"
     found = prompts(table, "csv", template='Say "{text}" in {to language} as {{"json": 1}}.')
@@ -89,7 +116,11 @@ def test_a_template_makes_a_prompt_of_columns() -> None:
 
 @settings(max_examples=25)
 @given(
-    st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), min_size=1, max_size=3)
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9),
+        min_size=1,
+        max_size=3,
+    )
 )
 def test_a_template_takes_values_as_they_are(values: list[str]) -> None:
     file = io.StringIO(newline="")
@@ -115,12 +146,15 @@ def test_a_csv_field_may_be_longer_than_pythons_own_limit() -> None:
         ('{"id": true, "prompt": "a"}', "jsonl", {}, "line 1: the id must be"),
         ('{"id": "\\ud800", "prompt": "a"}', "jsonl", {}, "line 1: the id has half"),
         ('{"custom_id": "a", "body": 1}', "jsonl", {}, "line 1: body must be"),
-        (b"ok\n\xff", "text", {}, "line 2 is not UTF-8"),
+        (b"ok\n\xff", "text", {}, "line 2 is not UTF-8 text; save the file as UTF-8"),
+        ("", "csv", {}, "the first line must name the columns"),
+        ("id;prompt\na;Hello;you\n", "csv", {}, "row 1 has not as many fields"),
         ("a,b\n1,2\n", "csv", {}, "there is no column prompt; the columns are a, b"),
         ("a,b\n1,2\n", "csv", {"column": "c"}, "there is no column c"),
         ("a,b\n1\n", "csv", {"column": "a"}, "row 1 has not as many fields"),
         ("a,b\n1,2,3\n", "csv", {"column": "a"}, "row 1 has not as many fields"),
-        ('a\n"1', "csv", {}, "not CSV"),
+        ('a\n1\n"2"3\n4\n', "csv", {}, "line 3 is not CSV"),
+        ('a\n"1', "csv", {}, "line 2 is not CSV"),
         ("a\n1\n", "csv", {"template": "{b}"}, "names the column 'b'; the columns are a"),
         ("a\n1\n", "csv", {"template": "{a.b}"}, "names the column 'a.b'"),
         ("a\n1\n", "csv", {"template": "{a!r}"}, "names the column 'a'"),
@@ -134,8 +168,8 @@ def test_an_input_that_is_wrong_is_refused_with_its_place(
         prompts(text, format, **options)
 
 
-def test_a_file_is_read_prompt_by_prompt() -> None:
+@pytest.mark.parametrize("format", ["jsonl", "csv", "text"])
+def test_a_file_is_read_prompt_by_prompt(format: Format) -> None:
     stream = io.BytesIO(b'{"prompt": "a"}\n' * 100_000)
-    first = next(read_prompts(stream, "jsonl"))
-    assert first == Prompt("1", "a")
+    assert next(read_prompts(stream, format)).id == "1"
     assert stream.tell() < 1000
