@@ -137,6 +137,8 @@ class OutputFile:
         with naming(path):
             self._file = path.open("ab", buffering=0)
         self._written = False
+        # How many bytes the file has.
+        self._end = 0
         # For an empty name, SQLite makes a temporary file. Another thread may use the database.
         self._ledger = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         try:
@@ -171,11 +173,13 @@ class OutputFile:
             self._execute("INSERT INTO prompts VALUES (?, ?, ?, 1)", prompt.id, of, MISSING)
             return MISSING
         if row[2]:
-            raise InputError(f"the input has two prompts with the id {prompt.id}")
+            raise InputError(
+                f"the input has two prompts with the id {prompt.id}; give each prompt its own id"
+            )
         if row[0] != of and row[1] == ANSWERED:
             raise InputError(
                 f"the prompt {prompt.id} has changed since it was answered in {self._path}; "
-                "name another output file"
+                "undo the change, or name another output file"
             )
         # A prompt that failed and has been changed since is a new one.
         state = row[1] if row[0] == of else MISSING
@@ -194,7 +198,7 @@ class OutputFile:
         if row is None or (row[1] == MISSING and row[0] != digest(prompt)):
             raise InputError(
                 f"the prompt {prompt.id} was changed in the input during the run; "
-                "run the same command again"
+                "undo the change, and run the same command again"
             )
         return row[1] == MISSING
 
@@ -209,18 +213,22 @@ class OutputFile:
         """Wait until what has been written is on the disk; may run beside `write`.
 
         Raises:
-            OutputError: the path does not lead to the file any more, so the results are lost.
+            OutputError: another program has replaced, removed or shortened the file, so results
+                are lost.
         """
         if self._written:
             self._written = False
             with naming(self._path):
                 os.fsync(self._file.fileno())
-        if not self._path.exists() or not os.path.samestat(
-            self._path.stat(), os.fstat(self._file.fileno())
+        end, status = self._end, os.fstat(self._file.fileno())
+        if (
+            status.st_size < end
+            or not self._path.exists()
+            or not os.path.samestat(self._path.stat(), status)
         ):
             raise OutputError(
-                f"{self._path} was replaced or removed during the run, which an editor does when "
-                "it saves; run the same command again: it asks what is not in the file"
+                f"{self._path} was replaced, removed or shortened during the run, which an editor "
+                "does when it saves; run the same command again: it asks what is not in the file"
             )
 
     def counts(self) -> Counts:
@@ -259,7 +267,9 @@ class OutputFile:
         self._written = True
         with naming(self._path):
             while data:
-                data = data[self._file.write(data) :]
+                written = self._file.write(data)
+                self._end += written
+                data = data[written:]
 
     def _lock(self) -> None:
         """Keep other runs from the file, until it is closed or the process ends; not on Windows."""
@@ -275,20 +285,22 @@ class OutputFile:
             ) from None
 
     def _load(self, failed: int) -> None:
-        end = 0
         with self._path.open("rb") as file:
             for number, line in enumerate(file, start=1):
+                if line == b"\n":
+                    self._end += 1
+                    continue
                 try:
                     name, of, answered = load(line)
                 except ValueError:
                     if not is_torn(line):
                         raise OutputError(
                             f"line {number} of {self._path} is not a result of this command; "
-                            "name another output file"
+                            "remove the line if the others are, or name another output file"
                         ) from None
-                    self._file.truncate(end)
+                    self._file.truncate(self._end)
                     return
-                end += len(line)
+                self._end += len(line)
                 state = ANSWERED if answered else failed
                 self._execute("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, 0)", name, of, state)
                 if not line.endswith(b"\n"):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def result(prompt: Prompt, error: Failure | None = None) -> Result:
-    return Result(prompt.id, None if error else f"re: {prompt.id}", 200, 1, 0.5, error)
+    return Result(prompt.id, None if error else f"re: {prompt.id}", 200, 2, 0.5, error)
 
 
 def run(
@@ -86,7 +87,7 @@ def test_a_result_is_a_line_of_json(path: Path) -> None:
             "id": "a",
             "text": "re: a",
             "status": 200,
-            "attempts": 1,
+            "attempts": 2,
             "seconds": 0.5,
             "digest": digest(prompt),
         },
@@ -98,7 +99,7 @@ def test_a_result_is_a_line_of_json(path: Path) -> None:
                 "text": "Once upon",
             },
             "status": 200,
-            "attempts": 1,
+            "attempts": 2,
             "seconds": 0.5,
             "digest": digest(other),
         },
@@ -146,6 +147,20 @@ def test_an_answered_prompt_that_has_changed_is_noticed(path: Path) -> None:
         run(path, [Prompt("b", "Hi"), Prompt("a", "Good-bye")])
 
 
+@pytest.mark.parametrize("changed", [0, 1])
+def test_a_change_anywhere_in_a_conversation_is_noticed(path: Path, changed: int) -> None:
+    conversation = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    run(path, [Prompt("a", conversation)])
+    other = [dict(message) for message in conversation]
+    other[changed]["content"] += "!"
+    with pytest.raises(InputError, match="the prompt a has changed"):
+        run(path, [Prompt("a", other)])
+
+
+def test_a_digest_has_16_hexadecimal_digits() -> None:
+    assert re.fullmatch("[0-9a-f]{16}", digest(Prompt("a", "Hello")))
+
+
 def test_a_failed_prompt_that_has_changed_is_a_new_one(path: Path) -> None:
     run(path, [Prompt("a", "Hello")], failed="a")
     assert run(path, [Prompt("a", "Good-bye")]) == ["a"]
@@ -155,6 +170,13 @@ def test_a_failed_prompt_that_has_changed_is_a_new_one(path: Path) -> None:
 def test_two_prompts_with_one_id_are_noticed(path: Path) -> None:
     with pytest.raises(InputError, match="two prompts with the id a"):
         run(path, [Prompt("a", "Hello"), Prompt("a", "Hello")])
+
+
+def test_empty_lines_of_the_file_are_passed_over(path: Path) -> None:
+    run(path, prompts(2))
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\n\n") + b'{"id": "id')
+    assert run(path, prompts(3)) == ["id 2"]
+    assert run(path, prompts(3)) == []
 
 
 @pytest.mark.parametrize(
@@ -208,7 +230,8 @@ def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_with_the_name_of_the_file(path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with closing(OutputFile(path)) as record:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        # There is room for the beginning of the line.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
         try:
             with pytest.raises(OutputError, match=r"cannot write .*out.jsonl: File too large"):
                 record.write(result(Prompt("a", "Hello")))
@@ -234,9 +257,23 @@ def test_a_file_that_is_replaced_during_the_run_is_noticed(path: Path, replaced:
     path.rename(path.with_suffix(".old"))
     if replaced:
         path.touch()
-    with pytest.raises(OutputError, match="was replaced or removed"):
+    with pytest.raises(OutputError, match="was replaced, removed or shortened"):
         record.sync()
-    with pytest.raises(OutputError, match="was replaced or removed"):
+    with pytest.raises(OutputError, match="was replaced, removed or shortened"):
+        record.close()
+
+
+def test_a_file_that_is_shortened_during_the_run_is_noticed(path: Path) -> None:
+    run(path, prompts(2))
+    record = OutputFile(path)
+    record.write(result(Prompt("new", "Hello")))
+    record.sync()
+    # What an editor writes that had read the file before the last line came.
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    record.write(result(Prompt("later", "Hi")))
+    with pytest.raises(OutputError, match="replaced, removed or shortened"):
+        record.sync()
+    with pytest.raises(OutputError, match="replaced, removed or shortened"):
         record.close()
 
 
