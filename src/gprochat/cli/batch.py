@@ -40,6 +40,7 @@ from .options import (
     service_options,
     transport_option,
 )
+from .output import is_terminal
 from .progress import Progress, State, choose_progress, duration
 
 __all__ = ["batch"]
@@ -55,6 +56,9 @@ MAX_CONCURRENCY: Final = 10_000
 
 SKIPS: Final = 256
 """After how many prompts that are not asked the event loop does something else."""
+
+HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)
+"""The signal of a terminal that is closed; Windows has none."""
 
 READ_AHEAD: Final = 100
 """How many prompts are read from a pipe before they are needed."""
@@ -260,7 +264,7 @@ class Job:
 
     Attributes:
         results: the results as they come; None before the run begins.
-        interrupts: how often Ctrl-C was pressed; SIGTERM counts twice.
+        interrupts: how often Ctrl-C was pressed; SIGTERM and SIGHUP count twice.
         ended_by: the number of the last such signal; 0 if there was none.
         read_to_end: whether all prompts of the input are known; those of a pipe may not be.
 
@@ -416,18 +420,24 @@ class Job:
 
     @contextmanager
     def _interruptible(self) -> Generator[None, None, None]:
-        """Count two Ctrl-C, or one SIGTERM; what comes after these ends the process at once."""
+        """Count two Ctrl-C, or one SIGTERM or SIGHUP; the next one ends the process at once."""
+        on_terminal = is_terminal(sys.stderr)
 
         def interrupt(number: int, _frame: FrameType | None) -> None:
             self.ended_by = number
-            self.interrupts += 2 if number == signal.SIGTERM else 1
+            self.interrupts += 1 if number == signal.SIGINT else 2
+            if number == HANGUP and on_terminal:
+                # Writing to a terminal that is closed raises, and results would be lost.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
             if self.interrupts >= 2:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-        before = {
-            number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        numbers = {signal.SIGINT, signal.SIGTERM}
+        if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
+            # Under nohup it is ignored, and the run goes on.
+            numbers.add(HANGUP)
+        before = {number: signal.signal(number, interrupt) for number in numbers}
         try:
             yield
         finally:

@@ -240,10 +240,19 @@ class Terminal:
         """Send the command SIGTERM."""
         self._process.terminate()
 
+    def hang_up(self) -> int:
+        """Close the terminal, wait for the command's end and return its exit code."""
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), self._descriptor)
+        return self._join()
+
     def wait(self) -> int:
         """Wait for the command's end and return its exit code."""
         while self._more():
             pass
+        return self._join()
+
+    def _join(self) -> int:
         self._process.join(LIMIT)
         assert self._process.exitcode is not None
         return self._process.exitcode

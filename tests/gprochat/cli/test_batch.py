@@ -393,7 +393,7 @@ def test_an_output_that_is_replaced_ends_the_run(stalling: Service) -> None:
         Path("new.jsonl").rename("out.jsonl")
         said = rest(process)
     assert process.returncode == 1
-    assert "gprochat: out.jsonl was replaced or removed during the run" in said
+    assert "gprochat: out.jsonl was replaced, removed or shortened during the run" in said
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["end of the grace", "second Ctrl-C"])
@@ -413,8 +413,14 @@ def test_replies_that_do_not_finish_are_ended_and_not_recorded(
     assert list(replies()) == ["a"]
 
 
-def test_a_second_ctrl_c_loses_no_finished_reply_that_waits_for_its_turn() -> None:
-    last = Event()
+IN_TURN: Final = (*COMMAND, "--ordered", "--concurrency", "2", "--grace", "1000")
+
+
+def all_but_ends(last: Event) -> Answer:
+    """Return what repeats all prompts but "first" and "last"; the event tells when "last" came.
+
+    With two calls at once, one waits for "first", and the others come one after another.
+    """
 
     async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
         if messages[-1].text == "last":
@@ -423,13 +429,48 @@ def test_a_second_ctrl_c_loses_no_finished_reply_that_waits_for_its_turn() -> No
             await asyncio.Event().wait()
         yield messages[-1].text
 
+    return answer
+
+
+def test_a_terminal_that_is_closed_loses_no_finished_reply() -> None:
+    last = Event()
     write(*prompts("first", "a", "b", "last"))
-    command = (*COMMAND, "--ordered", "--concurrency", "2", "--grace", "1000")
     with (
-        in_thread(serve(answer, grace=0.0)) as server,
-        forked(*command, service=server.service) as process,
+        in_thread(serve(all_but_ends(last), grace=0.0)) as server,
+        on_terminal(*IN_TURN, service=server.service) as terminal,
     ):
-        # One call waits for the first reply; the other calls come one after another.
+        assert last.wait(LIMIT)
+        assert terminal.hang_up() == 129
+    assert list(replies()) == ["a", "b"]
+
+
+def test_a_run_under_nohup_goes_on_without_its_terminal() -> None:
+    released = Event()
+    write(*prompts("first", "second"))
+    with (
+        in_thread(serve(all_but_first_after(released), grace=0.0)) as server,
+        subprocess.Popen(
+            ["nohup", *RUN, *COMMAND],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(server.service),
+        ) as process,
+    ):
+        wait_for(1)
+        process.send_signal(signal.SIGHUP)
+        released.set()
+        assert process.wait(LIMIT) == 0
+    assert list(replies()) == ["first", "second"]
+
+
+def test_a_second_ctrl_c_loses_no_finished_reply_that_waits_for_its_turn() -> None:
+    last = Event()
+    write(*prompts("first", "a", "b", "last"))
+    with (
+        in_thread(serve(all_but_ends(last), grace=0.0)) as server,
+        forked(*IN_TURN, service=server.service) as process,
+    ):
         assert last.wait(LIMIT)
         interrupt(process, until="ending;")
         process.send_signal(signal.SIGINT)
