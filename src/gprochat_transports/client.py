@@ -447,9 +447,14 @@ class Client:
         except RuntimeError:
             # The transport's library does not know the event loop that runs.
             loop = None
+            if self._loop is None:
+                raise UsageError(
+                    "this client cannot run on this event loop; on asyncio use the Client of "
+                    "gprochat_transports.aiohttp or .httpx, on trio that of .httpx or .trio"
+                ) from None
         if self._loop is None:
             self._loop = loop
-        if loop is None or self._loop != loop:
+        if self._loop != loop:
             raise UsageError(
                 "this client belongs to another event loop; make a client for each event loop, "
                 "and close it there"

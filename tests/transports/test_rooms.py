@@ -21,6 +21,7 @@ from gprochat_core import (
     RetryPolicy,
     Service,
     Timeouts,
+    UsageError,
 )
 from gprochat_transports import Client, Reply
 from tests.peers.scripted import (
@@ -226,3 +227,22 @@ def test_calls_one_after_another_use_one_connection(room: str) -> None:
     with ScriptedPeer([repeat(receive, send(chunked("fine")))]) as peer:
         RUN[ROOMS[room][1]](main)
     assert len(peer.connections) == 1
+
+
+@pytest.mark.parametrize(
+    ("client", "loop"),
+    [
+        (gprochat_transports.aiohttp.Client, "trio"),
+        (gprochat_transports.trio.Client, "asyncio"),
+        (gprochat_transports.trio.Client, "uvloop"),
+    ],
+)
+def test_a_client_on_an_event_loop_that_its_library_does_not_know_says_which_to_use(
+    client: Callable[..., Client], loop: str
+) -> None:
+    async def main() -> None:
+        async with client(Service("http://127.0.0.1:1", secret_key="made up")) as asked:
+            with pytest.raises(UsageError, match="this client cannot run on this event loop"):
+                await asked.complete("Hello")
+
+    RUN[loop](main)
