@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from gprochat_core import ConfigurationError, Service
+from gprochat_core.service import AUTHORITY
 
 __all__ = [
     "FROM_ENVIRONMENT",
@@ -183,6 +184,9 @@ def read_proxy_url(proxy: str) -> ProxyUrl | str:
         return "must begin with http:// or socks5://"
     if not parts.hostname:
         return "has no host"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    if not AUTHORITY.fullmatch(host):
+        return "has no valid host; write a host that is not ASCII in its xn-- form"
     if parts.path.strip("/") or parts.query or parts.fragment:
         return "has text after the port; percent-encode special characters in a password"
     credentials = [unquote(parts.username or ""), unquote(parts.password or "")]
@@ -190,7 +194,6 @@ def read_proxy_url(proxy: str) -> ProxyUrl | str:
     usable = all(each.isascii() and 1 <= len(each) <= 255 for each in credentials)
     if scheme == "socks5" and any(credentials) and not usable:
         return "needs a user and a password of 1 to 255 ASCII characters, for SOCKS5"
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     user, at, _ = parts.netloc.rpartition("@")
     return ProxyUrl(f"{scheme}://{user}{at}{host}:{port or DEFAULT_PORTS[scheme]}")
 

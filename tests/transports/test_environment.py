@@ -243,6 +243,8 @@ class TestAProxysURL:
             ("http://", "no host"),
             ("http://user:sesame@", "no host"),
             ("http://:3128", "no host"),
+            ("http://user:sesame@pro\u00adxy.example", "no valid host"),
+            (f"http://user:sesame@{'p' * 64}.example", "no valid host"),
             ("http://user:sesame@proxy.example:port", "invalid port"),
             ("http://user:sesame@proxy.example:99999", "invalid port"),
             ("http://user:sesame/@proxy.example", "invalid port"),
