@@ -143,7 +143,9 @@ def check_number(kind: str, name: str, value: object, *, zero: bool = True) -> N
         if least_is_met and value <= LONGEST:
             return
     least = "" if zero else " above 0"
-    raise ConfigurationError(f"{kind} {name}={value!r}: give a number of seconds{least}")
+    raise ConfigurationError(
+        f"{kind} {name}={value!r}: give a number of seconds{least}, at most {LONGEST}"
+    )
 
 
 def check_count(kind: str, name: str, value: object) -> None:
