@@ -5,7 +5,7 @@ import gc
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
-from itertools import count
+from itertools import count, pairwise
 from math import inf
 from random import Random
 from time import monotonic
@@ -47,6 +47,9 @@ Run: TypeAlias = Callable[[Main], None]
 LIMIT: Final = 10.0
 """Seconds that a test's coroutine may take."""
 
+PAUSES: Final = asking.PAUSES
+"""The pauses of real runs; `short_pauses` makes them shorter for tests."""
+
 LOST: Final = TransportError(Cause.LOST, Phase.CONNECTING)
 FORBIDDEN: Final = refuse(401)
 
@@ -71,6 +74,14 @@ def run(request: pytest.FixtureRequest) -> Run:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = RetryPolicy(max_attempts=3, base_delay=0.01, max_delay=0.02)
     monkeypatch.setattr(asking, "PAUSES", policy)
+
+
+@pytest.fixture
+def run_in_no_time(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run on trio, with the pauses of real runs. The clock jumps whenever all tasks wait."""
+    monkeypatch.setattr(asking, "PAUSES", PAUSES)
+    monkeypatch.setattr(asking, "monotonic", trio.current_time)
+    return lambda main: trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def numbered(number: int) -> list[str]:
@@ -347,16 +358,21 @@ def test_a_failure_that_may_pass_is_retried_as_often_as_the_policy_says(run: Run
     run(main)
 
 
-def test_a_refusal_of_one_pauses_all_and_is_no_failure(run: Run) -> None:
+@pytest.mark.parametrize(
+    "refusal", [refuse(429), refuse(500, (b"retry-after", b"0"))], ids=["429", "500"]
+)
+def test_a_refusal_of_one_pauses_all_and_is_no_failure(run: Run, refusal: Answer) -> None:
     async def main() -> None:
-        service = Double(answer=fails_first(1, refuse(429)))
+        service = Double(answer=fails_first(1, refusal))
         retry = RetryPolicy(max_attempts=1)
         async with ask_many(service.client(), numbered(20), concurrency=4, retry=retry) as results:
             begins: list[bool] = []
             service.begin = lambda: begins.append(monotonic() >= results.pace.paused_until)
             found = await all_of(results)
-            assert isinstance(results.refusal, RateLimited)
+            assert isinstance(results.refusal, ResponseError)
             assert results.pace.paused_until > 0
+            # Replies have let the limit grow again.
+            assert results.pace.limit == 4
             assert begins == [True] * results.calls == [True] * 21
         assert sorted(each.attempts for each in found) == [1] * 19 + [2]
         assert all(each.error is None for each in found)
@@ -487,6 +503,37 @@ def test_a_service_that_asks_for_no_pause_gets_one(run: Run) -> None:
         assert monotonic() - begin >= 0.5 * (0.01 + 0.02)
 
     run(main)
+
+
+@pytest.mark.parametrize(
+    "refusal", [refuse(429), refuse(429, (b"retry-after", b"0"))], ids=["no wish", "no wait"]
+)
+def test_pauses_grow_to_a_minute_and_the_tenth_refusal_ends_the_run(
+    run_in_no_time: Run, refusal: Answer
+) -> None:
+    begins: list[float] = []
+
+    async def main() -> None:
+        service = Double(answer=lambda _: refusal, begin=lambda: begins.append(trio.current_time()))
+        with pytest.raises(RateLimited):
+            await all_of(ask_many(service.client(), ["Hello"]))
+
+    run_in_no_time(main)
+    pauses = [end - begin for begin, end in pairwise(begins)]
+    back_offs = [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert len(pauses) == len(back_offs)
+    # A random part of each back-off, but at least half of it.
+    assert all(0.499 < pause / most < 1.001 for pause, most in zip(pauses, back_offs, strict=True))
+
+
+def test_a_service_that_asks_for_a_pause_of_an_hour_gets_it(run_in_no_time: Run) -> None:
+    async def main() -> None:
+        service = Double(answer=fails_first(1, refuse(429, (b"retry-after", b"3600"))))
+        (result,) = await all_of(ask_many(service.client(), ["Hello"]))
+        assert result.text == "Hello"
+        assert trio.current_time() >= 3600
+
+    run_in_no_time(main)
 
 
 AWAY = pytest.mark.parametrize(

@@ -44,6 +44,8 @@ def test_a_refusal_pauses_all_calls_and_halves_how_many_may_be_under_way() -> No
     assert pace.limit == 4
     assert pace.wait(1.5) == 2.5
     assert pace.wait(4.0) == 0.0
+    assert pace.refuse(pace.begin(4.0), now=4.0) == 2
+    assert pace.limit == 2
 
 
 def test_refusals_of_calls_that_began_before_the_pause_count_once() -> None:
