@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from gprochat.batch import Prompt, Result
+from gprochat.batch import Failure, Prompt, Result
 from gprochat.batch.reading import read_prompts
 from gprochat.batch.records import OutputFile, digest, dump
 from gprochat.cli.batch import SKIPS, Job, open_input
@@ -53,6 +53,14 @@ def results() -> list[dict[str, Any]]:
 
 def replies() -> dict[str, str]:
     return {item["id"]: item["text"] for item in results()}
+
+
+def done_before(prompt: Prompt, *, failed: bool = False) -> None:
+    """Append a result of an earlier run to the output."""
+    error = Failure("ServiceFailed", "the service failed", "") if failed else None
+    result = Result(prompt.id, None if failed else "re", 200, 1, 0.1, error)
+    with Path("out.jsonl").open("ab") as file:
+        file.write(dump(result, digest(prompt)))
 
 
 COMMAND: Final = ("batch", "in.jsonl", "-o", "out.jsonl")
@@ -128,10 +136,8 @@ def test_standard_input_that_is_a_file_is_read_from_where_it_is(service: Service
 
 
 def test_nothing_is_said_of_prompts_that_were_not_read(service: Service) -> None:
-    known = b"".join(
-        dump(Result(name, "re", 200, 1, 0.1), digest(Prompt(name, name))) for name in ("1", "900")
-    )
-    Path("out.jsonl").write_bytes(known)
+    for name in ("1", "900"):
+        done_before(Prompt(name, name))
     lines = "".join(f"{number}\n" for number in range(1, 1000))
     done = run("batch", "-", "-o", "out.jsonl", "--budget", "4", service=service, stdin=lines)
     assert done.returncode == 1
@@ -159,6 +165,39 @@ def test_a_prompt_from_a_pipe_is_asked_before_the_pipe_ends(service: Service) ->
     assert replies() == {"1": "Hello", "2": "Hi"}
 
 
+def test_failed_prompts_of_a_pipe_are_asked_again_only_if_asked_to(service: Service) -> None:
+    done_before(Prompt("1", "Hello"), failed=True)
+    command = ("batch", "-", "-o", "out.jsonl")
+    done = run(*command, service=service, stdin="Hello\n")
+    assert done.returncode == 1
+    assert "0 answered, 1 failed, 0 not done; 0 attempts" in done.stderr
+    done = run(*command, "--retry-failed", service=service, stdin="Hello\n")
+    assert done.returncode == 0
+    assert "1 answered, 0 failed, 0 not done; 1 attempts" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        ([], "line 2 is not a JSON object"),
+        ({"id": "a", "prompt": "twice"}, "the input has two prompts with the id a"),
+        ({"id": "b", "prompt": "changed"}, "the prompt b has changed"),
+    ],
+    ids=["no prompt", "twice", "changed"],
+)
+def test_a_pipe_that_gives_what_cannot_be_asked_ends_the_run(
+    service: Service, last: object, message: str
+) -> None:
+    done_before(Prompt("b", "b"))
+    os.mkfifo("in.jsonl")
+    with forked(*COMMAND, service=service) as process:
+        write(*prompts("a"), last)
+        said = rest(process)
+    assert process.returncode == 2
+    assert message in said
+    assert "the input was not read to its end" in said
+
+
 def test_the_budget_of_minutes_ends_a_run_whose_pipe_is_silent(service: Service) -> None:
     os.mkfifo("pipe")
     with (
@@ -173,11 +212,10 @@ def test_the_budget_of_minutes_ends_a_run_whose_pipe_is_silent(service: Service)
 
 
 def test_prompts_that_are_passed_over_do_not_stop_the_event_loop() -> None:
-    done = [Prompt(str(number), "Hello") for number in range(1000)]
-    write(*({"id": prompt.id, "prompt": "Hello"} for prompt in done), *prompts("new"))
-    Path("out.jsonl").write_bytes(
-        b"".join(dump(Result(prompt.id, "re", 200, 1, 0.1), digest(prompt)) for prompt in done)
-    )
+    names = [str(number) for number in range(1000)]
+    write(*prompts(*names, "new"))
+    for name in names:
+        done_before(Prompt(name, name))
     steps = 0
 
     async def go_on() -> None:
@@ -513,11 +551,18 @@ def test_sigterm_ends_the_run_and_shows_the_cursor_again(stalling: Service) -> N
     assert terminal.seen.rfind(hidden) < terminal.seen.rfind(shown)
 
 
-def test_the_output_is_synced_now_and_then(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_output_is_synced_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = Event()
     synced: list[int] = []
-    monkeypatch.setattr("os.fsync", synced.append)
-    write(*prompts("a"))
-    assert invoke(*COMMAND, service=service).exit_code == 0
-    assert synced
+
+    def sync(_file: int) -> None:
+        synced.append(len(results()))
+        # The run stands still until its first result is on the disk.
+        released.set()
+
+    monkeypatch.setattr("os.fsync", sync)
+    monkeypatch.setattr("gprochat.cli.batch.SYNC_EVERY", 0.0)
+    write(*prompts("first", "last"))
+    with in_thread(serve(all_but_first_after(released), grace=0.0)) as server:
+        assert invoke(*COMMAND, service=server.service).exit_code == 0
+    assert synced == [1, 2]
