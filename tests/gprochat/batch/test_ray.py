@@ -1,6 +1,7 @@
 """`Ask`, without Ray: a batch is a table of this file's. `tests/ray/` has the tables of Arrow."""
 
 import gc
+import logging
 import pickle
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -183,10 +184,13 @@ def test_without_a_service_in_the_environment_the_error_says_what_to_set(
         asks()(Table({"prompt": ["Hello"]}))
 
 
-@pytest.mark.usefixtures("server")
-def test_a_pickled_object_has_the_arguments_and_no_secret(
-    asks: Callable[..., Ask], monkeypatch: pytest.MonkeyPatch
+def test_a_pickled_object_has_the_arguments_and_no_secret_nor_has_the_log(
+    server: Server,
+    asks: Callable[..., Ask],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("GPROCHAT_PASSWORD", "open sesame")
     ask = asks(column="question", concurrency=3, retry=RetryPolicy(max_attempts=1))
     ask(Table({"question": ["Hello"]}))
@@ -197,7 +201,10 @@ def test_a_pickled_object_has_the_arguments_and_no_secret(
     finally:
         copy.close()
     assert repr(copy) == repr(ask) == "<Ask column='question' concurrency=3>"
-    assert b"open sesame" not in pickled
+    for secret in ("open sesame", server.service.secret_key):
+        assert secret
+        assert secret.encode() not in pickled
+        assert secret not in caplog.text
 
 
 def test_a_batch_that_is_no_table_is_refused(asks: Callable[..., Ask]) -> None:
