@@ -824,6 +824,7 @@ def test_prompts_that_do_not_come_are_not_waited_for_after_a_stop(run: Run) -> N
     async def main() -> None:
         results = ask_many(Double().client(), endless())
         assert (await anext(results)).text == "Hello"
+        await anyio.wait_all_tasks_blocked()
         results.stop()
         assert await all_of(results) == []
 

@@ -11,18 +11,24 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import anyio
 import anyio.lowlevel
 import pytest
+import trio
+import trio.testing
 
-from gprochat.batch import Failure, Prompt, Result
+from gprochat.batch import Failure, Prompt, Result, Results, ask_many
 from gprochat.batch.reading import read_prompts
 from gprochat.batch.records import OutputFile, digest, dump
-from gprochat.cli.batch import SKIPS, Job, open_input
+from gprochat.cli.batch import SKIPS, Job, finish, open_input
+from gprochat.cli.loops import choose
+from gprochat.cli.progress import Progress
 from gprochat.server import Answer, in_thread, serve
 from gprochat_core import Message, Service
+from gprochat_transports import Client
+from tests.gprochat.batch.double import Double
 
 from .running import COMMAND as RUN
 from .running import LIMIT, Forked, environment, forked, invoke, on_terminal, run
@@ -516,6 +522,71 @@ def test_a_second_ctrl_c_loses_no_finished_reply_that_waits_for_its_turn() -> No
     assert process.returncode == 130
     assert "2 answered, 0 failed, 2 not done" in said
     assert list(replies()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("grace", [0.0, 30.0])
+def test_a_reply_under_way_is_waited_for_as_long_as_the_grace(grace: float) -> None:
+    """The clock jumps whenever all tasks wait."""
+
+    async def main() -> None:
+        service = Double()
+        # All that a call waits for comes at this time.
+        service.checkpoint = lambda: trio.sleep_until(29.0)
+        async with ask_many(service.client(), ["Hello"]) as results, trio.open_nursery() as nursery:
+            service.begin = lambda: nursery.start_soon(finish, results, grace)
+            assert [result.text async for result in results] == ["Hello"] * (grace > 29.0)
+            assert trio.current_time() == min(grace, 29.0)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_third_ctrl_c_ends_the_command_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The grace, and whether SIGTERM would end the command at once too.
+    presses: list[tuple[float, bool]] = []
+
+    async def press_again(results: Results, grace: float) -> None:
+        presses.append((grace, signal.getsignal(signal.SIGTERM) == signal.SIG_DFL))
+        if len(presses) < 3:
+            press_ctrl_c()
+        else:
+            results.cancel()
+
+    async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+        press_ctrl_c()
+        await asyncio.Event().wait()
+        yield ""
+
+    monkeypatch.setattr("gprochat.cli.batch.finish", press_again)
+    write(*prompts("a"))
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    with in_thread(serve(answer, grace=0.0)) as server:
+        result = invoke(*COMMAND, service=server.service)
+    assert result.exit_code == 130
+    assert presses == [(30.0, False), (0.0, True)]
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_ctrl_c_before_the_first_call_ends_the_command_at_once() -> None:
+    class Slow(Client):
+        async def __aenter__(self) -> Self:
+            press_ctrl_c()
+            await anyio.sleep(5.0)
+            return await super().__aenter__()
+
+    write(*prompts("a"))
+    with (
+        closing(OutputFile(Path("out.jsonl"))) as record,
+        open_input("in.jsonl") as stream,
+    ):
+        job = Job(record, stream, partial(read_prompts, stream, "jsonl"))
+        service = Service("https://chat.example", secret_key="made up")
+        with pytest.raises(KeyboardInterrupt):
+            job.run(choose("trio"), lambda: Slow(service, Double()), ask_many, Progress(), 30.0)
 
 
 def test_a_killed_run_goes_on(stalling: Service, service: Service) -> None:
