@@ -102,6 +102,7 @@ def test_each_prompt_has_one_result(run: Run) -> None:
     async def main() -> None:
         service = Double()
         results = await all_of(ask_many(service.client(), numbered(50)))
+        assert service.most == 8
         assert sorted(service.asked) == sorted(numbered(50))
         assert {result.id: result.text for result in results} == {
             str(number): text for number, text in enumerate(numbered(50))

@@ -22,11 +22,11 @@ import trio.testing
 from gprochat.batch import Failure, Prompt, Result, Results, ask_many
 from gprochat.batch.reading import read_prompts
 from gprochat.batch.records import OutputFile, digest, dump
-from gprochat.cli.batch import SKIPS, Job, finish, open_input
-from gprochat.cli.loops import choose
+from gprochat.cli.batch import SKIPS, Budget, Job, batch, finish, open_input
+from gprochat.cli.loops import Loop, choose
 from gprochat.cli.progress import Progress
 from gprochat.server import Answer, in_thread, serve
-from gprochat_core import Message, Service
+from gprochat_core import Limits, Message, Service
 from gprochat_transports import Client
 from tests.gprochat.batch.double import Double
 
@@ -103,18 +103,36 @@ def test_each_prompt_is_answered_once(service: Service, transport: str) -> None:
     assert result.stderr.startswith("3 answered, 0 failed, 0 not done; 3 attempts in ")
 
 
-def test_the_results_may_be_in_the_order_of_the_prompts(service: Service) -> None:
-    names = [str(number) for number in range(30)]
-    write(*prompts(*names))
-    assert invoke(*COMMAND, "--ordered", service=service).exit_code == 0
-    assert list(replies()) == names
+def test_the_results_may_be_in_the_order_of_the_prompts() -> None:
+    last = Event()
+
+    async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+        if messages[-1].text == "last":
+            last.set()
+        if messages[-1].text == "first":
+            await asyncio.to_thread(last.wait, LIMIT)
+        yield messages[-1].text
+
+    # With two calls at once, "a" is answered before "last" is asked, and so before "first".
+    write(*prompts("first", "a", "last"))
+    command = (*COMMAND, "--ordered", "--concurrency", "2")
+    with in_thread(serve(answer, grace=0.0)) as server:
+        assert invoke(*command, service=server.service).exit_code == 0
+    assert list(replies()) == ["first", "a", "last"]
 
 
-def test_csv_and_a_template(service: Service) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "reply"),
+    [(("--template", "Translate: {text}"), "Translate: Hello"), (("--column", "text"), "Hello")],
+    ids=["template", "column"],
+)
+def test_csv_with_a_template_or_a_column(
+    service: Service, arguments: Iterable[str], reply: str
+) -> None:
     Path("table.csv").write_text("id,text\na,Hello\n")
-    command = ("batch", "table.csv", "-o", "out.jsonl", "--template", "Translate: {text}")
+    command = ("batch", "table.csv", "-o", "out.jsonl", *arguments)
     assert invoke(*command, service=service).exit_code == 0
-    assert replies() == {"a": "Translate: Hello"}
+    assert replies() == {"a": reply}
 
 
 def test_standard_input(service: Service) -> None:
@@ -338,6 +356,35 @@ def test_results_of_prompts_that_are_gone_are_told(service: Service) -> None:
     result = invoke(*COMMAND, service=service)
     assert result.exit_code == 0
     assert "1 results in the output are of prompts that are not in the input" in result.stderr
+
+
+def test_the_client_has_the_proxy_and_as_many_connections_as_calls(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, object]] = []
+
+    def choose_and_note(name: str | None) -> Loop:
+        loop = choose(name)
+
+        def make_client(service: Service, **options: Any) -> Client:
+            made.append(options)
+            return loop.make_client(service)
+
+        return Loop(make_client, loop.thread)
+
+    monkeypatch.setattr("gprochat.cli.batch.choose", choose_and_note)
+    write(*prompts("a"))
+    proxy = "http://proxy.example:3128"
+    result = invoke(*COMMAND, "--concurrency", "150", "--proxy", proxy, service=service)
+    assert result.exit_code == 0
+    assert made == [{"proxy": proxy, "limits": Limits(max_connections=150)}]
+
+
+def test_a_budget_is_a_number_of_calls_or_of_minutes() -> None:
+    write(*prompts("a"))
+    arguments = [*COMMAND[1:], "--budget", "500", "--budget", "1.5m"]
+    context = batch.make_context("batch", arguments)
+    assert context.params["budget"] == Budget(calls=500, seconds=90.0)
 
 
 def test_the_budget_of_calls_ends_the_run(service: Service) -> None:
