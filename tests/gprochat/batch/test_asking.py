@@ -5,6 +5,7 @@ import gc
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
+from functools import partial
 from itertools import count, pairwise
 from math import inf
 from random import Random
@@ -350,13 +351,32 @@ def test_none_among_the_prompts_is_not_their_end(run: Run, asynchronous: bool) -
 def test_a_failure_that_may_pass_is_retried_as_often_as_the_policy_says(run: Run) -> None:
     async def main() -> None:
         retry = RetryPolicy(max_attempts=3, base_delay=0.0)
-        for failures, kind in ((2, None), (3, "ServiceFailed")):
+        for failures, status, kind in ((2, 200, None), (3, 500, "ServiceFailed")):
             service = Double(answer=fails_first(failures, refuse(500)))
             (result,) = await all_of(ask_many(service.client(), ["Hello"], retry=retry))
             assert result.attempts == len(service.asked) == 3
+            assert result.status == status
             assert (result.error and result.error.kind) == kind
 
     run(main)
+
+
+@pytest.mark.parametrize("last", [echo("Hello"), refuse(400)], ids=["reply", "failure"])
+def test_the_seconds_are_those_of_the_last_attempt(run_in_no_time: Run, last: Answer) -> None:
+    async def main() -> None:
+        answers = iter([refuse(500), refuse(429), last])
+        begins: list[float] = []
+        service = Double(
+            answer=lambda _: next(answers),
+            begin=lambda: begins.append(trio.current_time()),
+            checkpoint=partial(trio.sleep, 0.25),
+        )
+        result = await anext(ask_many(service.client(), ["Hello"]))
+        assert result.attempts == 3
+        assert result.seconds == pytest.approx(trio.current_time() - begins[-1])
+        assert result.seconds > 0
+
+    run_in_no_time(main)
 
 
 @pytest.mark.parametrize(
