@@ -6,13 +6,14 @@ import pickle
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import chain
 from typing import Any, Self
 
 import pytest
 
 from gprochat import Client
-from gprochat.batch import Ask, ray
+from gprochat.batch import Ask, Result, ray
 from gprochat.server import Server, in_thread, serve
 from gprochat_core import (
     ConfigurationError,
@@ -21,6 +22,7 @@ from gprochat_core import (
     RetryPolicy,
     Service,
     SignatureRejected,
+    Timeouts,
     UsageError,
 )
 
@@ -105,18 +107,22 @@ def threads() -> list[threading.Thread]:
 
 
 @pytest.mark.usefixtures("server")
-def test_a_client_has_as_many_connections_as_calls(
-    asks: Callable[..., Ask], monkeypatch: pytest.MonkeyPatch
+def test_a_client_has_the_time_limits_and_as_many_connections_as_calls(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    limits: list[Limits] = []
+    made: list[dict[str, object]] = []
 
     def make(service: Service, **options: Any) -> Client:
-        limits.append(options["limits"])
+        made.append(options)
         return Client(service, **options)
 
     monkeypatch.setattr(ray, "Client", make)
-    asks(concurrency=300)(Table({"prompt": ["Hello"]}))
-    assert [each.max_connections for each in limits] == [300]
+    ask = Ask(concurrency=300, timeouts=Timeouts(total=7.0))
+    for each in (ask, pickle.loads(pickle.dumps(ask))):
+        with closing(each):
+            each(Table({"prompt": ["Hello"]}))
+    options = {"timeouts": Timeouts(total=7.0), "limits": Limits(max_connections=300)}
+    assert made == [options, options]
 
 
 @pytest.mark.usefixtures("server")
@@ -141,13 +147,17 @@ def test_a_conversation_is_asked_too(asks: Callable[..., Ask]) -> None:
 
 @pytest.mark.usefixtures("server")
 def test_a_prompt_that_fails_is_a_row_like_the_others(asks: Callable[..., Ask]) -> None:
-    ask = asks(retry=RetryPolicy(max_attempts=1))
+    ask = asks(retry=RetryPolicy(max_attempts=2, base_delay=0.0))
     columns = ask(Table({"prompt": ["Hello", BROKEN, None]})).columns
     assert columns["reply"] == ["Hello", "", ""]
     assert columns["error"] == ["", "InterruptedReply", "InvalidMessages"]
     assert columns["partial_reply"] == ["", BROKEN[:4], ""]
     assert columns["status"] == [200, 200, 0]
-    assert [bool(message) for message in columns["error_message"]] == [False, True, True]
+    assert columns["attempts"] == [1, 2, 0]
+    nothing, interrupted, invalid = columns["error_message"]
+    assert nothing == ""
+    assert "after 4 characters of the reply" in interrupted
+    assert "not NoneType" in invalid
 
 
 def test_all_batches_use_one_client_and_keep_to_one_concurrency(
@@ -164,6 +174,16 @@ def test_all_batches_use_one_client_and_keep_to_one_concurrency(
     assert calls.all == 40
     assert calls.most <= 2
     assert len(threads()) == 1
+
+
+@pytest.mark.usefixtures("server")
+def test_results_are_not_kept_after_their_batch(asks: Callable[..., Ask]) -> None:
+    ask = asks()
+    for _ in range(3):
+        ask(Table({"prompt": ["Hello"] * 50}))
+    gc.collect()
+    # Those of the last batch may not be gone yet.
+    assert sum(isinstance(each, Result) for each in gc.get_objects()) <= 50
 
 
 def test_a_wrong_key_raises_for_every_batch(
