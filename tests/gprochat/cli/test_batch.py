@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any, Final, Self
 
 import anyio
@@ -22,7 +22,7 @@ import trio.testing
 from gprochat.batch import Failure, Prompt, Result, Results, ask_many
 from gprochat.batch.reading import read_prompts
 from gprochat.batch.records import OutputFile, digest, dump
-from gprochat.cli.batch import SKIPS, Budget, Job, batch, finish, open_input
+from gprochat.cli.batch import READ_AHEAD, SKIPS, Budget, Job, batch, finish, open_input
 from gprochat.cli.loops import Loop, choose
 from gprochat.cli.progress import Progress
 from gprochat.server import Answer, in_thread, serve
@@ -220,6 +220,45 @@ def test_a_pipe_that_gives_what_cannot_be_asked_ends_the_run(
     assert process.returncode == 2
     assert message in said
     assert "the input was not read to its end" in said
+
+
+def test_a_pipe_is_not_read_far_ahead_of_the_calls() -> None:
+    read_on = Event()
+
+    async def answer(messages: tuple[Message, ...]) -> AsyncIterator[str]:
+        # It does not come. The wait is as long as the test takes.
+        await asyncio.to_thread(read_on.wait, 0.3)
+        yield "re"
+
+    def feed() -> None:
+        with suppress(BrokenPipeError):
+            Path("pipe").write_text(("x" * 9_999 + "\n") * (4 * READ_AHEAD))
+            read_on.set()
+
+    os.mkfifo("pipe")
+    feeder = Thread(target=feed)
+    feeder.start()
+    with in_thread(serve(answer, grace=0.0)) as server:
+        command = ("batch", "pipe", "-o", "out.jsonl", "--budget", "1")
+        with forked(*command, service=server.service) as process:
+            rest(process)
+        feeder.join()
+    assert list(replies()) == ["1"]
+    assert not read_on.is_set()
+
+
+def test_prompts_of_a_file_are_checked_one_by_one() -> None:
+    write(*prompts("a", "b", "c"))
+    checked: list[int] = []
+    with closing(OutputFile(Path("out.jsonl"))) as record, open_input("in.jsonl") as stream:
+
+        def read() -> Iterator[Prompt]:
+            for prompt in read_prompts(stream, "jsonl"):
+                checked.append(record.counts().missing)
+                yield prompt
+
+        Job(record, stream, read)
+    assert checked == [0, 1, 2]
 
 
 def test_the_budget_of_minutes_ends_a_run_whose_pipe_is_silent(service: Service) -> None:
@@ -578,7 +617,7 @@ def test_a_reply_under_way_is_waited_for_as_long_as_the_grace(grace: float) -> N
     async def main() -> None:
         service = Double()
         # All that a call waits for comes at this time.
-        service.checkpoint = lambda: trio.sleep_until(29.0)
+        service.checkpoint = partial(trio.sleep_until, 29.0)
         async with ask_many(service.client(), ["Hello"]) as results, trio.open_nursery() as nursery:
             service.begin = lambda: nursery.start_soon(finish, results, grace)
             assert [result.text async for result in results] == ["Hello"] * (grace > 29.0)
