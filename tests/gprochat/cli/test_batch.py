@@ -29,6 +29,8 @@ from gprochat.server import Answer, in_thread, serve
 from gprochat_core import Limits, Message, Service
 from gprochat_transports import Client
 from tests.gprochat.batch.double import Double
+from tests.peers import wire
+from tests.peers.scripted import ScriptedPeer, receive, send
 
 from .running import COMMAND as RUN
 from .running import LIMIT, Forked, environment, forked, invoke, on_terminal, run
@@ -687,14 +689,39 @@ def test_a_killed_run_goes_on(stalling: Service, service: Service) -> None:
 
 
 def test_a_bar_shows_how_far_it_is(stalling: Service) -> None:
-    write(*prompts("a", "wait"), INVALID)
+    write(*prompts("a", "wait", "b"), INVALID)
+    done_before(Prompt("b", "b"))
+    done_before(Prompt("bad", []), failed=True)
+    done_before(Prompt("not in the input", "c"))
     with on_terminal(*COMMAND, "--grace", "0", service=stalling, columns=120) as terminal:
-        terminal.expect("2 of 3 done, 1 failed")
+        terminal.expect("3 of 4 done, 1 failed")
         terminal.expect("8 at once")
         terminal.type("\x03")
         terminal.expect("ending; replies under way have 0 s")
-        terminal.expect("1 answered, 1 failed, 1 not done")
+        terminal.expect("2 answered, 1 failed, 1 not done")
         assert terminal.wait() == 130
+
+
+def test_a_bar_counts_the_prompts_of_a_pipe_that_are_done_already(service: Service) -> None:
+    done_before(Prompt("a", "a"))
+    done_before(Prompt("b", "b"), failed=True)
+    os.mkfifo("in.jsonl")
+    with (
+        on_terminal(*COMMAND, service=service, columns=120) as terminal,
+        Path("in.jsonl").open("w") as pipe,
+    ):
+        for prompt in prompts("a", "b", "c"):
+            print(json.dumps(prompt), file=pipe, flush=True)
+        terminal.expect("3 done, 1 failed")
+
+
+def test_a_bar_shows_a_pause_and_its_reason_and_that_fewer_calls_are_made() -> None:
+    write(*prompts("a"))
+    with ScriptedPeer([receive, send(wire.answer(429, "", "retry-after: 1000"))]) as peer:
+        service = Service(peer.url, secret_key="made up")
+        with on_terminal(*COMMAND, service=service, columns=120) as terminal:
+            terminal.expect("0 of 1 done, 0 failed, waiting 16 min ")
+            terminal.expect(" s: rate limited, 4 at once")
 
 
 def test_sigterm_ends_the_run_and_shows_the_cursor_again(stalling: Service) -> None:
