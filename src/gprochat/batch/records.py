@@ -136,9 +136,8 @@ class OutputFile:
         self._path = path
         with naming(path):
             self._file = path.open("ab", buffering=0)
-        self._written = False
-        # How many bytes the file has.
-        self._end = 0
+        # How many bytes have been written, in earlier runs too, and how many are on the disk.
+        self._end = self._synced = 0
         # For an empty name, SQLite makes a temporary file. Another thread may use the database.
         self._ledger = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         try:
@@ -216,11 +215,12 @@ class OutputFile:
             OutputError: another program has replaced, removed or shortened the file, so results
                 are lost.
         """
-        if self._written:
-            self._written = False
+        end = self._end
+        if self._synced < end:
             with naming(self._path):
                 os.fsync(self._file.fileno())
-        end, status = self._end, os.fstat(self._file.fileno())
+            self._synced = end
+        status = os.fstat(self._file.fileno())
         if (
             status.st_size < end
             or not self._path.exists()
@@ -264,7 +264,6 @@ class OutputFile:
             ) from error
 
     def _append(self, data: bytes) -> None:
-        self._written = True
         with naming(self._path):
             while data:
                 written = self._file.write(data)
