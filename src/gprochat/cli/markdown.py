@@ -21,6 +21,7 @@ from .output import Output, echo, printable
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
+    from markdown_it.token import Token
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -166,7 +167,16 @@ def parse(text: str) -> "Markdown":
     """Parse Markdown as rich does, but keep what looks like HTML as text."""
     parsed = import_markdown()("", code_theme="ansi_dark", hyperlinks=False)
     parsed.parsed = make_parser().parse(text)
+    make_printable(parsed.parsed)
     return parsed
+
+
+def make_printable(tokens: Iterable["Token"]) -> None:
+    """Make visible the control characters that the parser has decoded, such as %1B in <URL>."""
+    for token in tokens:
+        token.content = printable(token.content)
+        token.attrs = {name: printable(str(value)) for name, value in token.attrs.items()}
+        make_printable(token.children or ())
 
 
 def is_blank(line: str) -> bool:

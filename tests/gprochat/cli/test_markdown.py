@@ -2,6 +2,7 @@
 
 import re
 import sys
+import unicodedata
 from time import process_time
 
 import pyte
@@ -232,6 +233,7 @@ def test_ctrl_c_leaves_a_clean_line_below_what_has_arrived(recorder: Recorder) -
         "[a](http://x/\x1b[2J)",
         "```\x1b[2J\nx\n```",
         "`\x1b[2J`",
+        "<http://x/%1b[2J%9b%c2%9b>",
     ],
 )
 def test_a_reply_cannot_control_the_terminal(recorder: Recorder, text: str) -> None:
@@ -241,6 +243,45 @@ def test_a_reply_cannot_control_the_terminal(recorder: Recorder, text: str) -> N
     shown = "".join(recorder.shown)
     without_redrawing = re.sub(r"(\x1b\[\d+A)?\r\x1b\[J", "", shown)
     assert not set(markdown.STYLE.sub("", without_redrawing)) & {*"\x1b\x07\x9b\r"}
+
+
+CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))]
+ENCODINGS = ["{0}", "&#{1};", "&#x{1:x};", "%{1:02x}", "%c2%{1:02x}"]
+PLACES = [
+    "{0}",
+    "<http://x/{0}>",
+    "[{0}](x)",
+    "[a](<{0}> '{0}')",
+    "![{0}](x{0} '{0}')",
+    "[a]: x{0} '{0}'",
+    "`{0}`",
+    "```{0}\n{0}\n```",
+    "    {0}",
+    "|{0}|\n|-|\n|{0}|",
+    "- {0}",
+]
+controls = st.builds(
+    lambda encoding, control: encoding.format(control, ord(control)),
+    st.sampled_from(ENCODINGS),
+    st.sampled_from(CONTROLS),
+)
+written = st.builds(str.format, st.sampled_from(PLACES), st.just("a") | controls)
+
+
+@given(st.lists(written | st.sampled_from(["\n", "\n\n", "**", "[a]", " ", "> "]) | st.text()))
+def test_no_control_character_of_a_reply_reaches_the_terminal(pieces: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        # Without styles and without redrawing, the command itself writes line breaks only.
+        monkeypatch.setenv("TERM", "dumb")
+        monkeypatch.setattr(markdown, "redraw", lambda _old, new: "\n".join(new))
+        recorder = Recorder(monkeypatch)
+        output = MarkdownOutput()
+        for piece in pieces:
+            recorder.now += 1.0
+            output.write(piece)
+        output.end()
+        shown = "".join(recorder.shown)
+    assert {each for each in shown if unicodedata.category(each) == "Cc"} <= {"\n"}
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=6), st.lists(st.sampled_from("abc"), max_size=6))
