@@ -1,8 +1,7 @@
 """Cuts Markdown, as it arrives, into blocks that can be rendered one by one.
 
 A block is a heading, a paragraph, a fenced block of code, a table, a rule, or one item of a list
-with all that is indented below it. A line is looked at once, when it is complete. What a cut loses:
-a link whose target is defined in another block stays as it is written.
+with all that is indented below it. A line is looked at once, when it is complete.
 """
 
 import re

@@ -13,8 +13,9 @@ import sys
 import textwrap
 from collections.abc import Iterable
 from functools import cache
+from itertools import pairwise
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from .blocks import Block, Blocks
 from .output import Output, echo, printable
@@ -31,6 +32,9 @@ INTERVAL: Final = 1 / 15
 """Seconds between two drawings."""
 
 CLEAR_BELOW: Final = "\r\x1b[J"
+
+DEFINITION: Final = re.compile(r"\[[^\]]+\]:")
+"""The beginning of a definition such as "[1]: URL", which has a line of its own."""
 
 STYLE: Final = re.compile("\x1b\\[[0-9;]*m")
 
@@ -160,23 +164,48 @@ def make_parser() -> "MarkdownIt":
 
     parser = MarkdownIt().enable(["strikethrough", "table"])
     # What looks like HTML is mostly meant as text, such as List<int>, and rich would not show it.
-    return parser.disable(["html_inline", "html_block"])
+    # Nor would it show definitions, such as "[1]: URL", and of an image only the text; without the
+    # rule for images, an image is a "!" and a link.
+    return parser.disable(["html_inline", "html_block", "reference", "image"])
+
+
+@cache
+def make_renderer() -> "type[Markdown]":
+    from rich.console import JustifyMethod
+    from rich.markdown import Markdown, TableDataElement
+
+    class Cell(TableDataElement):
+        def __init__(self, justify: JustifyMethod) -> None:
+            super().__init__(justify)
+            # A long word is broken; rich would cut it off.
+            self.content.overflow = "fold"
+
+    class Renderer(Markdown):
+        elements: ClassVar = {**Markdown.elements, "th_open": Cell, "td_open": Cell}
+
+    return Renderer
 
 
 def parse(text: str) -> "Markdown":
-    """Parse Markdown as rich does, but keep what looks like HTML as text."""
-    parsed = import_markdown()("", code_theme="ansi_dark", hyperlinks=False)
+    """Parse Markdown as rich does, but so that nothing of it is lost."""
+    parsed = make_renderer()("", code_theme="ansi_dark", hyperlinks=False)
     parsed.parsed = make_parser().parse(text)
-    make_printable(parsed.parsed)
+    prepare(parsed.parsed)
     return parsed
 
 
-def make_printable(tokens: Iterable["Token"]) -> None:
-    """Make visible the control characters that the parser has decoded, such as %1B in <URL>."""
+def prepare(tokens: list["Token"]) -> None:
+    """Change what the parser found so that rich shows all of it, and nothing but text."""
     for token in tokens:
+        # The parser decodes control characters, such as %1B in <URL>.
         token.content = printable(token.content)
         token.attrs = {name: printable(str(value)) for name, value in token.attrs.items()}
-        make_printable(token.children or ())
+        if "title" in token.attrs:
+            token.attrs["href"] = f'{token.attrs["href"]} "{token.attrs["title"]}"'
+        prepare(token.children or [])
+    for token, following in pairwise(tokens):
+        if token.type == "softbreak" and DEFINITION.match(following.content):
+            token.type = "hardbreak"
 
 
 def is_blank(line: str) -> bool:

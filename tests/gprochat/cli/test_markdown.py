@@ -117,6 +117,32 @@ def test_what_looks_like_html_is_shown(recorder: Recorder, text: str, shown: str
     assert recorder.lines() == [shown.strip()]
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("See [it][1].\n\n[1]: https://a.example", ["See [it][1].", "", "[1]: https://a.example"]),
+        ("[1]: /a\n[^2]: b\nc\n[3]: d 'e'", ["[1]: /a", "[^2]: b c", "[3]: d 'e'"]),
+        ("It is ![a picture](/p.png).", ["It is !a picture (/p.png)."]),
+        ("[link](/l 'its title')", ['link (/l "its title")']),
+    ],
+)
+def test_definitions_images_and_titles_are_shown(
+    recorder: Recorder, text: str, shown: list[str]
+) -> None:
+    output = MarkdownOutput()
+    output.write(text)
+    output.end()
+    assert recorder.lines() == shown
+
+
+def test_long_words_in_a_table_are_broken(recorder: Recorder) -> None:
+    url = "https://docs.example/a/path/that/does/not/fit"
+    output = MarkdownOutput()
+    output.write(f"|{url}|\n|-|\n|{url}|\n")
+    output.end()
+    assert re.sub(r"[\s─]", "", "".join(recorder.lines())) == url + url
+
+
 def test_no_color_is_obeyed() -> None:
     with (
         in_thread(serve(answer_of(TALK))) as server,
