@@ -11,7 +11,6 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable
 from functools import cache
 from itertools import pairwise
 from time import monotonic
@@ -31,7 +30,9 @@ __all__ = ["MarkdownOutput"]
 INTERVAL: Final = 1 / 15
 """Seconds between two drawings."""
 
-CLEAR_BELOW: Final = "\r\x1b[J"
+CLEAR_LINE: Final = "\r\x1b[K"
+WRAP_OFF: Final = "\x1b[?7l"
+WRAP_ON: Final = "\x1b[?7h"
 
 DEFINITION: Final = re.compile(r"\[[^\]]+\]:")
 """The beginning of a definition such as "[1]: URL", which has a line of its own."""
@@ -90,7 +91,7 @@ class MarkdownOutput(Output):
         """Draw what arrived of a reply that failed; the caller prints the error itself."""
         if isinstance(error, KeyboardInterrupt):
             # The terminal shows ^C below the text.
-            echo(CLEAR_BELOW)
+            echo(CLEAR_LINE)
         super().fail(error)
         self.end()
 
@@ -102,7 +103,7 @@ class MarkdownOutput(Output):
             width = (size.columns - 1) // (1 if line.isascii() else 2)
             lines += textwrap.wrap(line, max(width, 1)) or [""]
         self._drawn = lines[-max(size.lines - 1, 1) :]
-        echo(redraw([], self._drawn))
+        echo(redraw([], [], self._drawn))
 
     def _draw(self) -> None:
         self._changed = False
@@ -112,7 +113,7 @@ class MarkdownOutput(Output):
         rows = max(size.lines - 1, 1)
         growing = self._blocks.unfinished(rows, rows * size.columns)
         moves = [] if growing is None else self._render(growing, last=self._shown)[-rows:]
-        echo(redraw(self._drawn, [*stays, *moves]))
+        echo(redraw(self._drawn, stays, moves))
         self._drawn = moves
 
     def _render(self, block: Block, *, last: Block | None) -> list[str]:
@@ -212,12 +213,28 @@ def is_blank(line: str) -> bool:
     return not STYLE.sub("", line).strip()
 
 
-def redraw(old: list[str], new: Iterable[str]) -> str:
-    """Return what makes a terminal show new lines in place of the old ones above its cursor."""
-    lines = list(new)
+def redraw(old: list[str], stays: list[str], moves: list[str]) -> str:
+    """Return what makes a terminal show new lines in place of the old ones above its cursor.
+
+    Args:
+        old: the lines that moved until now.
+        stays: lines that are never drawn again. If a terminal counts more columns for one of them
+            than there are, the terminal wraps it.
+        moves: lines that are drawn again. The terminal must not wrap them, or the cursor would not
+            find their first row again.
+    """
     same = 0
-    while same < min(len(old), len(lines)) and old[same] == lines[same]:
+    while not stays and same < min(len(old), len(moves)) and old[same] == moves[same]:
         same += 1
+    if not stays and same == len(old) == len(moves):
+        return ""
     up = len(old) - same
-    move = (f"\x1b[{up}A" if up else "") + CLEAR_BELOW if up or same < len(lines) else ""
-    return move + "".join(f"{line}\n" for line in lines[same:])
+    move = f"\x1b[{up}A" if up else ""
+    # Each line is cleared alone: if the screen is cleared from its first line on, some terminals
+    # copy it into what has scrolled away.
+    clear = move + f"{CLEAR_LINE}\n" * up + CLEAR_LINE + move
+    return f"{clear}{join(stays)}{WRAP_OFF}{join(moves[same:])}{WRAP_ON}"
+
+
+def join(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

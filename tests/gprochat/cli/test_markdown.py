@@ -249,6 +249,23 @@ def test_ctrl_c_leaves_a_clean_line_below_what_has_arrived(recorder: Recorder) -
     assert (recorder.screen.cursor.x, recorder.screen.cursor.y) == (0, 1)
 
 
+def controls_shown(pieces: list[str]) -> set[str]:
+    """The control characters that the terminal gets for a reply that arrives in these pieces."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        # Without styles and without redrawing, the command itself writes line breaks only.
+        monkeypatch.setenv("TERM", "dumb")
+        monkeypatch.setattr(
+            markdown, "redraw", lambda _old, stays, moves: "\n".join([*stays, *moves])
+        )
+        recorder = Recorder(monkeypatch)
+        output = MarkdownOutput()
+        for piece in pieces:
+            recorder.now += 1.0
+            output.write(piece)
+        output.end()
+        return {each for each in "".join(recorder.shown) if unicodedata.category(each) == "Cc"}
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -262,13 +279,8 @@ def test_ctrl_c_leaves_a_clean_line_below_what_has_arrived(recorder: Recorder) -
         "<http://x/%1b[2J%9b%c2%9b>",
     ],
 )
-def test_a_reply_cannot_control_the_terminal(recorder: Recorder, text: str) -> None:
-    output = MarkdownOutput()
-    output.write(text)
-    output.end()
-    shown = "".join(recorder.shown)
-    without_redrawing = re.sub(r"(\x1b\[\d+A)?\r\x1b\[J", "", shown)
-    assert not set(markdown.STYLE.sub("", without_redrawing)) & {*"\x1b\x07\x9b\r"}
+def test_a_reply_cannot_control_the_terminal(text: str) -> None:
+    assert controls_shown([text]) <= {"\n"}
 
 
 CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))]
@@ -296,28 +308,45 @@ written = st.builds(str.format, st.sampled_from(PLACES), st.just("a") | controls
 
 @given(st.lists(written | st.sampled_from(["\n", "\n\n", "**", "[a]", " ", "> "]) | st.text()))
 def test_no_control_character_of_a_reply_reaches_the_terminal(pieces: list[str]) -> None:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        # Without styles and without redrawing, the command itself writes line breaks only.
-        monkeypatch.setenv("TERM", "dumb")
-        monkeypatch.setattr(markdown, "redraw", lambda _old, new: "\n".join(new))
-        recorder = Recorder(monkeypatch)
-        output = MarkdownOutput()
-        for piece in pieces:
-            recorder.now += 1.0
-            output.write(piece)
-        output.end()
-        shown = "".join(recorder.shown)
-    assert {each for each in shown if unicodedata.category(each) == "Cc"} <= {"\n"}
+    assert controls_shown(pieces) <= {"\n"}
 
 
-@given(st.lists(st.sampled_from("abc"), max_size=6), st.lists(st.sampled_from("abc"), max_size=6))
-def test_new_lines_take_the_place_of_old_ones(old: list[str], new: list[str]) -> None:
-    screen = pyte.Screen(10, 10)
+lines = st.lists(st.sampled_from(["a", "b", "a long one"]), max_size=4)
+
+
+@given(lines, lines, lines)
+def test_new_lines_take_the_place_of_old_ones(
+    old: list[str], stays: list[str], moves: list[str]
+) -> None:
+    screen = pyte.Screen(6, 15)
     screen.set_mode(LNM)
     stream = pyte.Stream(screen)
-    stream.feed("above\n" + redraw([], old) + redraw(old, new))
-    assert [line.rstrip() for line in screen.display if line.strip()] == ["above", *new]
-    assert screen.cursor.y == 1 + len(new)
+    stream.feed("above\n" + redraw([], [], old) + redraw(old, stays, moves))
+    wrapped = [part for line in stays for part in re.findall(".{1,6}", line)]
+    cut = [f"{line[:5]}{line[-1]}" if len(line) > 6 else line for line in moves]
+    expected = ["above", *wrapped, *cut]
+    assert [line.rstrip() for line in screen.display if line.strip()] == expected
+    assert (screen.cursor.x, screen.cursor.y) == (0, len(expected))
+
+
+def test_lines_whose_width_the_terminal_counts_otherwise_are_shown_once(recorder: Recorder) -> None:
+    # rich counts no columns for the second character, pyte counts two.
+    thumb = "\N{THUMBS UP SIGN}\N{EMOJI MODIFIER FITZPATRICK TYPE-4}"
+    output = MarkdownOutput()
+    for number in range(20):
+        recorder.now += 1.0
+        output.write(f"{thumb} {number:02} ")
+    output.end()
+    assert re.findall(r"\d\d", "".join(recorder.lines())) == [f"{each:02}" for each in range(20)]
+
+
+def test_the_screen_is_never_cleared_as_a_whole(recorder: Recorder) -> None:
+    output = MarkdownOutput()
+    for number in range(30):
+        recorder.now += 1.0
+        output.write(f"line{number}  \n")
+    output.end()
+    assert not re.search("\x1b\\[[0-3]?J", "".join(recorder.shown))
 
 
 @pytest.mark.parametrize(
