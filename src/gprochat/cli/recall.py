@@ -131,7 +131,8 @@ def remove(chosen: tuple[Conversation, ...], every: bool) -> None:
             return
         if not click.confirm(f"Remove {len(chosen)} conversations?", err=True):
             return
-    for conversation in chosen:
+    # A conversation may have been named twice.
+    for conversation in {each.name: each for each in chosen}.values():
         if in_use(conversation):
             raise Failed(f"a chat uses the conversation {conversation.name}; end that chat first")
         Path(conversation.path).unlink()
@@ -143,7 +144,7 @@ def print_line(conversation: Conversation, text: str) -> None:
         # Imported here, because it takes long, and a pipe gets the whole line.
         from rich.cells import chop_cells
 
-        line = chop_cells(line, width_of(sys.stdout) - 1)[0]
+        line = chop_cells(line, max(width_of(sys.stdout) - 1, 1))[0]
     click.echo(line)
 
 

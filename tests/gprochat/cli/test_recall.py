@@ -46,6 +46,12 @@ def test_a_line_of_the_list_fits_a_narrow_terminal(name: str) -> None:
     assert terminal.seen == f"{name}  What is\r\n"
 
 
+def test_the_list_fits_a_terminal_of_one_column(name: str) -> None:
+    with on_terminal("history", columns=1) as terminal:
+        assert terminal.wait() == 0
+    assert terminal.seen == f"{name[0]}\r\n"
+
+
 def test_a_line_of_wide_characters_fits_a_narrow_terminal() -> None:
     Keeper(SERVICE).save([Message("user", "日本語のテキスト")])
     with on_terminal("history", columns=30) as terminal:
@@ -93,6 +99,11 @@ def test_conversations_are_removed_by_name(name: str) -> None:
     Keeper(SERVICE).save([Message("user", "Later")])
     assert invoke("history", "remove", name).exit_code == 0
     assert [each.title for each in conversations()] == ["Later"]
+
+
+def test_a_conversation_that_is_named_twice_is_removed(name: str) -> None:
+    result = invoke("history", "remove", "last", name)
+    assert (result.exit_code, result.stderr, list(conversations())) == (0, "", [])
 
 
 def test_all_conversations_are_removed_after_a_question(name: str) -> None:
