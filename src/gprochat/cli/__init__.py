@@ -1,6 +1,7 @@
 """The command `gprochat`. The extra `cli` installs its libraries; nothing else imports them."""
 
 import sys
+from io import TextIOWrapper
 
 __all__ = ["main"]
 
@@ -16,4 +17,8 @@ def main() -> None:
         sys.exit(f"gprochat: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    stream: object = sys.stdout
+    if isinstance(stream, TextIOWrapper):
+        # A character that the encoding of standard output lacks is printed as "?".
+        stream.reconfigure(errors="replace")
     gprochat(prog_name="gprochat")

@@ -4,7 +4,6 @@ A reply comes from a stranger. On a terminal, control characters are replaced by
 that they do nothing; into a file or a pipe the reply is written unchanged.
 """
 
-import io
 import json
 import os
 import re
@@ -147,7 +146,6 @@ class TextOutput(Output):
         super().__init__()
         self._terminal = is_terminal(sys.stdout)
         self._newline = newline or self._terminal
-        set_encoding(None, "replace")
 
     def show(self, text: str) -> None:
         """Show a piece of the reply."""
@@ -169,11 +167,10 @@ class TextOutput(Output):
 
 
 class JSONOutput(Output):
-    """Shows the reply as JSON objects, one per line: pieces of text, then an end or an error."""
+    """Shows the reply as JSON objects, one per line: pieces of text, then an end or an error.
 
-    def __init__(self) -> None:
-        super().__init__()
-        set_encoding("utf-8", "strict")
+    The lines are UTF-8, whatever the encoding of standard output is.
+    """
 
     def show(self, text: str) -> None:
         """Show a piece of the reply."""
@@ -193,7 +190,7 @@ class JSONOutput(Output):
 
     def _line(self, item: dict[str, str]) -> None:
         line = json.dumps(item, ensure_ascii=False)
-        echo(SEPARATORS.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
+        click.echo(SEPARATORS.sub(lambda match: f"\\u{ord(match[0]):04x}", line).encode())
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -226,6 +223,9 @@ def choose_output(*, as_json: bool = False, plain: bool, newline: bool = False) 
         return JSONOutput()
     if plain or not is_terminal(sys.stdout) or not can_move_cursor():
         return TextOutput(newline=newline)
+    if not sys.stdout.encoding.lower().startswith("utf"):
+        # Other encodings lack characters that are part of rendered Markdown, such as the bullet.
+        return TextOutput()
     from .markdown import MarkdownOutput
 
     return MarkdownOutput()
@@ -235,13 +235,6 @@ def echo(text: str) -> None:
     """Print text as it is on standard output, at once."""
     # color=True: otherwise click removes escape sequences for colours from the text.
     click.echo(text, nl=False, color=True)
-
-
-def set_encoding(encoding: str | None, errors: str) -> None:
-    """Set standard output's encoding, and how it treats characters that it cannot encode."""
-    stream: object = sys.stdout
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(encoding=encoding, errors=errors)
 
 
 def abandon() -> None:

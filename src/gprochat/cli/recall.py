@@ -12,7 +12,7 @@ from gprochat_core import Message
 from .failures import Failed, WrongUsage, complain
 from .history import dump
 from .kept import Conversation, conversations, in_use
-from .output import choose_output, echo, is_terminal, one_line, printable, width_of
+from .output import choose_output, is_terminal, one_line, printable, width_of
 
 __all__ = ["history"]
 
@@ -111,10 +111,10 @@ def show(conversation: Conversation, plain: bool) -> None:
     help="JSON is what `gprochat chat --history` and /load read.",
 )
 def export(conversation: Conversation, kind: str) -> None:
-    """Print a conversation, by default the last one, as JSON or Markdown."""
+    """Print a conversation, by default the last one, as JSON or Markdown, in UTF-8."""
     messages = conversation.messages
-    text = to_markdown(messages) if kind == "markdown" else dump(messages).decode()
-    echo(printable(text) if is_terminal(sys.stdout) else text)
+    data = to_markdown(messages).encode() if kind == "markdown" else dump(messages)
+    click.echo(printable(data.decode()) if is_terminal(sys.stdout) else data, nl=False)
 
 
 @history.command()

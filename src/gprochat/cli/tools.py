@@ -94,7 +94,8 @@ def curl(
     lines = [["curl", "--silent", "--show-error", "--no-buffer", "--include", request.url]]
     lines += [["--header", f"{name}: {value}"] for name, value in request.headers]
     lines += [["--data-raw", request.body.decode()]]
-    click.echo(" \\\n  ".join(map(shlex.join, lines)))
+    # As bytes, because the service expects UTF-8, whatever the encoding of standard output is.
+    click.echo(" \\\n  ".join(map(shlex.join, lines)).encode())
     if service.password is not None:
         complain("this command contains the site password: do not share it")
 

@@ -326,7 +326,7 @@ def run_between(
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     sys.stdin = os.fdopen(0, encoding="utf-8")
-    sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    sys.stdout = os.fdopen(1, "w", encoding=variables.get("PYTHONIOENCODING", "utf-8"))
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", buffering=1)
     sys.argv = ["gprochat", *arguments]
     os.environ.clear()

@@ -124,6 +124,14 @@ def test_text_that_the_locale_cannot_encode_is_no_failure(service: Service) -> N
     assert (done.stdout, done.stderr, done.returncode) == ("n\\xe9 ?", "", 0)
 
 
+def test_a_terminal_whose_encoding_lacks_the_bullet_gets_the_bare_text(service: Service) -> None:
+    with on_terminal(
+        "chat", "* a *list*", service=service, variables={"PYTHONIOENCODING": "latin-1"}
+    ) as terminal:
+        assert terminal.wait() == 0
+    assert terminal.seen == "* a *list*\r\n"
+
+
 def test_json_lines_are_the_pieces_and_an_end(service: Service) -> None:
     result = invoke("chat", "--json", RUSSIAN, service=service)
     *pieces, end = lines_of(result.stdout)

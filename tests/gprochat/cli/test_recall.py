@@ -8,7 +8,7 @@ import pytest
 from gprochat.cli.kept import Keeper, conversations
 from gprochat_core import Message
 
-from .running import invoke, on_terminal, screen_of
+from .running import invoke, on_terminal, run, screen_of
 
 SERVICE = "https://chat.example"
 
@@ -93,6 +93,23 @@ def test_a_conversation_is_exported_as_a_history_file(name: str, tmp_path: Path)
 def test_a_conversation_is_exported_as_markdown(name: str) -> None:
     exported = invoke("history", "export", "--format", "markdown", name).stdout
     assert exported == invoke("history", "show", name).stdout
+
+
+LATIN_1 = {"PYTHONIOENCODING": "latin-1:strict"}
+
+
+@pytest.mark.parametrize("command", [("list",), ("search", "a"), ("show",)])
+def test_what_the_locale_cannot_encode_is_no_failure(command: tuple[str, ...]) -> None:
+    Keeper(SERVICE).save([Message("user", "a 字")])
+    done = run("history", *command, variables=LATIN_1)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a ?\n" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["json", "markdown"])
+def test_an_exported_conversation_is_utf_8_whatever_the_locale(kind: str) -> None:
+    Keeper(SERVICE).save([Message("user", "a 字")])
+    assert "a 字" in run("history", "export", "--format", kind, variables=LATIN_1).stdout
 
 
 def test_conversations_are_removed_by_name(name: str) -> None:

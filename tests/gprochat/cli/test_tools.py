@@ -16,7 +16,7 @@ from gprochat_core import Acceptance, Draft, Message, Service, Signer
 from tests.peers.scripted import ScriptedPeer, receive, send
 from tests.peers.wire import chunked
 
-from .running import LIMIT, background, forked, invoke, on_terminal, url_of
+from .running import LIMIT, background, forked, invoke, on_terminal, run, url_of
 
 KEY = {"GPROCHAT_SECRET_KEY": "ключ-Ключ"}
 TEXT = "Как дела? 🙂"
@@ -70,6 +70,11 @@ def test_curl_prints_a_command_that_holds_as_a_request(service: Service) -> None
     assert accepted.messages == (Message("user", "it's\n$HOME `id`"),)
     assert service.endpoint in words
     assert "content-type: text/plain;charset=UTF-8" in words
+
+
+def test_curl_prints_utf_8_whatever_the_locale(service: Service) -> None:
+    done = run("curl", "字", service=service, variables={"PYTHONIOENCODING": "latin-1:strict"})
+    assert '"字"' in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
