@@ -106,11 +106,17 @@ class Bodies:
         finally:
             self._forget(body)
 
+    # `_unfinished_bytes` is the sum of the sizes of `_unfinished`: only the next two methods change
+    # either of them.
+
     def _grow(self, body: Unfinished, size: int) -> None:
+        if body.given_up:
+            # It counts no more; a piece may still arrive before its time limit ends it.
+            return
         body.size += size
+        self._unfinished_bytes += size
         if body.size > self._max_bytes:
             raise Refusal(413, TOO_LARGE)
-        self._unfinished_bytes += size
         while self._unfinished_bytes > self._max_unfinished_bytes:
             oldest = next(iter(self._unfinished))
             self._forget(oldest)

@@ -3,13 +3,15 @@
 import asyncio
 import threading
 import time
-from types import SimpleNamespace
+from types import NoneType, SimpleNamespace
 from typing import cast
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gprochat.server import Server, deployment, serve
 from gprochat.server.bodies import Bodies
@@ -110,6 +112,80 @@ class TestBodiesTogether:
                     assert response.status == 200
                 async with send(session, signed(server.service, "x" * 500), sign="0") as response:
                     assert response.status == 401
+
+
+Step = tuple[str, int, int]
+
+MOMENTS: st.SearchStrategy[list[list[Step]]] = st.lists(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["piece"] * 6 + ["end", "break", "cancel", "accept"]),
+            st.integers(0, 3),
+            st.integers(1, 5),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    max_size=12,
+)
+"""Steps that happen at the same moment: what to do, with which body, how many bytes."""
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+class OneBody:
+    """A body that arrives piece by piece, and the task that reads and then accepts it."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        protocol = BaseProtocol(asyncio.get_running_loop())
+        protocol.connection_made(asyncio.Transport())
+        self.content = aiohttp.StreamReader(protocol, 10_000)
+        self.accepted = asyncio.Event()
+        self.sent = 0
+        self.reading = asyncio.create_task(self.read(bodies))
+
+    async def read(self, bodies: Bodies) -> None:
+        request = SimpleNamespace(content_length=None, content=self.content)
+        async with bodies.read(cast("web.Request", request)):
+            await self.accepted.wait()
+
+    def take(self, step: str, size: int) -> None:
+        if step == "cancel":
+            self.reading.cancel()
+        elif step == "accept":
+            self.accepted.set()
+        elif self.content.exception() or self.content.is_eof():
+            pass
+        elif step == "piece":
+            self.content.feed_data(b"x" * size)
+            self.sent += size
+        elif step == "end":
+            self.content.feed_eof()
+        elif step == "break":
+            self.content.set_exception(web.RequestPayloadError("bad chunk"))
+
+
+class TestTheCountOfUnfinishedBytes:
+    @given(MOMENTS)
+    async def test_it_is_the_size_of_the_bodies_under_way(self, moments: list[list[Step]]) -> None:
+        bodies = Bodies(Tally(), max_bytes=7, max_unfinished_bytes=10, timeout=60, min_rate=1)
+        each = [OneBody(bodies) for _ in range(4)]
+        await settle()
+        for steps in moments:
+            for step, which, size in steps:
+                each[which].take(step, size)
+            await settle()
+            held = sum(body.sent for body in each if not body.reading.done())
+            assert bodies._unfinished_bytes == held <= 10
+        for body in each:
+            body.reading.cancel()
+        outcomes = await asyncio.gather(*[body.reading for body in each], return_exceptions=True)
+        assert bodies._unfinished_bytes == 0
+        for outcome in outcomes:
+            assert isinstance(outcome, (Refusal, asyncio.CancelledError, NoneType))
 
 
 class TestABodyThatIsBroken:
