@@ -240,12 +240,14 @@ async def stop(listener: Listener, runner: web.AppRunner, requests: Requests, gr
     await listener.close()
     connections = runner.server.connections if runner.server else []
     transports = [each.transport for each in connections if each.transport is not None]
+    # A TLS transport that has been closed does not know its socket any more.
+    sockets = [each.get_extra_info("socket") for each in transports]
     await requests.end(grace, LAST_WORDS_TIMEOUT)
     await runner.cleanup()
     # A closed connection exists until its client has read what was sent to it; some never do.
     for _ in range(100):
         await asyncio.sleep(0)
-        if all(each.get_extra_info("socket").fileno() == -1 for each in transports):
+        if all(each is None or each.fileno() == -1 for each in sockets):
             return
         await asyncio.sleep(LAST_WORDS_TIMEOUT / 100)
     for transport in transports:

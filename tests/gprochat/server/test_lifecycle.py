@@ -219,6 +219,21 @@ class TestAnEnd:
             await in_time(end())
         assert time.monotonic() - begun < 1
 
+    @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"])
+    async def test_a_tls_connection_that_is_open_is_closed(self, sent: bytes) -> None:
+        authority = Authority()
+        async with serve(ssl_context=authority.server_context()) as server:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port_of(server), ssl=authority.client_context()
+            )
+            writer.write(sent)
+            await asyncio.sleep(0.05)
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 1
+        await in_time(reader.read())
+        writer.close()
+        await writer.wait_closed()
+
     async def test_a_client_that_reads_nothing_does_not_hold_it_up(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
