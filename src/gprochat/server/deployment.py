@@ -103,7 +103,7 @@ class Deployment:
     async def authenticate(self, request: web.Request) -> web.Response:
         """Answer `POST /api/auth`."""
         async with self._requests.until_stopped(), self._bodies.read(request) as body:
-            password = (await self._parse(read_object, body)).get("pass")
+            password = (await self._parse(request, read_object, body)).get("pass")
             await self._guesses.wait(request)
         if self._acceptance.is_password(password):
             return json_response(200, b'{"code":0}')
@@ -133,7 +133,7 @@ class Deployment:
             now_ms = time_ns() // 1_000_000
             try:
                 accepted = await self._parse(
-                    lambda body: self._acceptance.accept(body, now_ms), body
+                    request, lambda body: self._acceptance.accept(body, now_ms), body
                 )
             except Refusal as refusal:
                 if refusal.message == WRONG_PASSWORD:
@@ -144,12 +144,14 @@ class Deployment:
         logger.debug("accepted %d bytes, %d messages", len(body), len(accepted.messages))
         return accepted.messages
 
-    async def _parse(self, parse: Callable[[bytes], T], body: bytes) -> T:
+    async def _parse(self, request: web.Request, parse: Callable[[bytes], T], body: bytes) -> T:
         if len(body) < LARGE_BODY:
             return parse(body)
         # One at a time: threads share the interpreter, and large bodies from strangers must not
         # take all of it.
         async with self._parsing:
+            # While this request waited, the passwords of those before it may have been wrong.
+            self._guesses.check(request)
             return await asyncio.to_thread(parse, body)
 
     async def _stream(

@@ -23,6 +23,8 @@ CREDIT: Final = 5.0
 PATIENCE: Final = 5.0
 """Seconds that a request waits at most; then it is refused."""
 
+TOO_MANY: Final = "Too many wrong passwords."
+
 MAX_ADDRESSES: Final = 10_000
 """How many addresses are remembered; beyond it, the one that was wrong first is forgotten."""
 
@@ -43,10 +45,19 @@ class Guesses:
         address = address_of(request)
         deadline = now() + PATIENCE
         # Of several requests that wait, the first may be wrong again.
-        while (pause := self._paid_at.get(address, 0.0) - CREDIT - now()) > 0:
+        while (pause := self._pause(address)) > 0:
             if now() + pause > deadline:
-                raise Refusal(429, "Too many wrong passwords.")
+                raise Refusal(429, TOO_MANY)
             await asyncio.sleep(pause)
+
+    def check(self, request: web.Request) -> None:
+        """Refuse a request if its address has to wait.
+
+        Raises:
+            Refusal: the address owes too much.
+        """
+        if self._pause(address_of(request)) > 0:
+            raise Refusal(429, TOO_MANY)
 
     def wrong(self, request: web.Request) -> None:
         """Take note of a wrong password."""
@@ -57,6 +68,9 @@ class Guesses:
             self._paid_at = {each: at for each, at in self._paid_at.items() if at > now}
         if len(self._paid_at) > MAX_ADDRESSES:
             del self._paid_at[next(iter(self._paid_at))]
+
+    def _pause(self, address: bytes) -> float:
+        return self._paid_at.get(address, 0.0) - CREDIT - asyncio.get_running_loop().time()
 
 
 def address_of(request: web.Request) -> bytes:

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gprochat.server import Server, guesses, serve
+from gprochat.server import Server, deployment, guesses, serve
 from gprochat.server.guesses import Guesses
 from gprochat_core import Refusal
 
@@ -58,8 +58,14 @@ async def test_after_a_few_wrong_passwords_the_next_must_wait(
         assert time.monotonic() - begun > 0.13
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("way", [guess, ask])
-async def test_many_at_once_are_no_faster(session: aiohttp.ClientSession, way: Way) -> None:
+async def test_many_at_once_are_no_faster(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, way: Way, large: bool
+) -> None:
+    if large:
+        # Each request waits until the request before it has been parsed in another thread.
+        monkeypatch.setattr(deployment, "LARGE_BODY", 1)
     async with serve(password="sesame") as server:
         begun = time.monotonic()
         outcomes = await asyncio.gather(*[way(session, server, "wrong") for _ in range(100)])
