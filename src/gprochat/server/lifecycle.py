@@ -22,7 +22,7 @@ from .deployment import Deployment
 from .hosts import Hosts
 from .listener import Listener, Strangers, bind, default_max_connections
 from .replays import Replays
-from .requests import Requests, http_logger
+from .requests import Requests, http_logger, send_whole
 from .tally import Tally
 
 __all__ = ["REQUEST_TIMEOUT", "Server", "listening", "public_url", "serve"]
@@ -192,6 +192,7 @@ async def listening(
         sockets: what `bind` returned; they are closed.
         max_connections, ssl_context, request_timeout, grace: as in `serve`.
     """
+    application.middlewares.insert(0, send_whole)
     runner = web.AppRunner(
         application,
         access_log=access_logger,

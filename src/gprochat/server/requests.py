@@ -6,7 +6,7 @@ the limits to the end of the grace period, and needs no other mechanism.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
@@ -18,12 +18,15 @@ from gprochat_core.acceptance import error_body
 
 from .listener import Strangers
 
-__all__ = ["Failed", "Requests", "http_logger", "send"]
+__all__ = ["Failed", "Requests", "http_logger", "send", "send_whole"]
 
 STOPPING: Final = "The service is stopping."
 
 SEND_TIMEOUT: Final = 60.0
 """Seconds for which a caller may read nothing of a reply that waits for it."""
+
+MAX_PART: Final = 64 * 1024
+"""The most bytes of a complete response that must be read within `SEND_TIMEOUT`."""
 
 logger: logging.Logger = logging.getLogger("gprochat.server")
 
@@ -139,3 +142,29 @@ async def send(request: web.Request, writing: Coroutine[Any, Any, None]) -> None
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionError("the caller does not read") from None
+
+
+@web.middleware
+async def send_whole(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Send a complete response within the time limit of `send`; aiohttp has none for these."""
+    try:
+        response = await handler(request)
+    except web.HTTPException as error:
+        response = web.Response(
+            status=error.status, reason=error.reason, headers=error.headers, text=error.text
+        )
+    try:
+        await response.prepare(request)
+        if isinstance(response, web.Response) and request.method != "HEAD":
+            body = response.body
+            if isinstance(body, bytes) and len(body) > MAX_PART:
+                response.body = None
+                for start in range(0, len(body), MAX_PART):
+                    await send(request, response.write(body[start : start + MAX_PART]))
+        await send(request, response.write_eof())
+    except ConnectionError:
+        # The caller has gone; aiohttp finds that out when it ends this response.
+        pass
+    return response

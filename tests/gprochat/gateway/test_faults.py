@@ -10,7 +10,7 @@ import pytest
 from gprochat.gateway.requests import API
 from gprochat.server import serve
 from gprochat_core import Message, RetryPolicy, Service
-from tests.gprochat.server.serving import Watched, in_time
+from tests.gprochat.server.serving import Watched, answer_of, in_time
 from tests.peers.scripted import Script, ScriptedPeer, close, receive, reset, send
 from tests.peers.wire import chunked
 
@@ -105,8 +105,8 @@ async def test_a_caller_who_leaves_at_any_byte_of_the_request_leaves_nothing(api
     assert reply.text == "x" * 400 + " 0 1 2"
 
 
-def written(api: API) -> bytes:
-    body = json.dumps(request_of(api, stream=True)).encode()
+def written(api: API, *, stream: bool = True) -> bytes:
+    body = json.dumps(request_of(api, stream=stream)).encode()
     head = (
         f"POST {PATHS[api]} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
         f"content-length: {len(body)}\r\n\r\n"
@@ -181,3 +181,37 @@ async def test_a_caller_who_reads_nothing_is_let_go(monkeypatch: pytest.MonkeyPa
         writer.write(written("chat"))
         await in_time(watched.closed.wait())
         writer.transport.abort()
+
+
+class TestAWholeReply:
+    SIZE = 10_000_000
+
+    async def read_after(self, pause: float, size: int) -> int:
+        """Ask, and read so many bytes after each pause; return how many there are."""
+        got = 0
+        async with (
+            serve(answer_of("x" * self.SIZE)) as server,
+            calling(model_of(server.service)) as caller,
+        ):
+            port = int(caller.url.rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
+            request = written("chat", stream=False)
+            writer.write(request.replace(b"host:", b"connection: close\r\nhost:", 1))
+            try:
+                while True:
+                    await asyncio.sleep(pause)
+                    got += len(await reader.readexactly(size))
+            except asyncio.IncompleteReadError as error:
+                got += len(error.partial)
+            except ConnectionError:
+                pass
+            writer.transport.abort()
+        return got
+
+    async def test_that_nobody_reads_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gprochat.server.requests.SEND_TIMEOUT", 0.1)
+        assert await self.read_after(0.8, self.SIZE) < self.SIZE
+
+    async def test_that_is_read_slowly_arrives(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gprochat.server.requests.SEND_TIMEOUT", 0.1)
+        assert await self.read_after(0.02, 1_000_000) > self.SIZE
