@@ -53,7 +53,11 @@ async def bind(host: str, port: int) -> list[socket.socket]:
         OSError: the host has no address, or one of its addresses and ports is taken.
     """
     loop = asyncio.get_running_loop()
-    infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError:
+        # Python encodes a host name (RFC 3490) before it asks for the addresses.
+        raise socket.gaierror(socket.EAI_NONAME, "this is not a host name") from None
     sockets: list[socket.socket] = []
     unusable: OSError | None = None
     try:

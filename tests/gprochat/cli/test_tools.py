@@ -211,11 +211,12 @@ def test_a_port_that_is_in_use_is_named(command: str, service: Service) -> None:
     )
 
 
+@pytest.mark.parametrize("host", ["host.invalid", "a..b", "x" * 80])
 @pytest.mark.parametrize("command", ["serve", "gateway"])
-def test_a_host_without_an_address_is_named(command: str, service: Service) -> None:
-    result = invoke(command, "--host", "host.invalid", service=service)
+def test_a_host_without_an_address_is_named(command: str, host: str, service: Service) -> None:
+    result = invoke(command, "--host", host, service=service)
     assert result.exit_code == 1
-    assert result.stderr.startswith("gprochat: the host host.invalid has no address: ")
+    assert result.stderr.startswith(f"gprochat: the host {host} has no address: ")
 
 
 def test_serve_answers_with_an_openai_compatible_api() -> None:
