@@ -35,6 +35,8 @@ __all__ = ["curl", "serve", "sign"]
 MAX_FRESHNESS: Final = 1e9
 """Seconds; a longer time is a mistake."""
 
+OLLAMA: Final = "http://localhost:11434/v1"
+
 
 def now_ms() -> int:
     return time_ns() // 1_000_000
@@ -132,9 +134,8 @@ def read_freshness(_context: click.Context, _option: click.Parameter, text: str)
 @click.option(
     "--openai-url",
     metavar="URL",
-    default="http://localhost:11434/v1",
-    show_default=True,
-    help="The API's base URL. Its key: $GPROCHAT_OPENAI_KEY or $OPENAI_API_KEY.",
+    help=f"The API's base URL. Default: {OLLAMA}. Its key: $GPROCHAT_OPENAI_KEY or "
+    "$OPENAI_API_KEY.",
 )
 @click.option("--openai-model", metavar="NAME", help="The API's name for the model.")
 @click.option(
@@ -159,7 +160,7 @@ def serve(
     host: str,
     port: int,
     reply: str,
-    openai_url: str,
+    openai_url: str | None,
     openai_model: str | None,
     freshness_ms: int | None,
     allowed_hosts: tuple[str, ...],
@@ -177,8 +178,13 @@ def serve(
         access_logger.setLevel(logging.INFO)
     if reply == "openai" and openai_model is None:
         raise click.UsageError("--reply openai needs --openai-model")
-    model = openai_model if reply == "openai" else None
-    asyncio.run(run_server(host, port, openai_url, model, freshness_ms, allowed_hosts or None))
+    if reply == "echo" and (openai_url or openai_model):
+        raise click.UsageError("--openai-url and --openai-model need --reply openai")
+    asyncio.run(
+        run_server(
+            host, port, openai_url or OLLAMA, openai_model, freshness_ms, allowed_hosts or None
+        )
+    )
 
 
 async def run_server(

@@ -248,6 +248,13 @@ def test_serve_with_an_api_needs_a_model() -> None:
     assert "needs --openai-model" in result.stderr
 
 
+@pytest.mark.parametrize("option", ["--openai-url", "--openai-model"])
+def test_serve_refuses_the_options_of_an_api_that_it_does_not_ask(option: str) -> None:
+    result = invoke("serve", option, "http://127.0.0.1:9/v1", variables=KEY)
+    assert result.exit_code == 2
+    assert "need --reply openai" in result.stderr
+
+
 def test_no_command_shows_a_secret(service: Service, tmp_path: Path) -> None:
     variables = {"GPROCHAT_PASSWORD": "open-sesame", "GPROCHAT_SECRET_KEY": "very-secret"}
     history = str(tmp_path / "history.json")
