@@ -78,7 +78,7 @@ async def gateway(
         allowed_origins: origins, such as "https://app.example", whose pages may call (CORS).
         max_request_bytes: the longest body of a request.
         max_connections: how many connections of callers are open at a time; None for 1,000, or
-            half of the descriptors that the process may open if that is less.
+            a third of the descriptors that the process may open if that is less.
         timeouts, retry: of the calls to deployments.
         grace: how many seconds the replies under way have to finish when the gateway stops.
 

@@ -111,7 +111,7 @@ async def serve(
             at a time; beyond it, the oldest of these requests is refused.
         max_connections: how many connections are open at a time; beyond it, the connection without
             an accepted request that has been silent for the longest is closed. None for 1,000, or
-            half of the descriptors that the process may open if that is less.
+            a third of the descriptors that the process may open if that is less.
         request_timeout: seconds in which a request's head must arrive, after the connection was
             opened or the reply before it has ended; seconds in which its body must arrive, plus
             the time that its bytes take at `min_body_rate`.

@@ -34,7 +34,8 @@ MAX_CONNECTIONS: Final = 1000
 def default_max_connections() -> int:
     """Return how many connections a service accepts by default.
 
-    At most half of the descriptors that the process may open: replies may need one each, too.
+    At most a third of the descriptors that the process may open: replies may need one each, too,
+    and the process needs some for itself.
     """
     try:
         import resource
@@ -43,7 +44,7 @@ def default_max_connections() -> int:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
-    return max(1, min(MAX_CONNECTIONS, descriptors // 2))
+    return max(1, min(MAX_CONNECTIONS, descriptors // 3))
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:

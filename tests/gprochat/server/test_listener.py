@@ -124,11 +124,11 @@ class TestAtTheLimit:
                 assert await client.complete("Hi") == "Hi"
             abort(*silent)
 
-    def test_half_of_the_descriptors_is_the_most_by_default(
+    def test_a_third_of_the_descriptors_is_the_most_by_default(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         resource = pytest.importorskip("resource")
-        for descriptors, limit in [(256, 128), (20_000, 1000), (resource.RLIM_INFINITY, 1000)]:
+        for descriptors, limit in [(256, 85), (20_000, 1000), (resource.RLIM_INFINITY, 1000)]:
             monkeypatch.setattr(resource, "getrlimit", lambda _, soft=descriptors: (soft, soft))
             assert default_max_connections() == limit
 
