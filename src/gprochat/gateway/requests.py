@@ -128,7 +128,10 @@ def read_request(body: bytes, api: API, *, strict: bool = False) -> Asked:
         raise Invalid(refusal.message, None, "invalid_json", refusal.status) from None
     ignored = Ignored()
     refuse_unsupported(fields)
-    as_object(fields.get("stream_options", {}), "stream_options")
+    for name, value in as_object(fields.get("stream_options", {}), "stream_options").items():
+        if name != "include_usage":
+            # False asks for nothing.
+            ignored.add(name, value or None, "stream_options.")
     if api == "responses":
         read_text_format(fields, ignored)
     for name, value in fields.items():
@@ -300,11 +303,11 @@ def read_item(item: object, param: str, ignored: Ignored) -> Message:
     content = fields.get("content")
     if content is None and role != "assistant":
         raise missing(f"{param}.content")
-    text = read_content(content, f"{param}.content")
+    text = read_content(content, f"{param}.content", ignored)
     return message(ROLES[role], text, f"{param}.content")
 
 
-def read_content(content: object, param: str) -> str:
+def read_content(content: object, param: str, ignored: Ignored) -> str:
     if content is None:
         return ""
     if isinstance(content, str):
@@ -323,6 +326,9 @@ def read_content(content: object, param: str) -> str:
         if not isinstance(text, str):
             raise wrong_type(f"{place}.text", "a string")
         texts.append(text)
+        for name, value in fields.items():
+            if name not in ("type", "text"):
+                ignored.add(name, value, param.partition("[")[0] + ".content.")
     return "".join(texts)
 
 

@@ -259,6 +259,7 @@ class TestUnsupported:
             ("modalities", ["text"]),
             ("background", False),
             ("stream_options", {"include_usage": True}),
+            ("stream_options", {"include_obfuscation": False}),
         ],
     )
     def test_a_value_that_asks_for_nothing_is_understood(
@@ -278,6 +279,19 @@ class TestIgnored:
     def test_those_of_messages_and_text_are_named_too(self) -> None:
         assert read(messages=[{**USER, "name": "me"}]).ignored == ("messages.name",)
         assert read("responses", text={"verbosity": "low"}).ignored == ("text.verbosity",)
+
+    @pytest.mark.parametrize("api", APIS)
+    def test_those_of_parts_and_of_the_stream_are_named_too(self, api: API) -> None:
+        said = "messages" if api == "chat" else "input"
+        parts = [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}]
+        fields: dict[str, Any] = {
+            said: [{"role": "user", "content": parts}],
+            "stream_options": {"include_usage": True, "include_obfuscation": True},
+        }
+        assert read(api, **fields).ignored == (
+            f"{said}.content.cache_control",
+            "stream_options.include_obfuscation",
+        )
 
     def test_a_strict_gateway_refuses_them(self) -> None:
         assert refusal(strict=True, temperature=0) == ("temperature", "unsupported_parameter")
