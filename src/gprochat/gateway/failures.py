@@ -57,6 +57,9 @@ ANSWERS: Final[Mapping[type[GPROChatError], tuple[int, str, str]]] = {
 }
 """Status, type and code of each error; of an error that is not here, those of its base."""
 
+LIMITED: Final = (ConnectTimeout, ReplyTimeout, ReplyTooLong)
+"""The errors whose message ends with which limit of the client to raise; a caller cannot do so."""
+
 REFUSALS: Final[Mapping[int, tuple[str, str]]] = {
     401: ("invalid_request_error", "invalid_api_key"),
     403: ("invalid_request_error", "forbidden"),
@@ -113,7 +116,10 @@ def failure_of(error: GPROChatError, *, attempts: int = 1, partial_text: str = "
     if isinstance(error, BadRequest) and error.status == 413:
         status = 413
     param = "messages" if isinstance(error, InvalidMessages) else None
-    told = error_object(str(error), kind, code, param)
+    message = str(error)
+    if isinstance(error, LIMITED):
+        message = message.partition("; ")[0]
+    told = error_object(message, kind, code, param)
     if partial_text:
         told["partial_text"] = partial_text
     headers: dict[str, str] = {}

@@ -143,6 +143,8 @@ class TestErrors:
         ):
             reply = await caller.ask(stream=stream)
         assert (reply.status, reply.error["code"]) == (504, "reply_timeout")
+        # The caller cannot raise the gateway's time limit.
+        assert reply.error["message"] == "no reply began within 0.1 s, 0 characters arrived"
 
     @parametrize_api
     @pytest.mark.parametrize(

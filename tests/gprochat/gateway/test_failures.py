@@ -62,6 +62,12 @@ def test_no_error_of_a_deployment_blames_the_callers_key() -> None:
     assert not {failure_of(error).status for error, _, _ in TABLE} & {401, 403}
 
 
+@pytest.mark.parametrize("kind", [ConnectTimeout, ReplyTimeout, ReplyTooLong])
+def test_no_caller_is_told_to_raise_a_limit_of_the_gateway(kind: type[GPROChatError]) -> None:
+    told = json.loads(failure_of(kind("it is too long; raise a limit")).body)["error"]
+    assert told["message"] == "it is too long"
+
+
 @pytest.mark.parametrize(("seconds", "told"), [(3.2, "4"), (0.0, "0"), (60.0, "60")])
 def test_how_long_to_wait_is_told_in_whole_seconds(seconds: float, told: str) -> None:
     failure = failure_of(RateLimited("x", status=429, retry_after=seconds))
