@@ -8,6 +8,7 @@ API.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from math import ceil
 from typing import Final, TypeAlias
 
 from gprochat_core import Message
@@ -22,12 +23,14 @@ WORD: Final = re.compile(r"\S{1,12}\s*|\s+")
 
 ECHO_PAUSE: Final = 0.02
 ECHO_LENGTH: Final = 2.0
-"""Seconds between two words at most, and seconds that the longest reply takes."""
+"""Seconds between two pieces, and seconds that the longest reply takes."""
 
 
 async def echo(messages: tuple[Message, ...]) -> AsyncIterator[str]:
-    """Repeat the user's last message, word by word."""
+    """Repeat the user's last message, word by word, or several words at once if it is long."""
     words = WORD.findall(messages[-1].text)
-    for word in words:
-        yield word
-        await asyncio.sleep(min(ECHO_PAUSE, ECHO_LENGTH / len(words)))
+    # More pauses, each of them shorter, would take longer: the shortest takes a millisecond.
+    at_once = max(1, ceil(len(words) * ECHO_PAUSE / ECHO_LENGTH))
+    for start in range(0, len(words), at_once):
+        yield "".join(words[start : start + at_once])
+        await asyncio.sleep(ECHO_PAUSE)
