@@ -56,6 +56,16 @@ class TestSettings:
 
 
 class TestModels:
+    async def test_a_long_list_of_them_has_no_body_if_only_its_head_is_asked_for(self) -> None:
+        (deployments,) = models_of("http://127.0.0.1:1").values()
+        models = {f"model-{number}": deployments for number in range(2000)}
+        async with calling(models) as caller:
+            head = await caller.send("HEAD", "/v1/models")
+            listed = await caller.send("GET", "/v1/models")
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["content-length"] == str(len(listed.body))
+        assert len(listed.json["data"]) == 2000
+
     async def test_are_listed(self) -> None:
         (deployments,) = models_of("http://127.0.0.1:1").values()
         models: Models = {"gprochat": deployments, "org/other": deployments}
