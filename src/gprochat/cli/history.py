@@ -9,6 +9,7 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from tempfile import mkstemp
 from typing import cast
 
@@ -47,9 +48,13 @@ def check_writable(path: Path) -> None:
     """Check, before anything is asked, that a history can be written.
 
     Raises:
-        WrongUsage: the path is no regular file, or its folder is not writable.
+        WrongUsage: the path is no regular file or cannot be reached, or its folder is not
+            writable.
     """
-    check_kind(path)
+    try:
+        check_kind(path)
+    except OSError as error:
+        raise WrongUsage(f"cannot write the history {path}: {error.strerror}") from None
     folder = path.resolve().parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise WrongUsage(f"cannot write the history {path}: {folder} is not a writable folder")
@@ -94,8 +99,8 @@ def save(path: Path, messages: Sequence[Message]) -> None:
         Failed: the file cannot be written; it is unchanged.
     """
     data = dump(messages)
-    check_kind(path)
     try:
+        check_kind(path)
         # With the path resolved, the file behind a link is replaced and not the link.
         replace(path.resolve(), data)
     except OSError as error:
@@ -129,8 +134,19 @@ class HistoryFile:
 
 
 def check_kind(path: Path) -> None:
+    """Check that a path is a regular file, or that nothing is there.
+
+    Raises:
+        WrongUsage: something else is there.
+        OSError: the path cannot be reached.
+    """
+    # Path.exists() would say that nothing is where a loop of symbolic links is.
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
     # Reading a device or a pipe may never end, and a device must never be replaced.
-    if path.exists() and not path.is_file():
+    if not S_ISREG(mode):
         raise WrongUsage(f"the history {path} is not a regular file")
 
 

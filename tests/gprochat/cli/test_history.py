@@ -120,6 +120,29 @@ def test_a_missing_folder_is_an_error_before_anything_is_asked(
     assert "is not a writable folder" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("loop", "Too many levels of symbolic links"),
+        ("x" * 300, "File name too long"),
+        ("file/history.json", "Not a directory"),
+    ],
+)
+def test_a_path_that_cannot_be_reached_is_one_line(
+    tmp_path: Path, service: Service, name: str, reason: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("no folder")
+    path = tmp_path / name
+    result = invoke("chat", "--history", str(path), "Hi", service=service)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"gprochat: cannot write the history {path}: {reason}\n"
+    for use in (partial(save, path, SPOKEN), partial(load, path)):
+        with pytest.raises(Failed, match=reason):
+            use()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "loop"]
+
+
 @not_as_root
 def test_a_history_that_may_not_be_read_is_wrong_usage(history: Path) -> None:
     history.write_text("[]")
