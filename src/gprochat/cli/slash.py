@@ -87,8 +87,16 @@ def retry(chat: Chat, _argument: str) -> None:
 def edit(chat: Chat, argument: str) -> None:
     try:
         text = click.edit(argument)
-    except click.ClickException as error:
-        raise Failed(f"{error.message}; set EDITOR to a program that edits a file") from None
+    except UnicodeError:
+        raise Failed("the text is not UTF-8; set the editor to save UTF-8") from None
+    except OSError as error:
+        raise Failed(
+            f"cannot edit a temporary file: {error.strerror}; type the question here instead"
+        ) from None
+    # A ValueError reports quotes in the variable that do not match.
+    except (click.ClickException, ValueError) as error:
+        # click prefers VISUAL to EDITOR, so setting VISUAL helps whichever of them is set.
+        raise Failed(f"{error}; set VISUAL to a program that edits a file") from None
     if text is None or not text.strip():
         say("nothing to ask: the text was not saved, or is empty")
         return
@@ -131,7 +139,9 @@ def leave(_chat: Chat, _argument: str) -> None:
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "/help": Command("", "show this help", show_help),
-    "/edit": Command("TEXT", "write the question in $EDITOR; TEXT is put into it", edit, True),
+    "/edit": Command(
+        "TEXT", "write the question in $VISUAL or $EDITOR; TEXT is put into it", edit, True
+    ),
     "/retry": Command("", "ask the last question again, in place of its reply", retry),
     "/copy": Command("", "copy the last reply to the clipboard", copy),
     "/system": Command("TEXT", "set the instructions for the model, or show them", system, True),

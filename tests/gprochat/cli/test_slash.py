@@ -164,7 +164,7 @@ def test_edit_asks_what_the_editor_saved(counting: Service, tmp_path: Path) -> N
         assert terminal.wait() == 0
 
 
-@pytest.mark.parametrize(("editor", "words"), [("true", "nothing to ask"), ("false", "set EDITOR")])
+@pytest.mark.parametrize(("editor", "words"), [("true", "nothing to ask"), ("false", "set VISUAL")])
 def test_without_a_saved_text_nothing_is_asked(counting: Service, editor: str, words: str) -> None:
     variables = {"EDITOR": editor, "VISUAL": editor}
     with on_terminal("chat", service=counting, variables=variables) as terminal:
@@ -176,6 +176,25 @@ def test_without_a_saved_text_nothing_is_asked(counting: Service, editor: str, w
         assert terminal.wait() == 0
 
 
+@pytest.mark.parametrize(
+    ("editor", "complaint"),
+    [
+        ("/missing/vi", "No such file or directory: '/missing/vi'; set VISUAL to a program"),
+        ("vi '", "No closing quotation; set VISUAL to a program"),
+        ("""sh -c 'printf "\\351" > "$0"'""", "the text is not UTF-8"),
+        ("rm", "cannot edit a temporary file: No such file or directory; type the question"),
+    ],
+)
+def test_an_editor_that_fails_is_a_complaint_and_the_chat_goes_on(
+    monkeypatch: pytest.MonkeyPatch, editor: str, complaint: str
+) -> None:
+    monkeypatch.setenv("VISUAL", editor)
+    monkeypatch.setenv("EDITOR", "true")
+    with pytest.raises(Failed) as failed:
+        obey(chat_with(), "/edit")
+    assert complaint in failed.value.message
+
+
 @pytest.mark.parametrize("columns", [40, 80])
 def test_the_help_fits_the_terminal_and_is_honest_about_the_model(columns: int) -> None:
     with on_terminal("chat", "--local", columns=columns, lines=60) as terminal:
@@ -184,5 +203,5 @@ def test_the_help_fits_the_terminal_and_is_honest_about_the_model(columns: int) 
         assert terminal.wait() == 0
     shown = [line.rstrip() for line in screen_of(terminal, columns, 60).display]
     words = " ".join(" ".join(shown).split())
-    assert "/edit TEXT write the question in $EDITOR; TEXT is put into it" in words
+    assert "/edit TEXT write the question in $VISUAL or $EDITOR; TEXT is put into it" in words
     assert "The service chooses its model; no command can choose another one." in words
