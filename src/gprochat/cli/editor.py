@@ -104,11 +104,21 @@ def editing(remember: bool) -> Callable[[str], str]:
     return session.prompt
 
 
+class TypedBefore(FileHistory):
+    """What was typed, in a file; if the disk is full, only in memory."""
+
+    def store_string(self, string: str) -> None:
+        """Append a text to the file."""
+        # A disk that is full is no reason not to chat.
+        with suppress(OSError):
+            super().store_string(string)
+
+
 def typed_before() -> History:
     """Return the lines that were typed in earlier conversations; a private file keeps them."""
     with suppress(OSError):
         path: Path = private_file(data_folder() / "typed")
-        return FileHistory(path)
+        return TypedBefore(path)
     # A folder that cannot be written is no reason not to chat.
     return InMemoryHistory()
 

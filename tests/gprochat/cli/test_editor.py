@@ -1,5 +1,6 @@
 """The line editor: several lines, what was typed before, and completion."""
 
+import resource
 import stat
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gprochat.cli.editor import in_block, unwrap
+from gprochat.cli.editor import in_block, typed_before, unwrap
 from gprochat_core import Service
 
 from .running import PROMPT, Terminal, on_terminal
@@ -96,6 +97,17 @@ def test_a_folder_that_cannot_be_written_is_no_reason_not_to_chat(
         terminal.enter("one")
         terminal.expect("1 heard: one")
         leave(terminal)
+
+
+def test_a_file_that_cannot_grow_is_no_reason_not_to_chat() -> None:
+    typed = typed_before()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        typed.append_string("a question")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert typed.get_strings() == ["a question"]
 
 
 def test_tab_completes_a_command_and_the_name_of_a_file(stalling: Service, tmp_path: Path) -> None:
