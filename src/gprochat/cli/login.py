@@ -46,6 +46,7 @@ def login(
     The service is the default one from then on; --service NAME of other commands chooses another.
     The environment's variables override it.
     """
+    # A damaged file is reported before anything is asked for.
     services = Services.load()
     if list_only:
         for each, entry in services.entries.items():
@@ -67,7 +68,7 @@ def login(
     if not is_accepted(findings):
         complain("the service is not kept, because the check does not show that it works")
         context.exit(FAILURE)
-    where = services.keep(name, service)
+    where = Services.keep(name, service)
     say(f"kept {service.url} as {name}, its secrets in {where}")
 
 

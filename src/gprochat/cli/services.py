@@ -77,18 +77,22 @@ class Services:
             encoding=cast("Encoding", entry["encoding"]),
         )
 
-    def keep(self, name: str, service: Service) -> str:
+    @classmethod
+    def keep(cls, name: str, service: Service) -> str:
         """Keep a service under a name, as the default one too; return where its secrets are.
 
         Raises:
+            WrongUsage: the file is damaged.
             Failed: the file cannot be written.
         """
         secrets = {"secret_key": service.secret_key, "password": service.password}
         entry: dict[str, str | None] = {"url": service.url, "encoding": service.encoding}
         in_keyring = write_keyring(name, secrets)
-        self.entries[name] = entry if in_keyring else {**entry, **secrets}
-        self.default = name
-        self._save()
+        # Read only now: another login may have written while the user was asked.
+        services = cls.load()
+        services.entries[name] = entry if in_keyring else {**entry, **secrets}
+        services.default = name
+        services._save()
         return "the keyring" if in_keyring else str(file())
 
     def forget(self, name: str) -> None:
@@ -96,6 +100,7 @@ class Services:
 
         Raises:
             WrongUsage: there is no service of this name.
+            Failed: the file cannot be written, or the keyring does not remove the secrets.
         """
         if name not in self.entries:
             raise WrongUsage(f"there is no service {name}; `gprochat login --list` lists them")

@@ -125,6 +125,19 @@ def test_services_are_chosen_by_name_and_the_last_one_is_the_default(
     assert "run `gprochat login`" in invoke("chat", "Hello").stderr
 
 
+def test_two_logins_at_once_are_both_kept(service: Service, stalling: Service) -> None:
+    with on_terminal("login", "--proxy", "none", "first", "--url", service.url) as first:
+        first.expect("Secret key of")
+        log_in(stalling, "second")
+        first.type(f"{service.secret_key}\r")
+        first.expect("Password for")
+        first.type("\r")
+        assert first.wait() == 0
+    assert invoke("login", "--list").stdout == (
+        f"  second  {stalling.url}\n* first  {service.url}\n"
+    )
+
+
 def test_the_environments_variables_win(service: Service, stalling: Service) -> None:
     log_in(stalling)
     assert invoke("chat", "Hello", service=service).stdout == "Hello"
