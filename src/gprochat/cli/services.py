@@ -156,6 +156,8 @@ def delete_from_keyring(name: str) -> None:
         import keyring
         from keyring.errors import KeyringError
     try:
-        keyring.delete_password(KEYRING, name)
+        # What is gone already needs no removal.
+        if keyring.get_password(KEYRING, name) is not None:
+            keyring.delete_password(KEYRING, name)
     except (KeyringError, OSError, RuntimeError) as error:
         raise Failed(f"the keyring does not remove the secrets of {name}: {error}") from None

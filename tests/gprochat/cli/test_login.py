@@ -88,6 +88,26 @@ def test_where_a_keyring_works_the_secrets_are_in_it_and_in_no_file(
     assert PASSWORD not in Path(keyring["TEST_KEYRING"]).read_text()
 
 
+def test_a_service_whose_secrets_are_gone_from_the_keyring_can_be_forgotten(
+    service: Service, keyring: dict[str, str]
+) -> None:
+    log_in(service, variables=keyring)
+    Path(keyring["TEST_KEYRING"]).unlink()
+    gone = run("logout", variables=keyring)
+    assert (gone.returncode, gone.stderr) == (0, "")
+    assert invoke("login", "--list").stdout == ""
+
+
+def test_a_service_is_not_forgotten_while_the_keyring_cannot_be_used(
+    service: Service, keyring: dict[str, str]
+) -> None:
+    log_in(service, variables=keyring)
+    result = invoke("logout")
+    assert result.exit_code == 1
+    assert "the keyring does not remove the secrets of default" in result.stderr
+    assert service.url in invoke("login", "--list").stdout
+
+
 def test_a_service_that_fails_its_check_is_not_kept(service: Service, home: Path) -> None:
     shown = log_in(service, key="another", status=1)
     assert "FAIL  signature" in shown
