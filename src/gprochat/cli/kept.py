@@ -84,7 +84,9 @@ def read(path: Path) -> Conversation:
     messages: list[Message] = []
     for line in path.read_bytes().split(b"\n"):
         # A line that is cut off is no JSON, and any other damage costs no more than its line.
-        with suppress(ValueError, KeyError, TypeError, AttributeError, InvalidMessages):
+        with suppress(
+            ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidMessages
+        ):
             change = cast("dict[str, object]", json.loads(line))
             added = cast("list[object]", change["add"])
             # read_messages requires a user's message at the end.

@@ -20,6 +20,9 @@ __all__ = ["Services"]
 KEYRING: Final = "gprochat"
 """What the keyring calls this program."""
 
+DAMAGE: Final = (ValueError, KeyError, TypeError, RecursionError)
+"""What reading raises if the text is no JSON, lacks a key, has a wrong type or nests too deep."""
+
 
 @dataclass
 class Services:
@@ -47,12 +50,14 @@ class Services:
         try:
             read = json.loads(path.read_bytes())
             services = cls(read["default"], dict(read["services"]))
+            if not isinstance(services.default, str | None):
+                raise TypeError
             for entry in services.entries.values():
                 _ = entry["url"], entry["encoding"]
                 if ("secret_key" in entry) != ("password" in entry):
                     raise KeyError
             return services
-        except (ValueError, KeyError, TypeError):
+        except DAMAGE:
             raise WrongUsage(f"{path} is damaged; correct or remove it") from None
 
     def find(self, name: str | None) -> Service | None:
@@ -148,7 +153,13 @@ def read_keyring(name: str) -> Mapping[str, str | None]:
         text = None
     if text is None:
         raise WrongUsage(f"the keyring has no secrets for {name}; run: gprochat login {name}")
-    return cast("Mapping[str, str | None]", json.loads(text))
+    try:
+        secrets = json.loads(text)
+        return {key: secrets[key] for key in ("secret_key", "password")}
+    except DAMAGE:
+        raise WrongUsage(
+            f"the secrets of {name} in the keyring are damaged; run: gprochat login {name}"
+        ) from None
 
 
 def delete_from_keyring(name: str) -> None:

@@ -133,6 +133,16 @@ def test_however_much_of_the_last_change_was_written_no_change_before_it_is_lost
         assert kept() == [[Message("user", "new")]]
 
 
+@pytest.mark.parametrize("damage", [b"[" * 100_000, b"\xff", b"[]", b"5", b'{"keep": "x"}'])
+def test_a_line_that_is_damaged_costs_no_other_line(damage: bytes) -> None:
+    keeper = Keeper(SERVICE)
+    keeper.save(ONE)
+    with only().path.open("ab") as file:
+        file.write(damage + b"\n")
+    keeper.save(TWO)
+    assert kept() == [TWO]
+
+
 def test_a_kill_at_any_call_of_the_system_loses_nothing_that_was_kept() -> None:
     with closing(Keeper(SERVICE)) as keeper:
         keeper.save(ONE)

@@ -88,6 +88,18 @@ def test_where_a_keyring_works_the_secrets_are_in_it_and_in_no_file(
     assert PASSWORD not in Path(keyring["TEST_KEYRING"]).read_text()
 
 
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", "{}"])
+def test_damaged_secrets_in_the_keyring_are_one_line(
+    service: Service, keyring: dict[str, str], text: str
+) -> None:
+    log_in(service, variables=keyring)
+    Path(keyring["TEST_KEYRING"]).write_text(json.dumps({"gprochat/default": text}))
+    result = run("chat", "Hello", variables=keyring)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "are damaged; run: gprochat login default" in result.stderr
+
+
 def test_a_service_whose_secrets_are_gone_from_the_keyring_can_be_forgotten(
     service: Service, keyring: dict[str, str]
 ) -> None:
@@ -192,7 +204,9 @@ def test_a_wrong_name_is_wrong_usage(arguments: tuple[str, ...], words: str) -> 
 DAMAGED: Final = [
     "{",
     "[]",
+    "[" * 100_000,
     '{"default": "x"}',
+    '{"default": ["x"], "services": {}}',
     '{"default": "x", "services": {"x": {"encoding": "native"}}}',
     '{"default": "x", "services": {"x": {"url": "u", "encoding": "native", "password": ""}}}',
 ]
