@@ -20,7 +20,7 @@ from gprochat_core import InvalidMessages, Message
 from gprochat_core.messages import read_messages
 
 from .failures import complain
-from .folders import PRIVATE, data_folder
+from .folders import PRIVATE, data_folder, private_folder
 
 __all__ = ["Conversation", "Keeper", "conversations", "in_use", "last_with"]
 
@@ -74,9 +74,7 @@ def last_with(service: str) -> Conversation | None:
 
 
 def folder() -> Path:
-    path = data_folder() / "conversations"
-    path.mkdir(0o700, exist_ok=True)
-    return path
+    return data_folder() / "conversations"
 
 
 def read(path: Path) -> Conversation:
@@ -153,6 +151,9 @@ class Keeper:
 
 def create() -> int:
     """Create the file of a new conversation, locked."""
+    # One after the other, because parents that are made implicitly are not private.
+    private_folder(data_folder())
+    private_folder(folder())
     while True:
         name = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{token_hex(2)}{SUFFIX}"
         with suppress(FileExistsError):

@@ -43,7 +43,8 @@ def test_a_conversation_is_kept_and_private(service: Service, home: Path) -> Non
     assert conversation.service == service.url
     assert conversation.path.is_relative_to(home / "data")
     assert stat.S_IMODE(conversation.path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(conversation.path.parent.stat().st_mode) == 0o700
+    for folder in conversation.path.parents[:2]:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_nothing_is_kept_if_asked_not_to(service: Service, home: Path) -> None:
@@ -206,13 +207,32 @@ def test_a_disk_that_is_full_is_one_complaint_and_the_next_turn_is_kept_whole(
     assert kept() == [OTHER]
 
 
+@pytest.mark.parametrize("folder", ["data", "data/gprochat", "data/gprochat/conversations"])
 def test_a_folder_that_cannot_be_written_is_no_reason_not_to_chat(
-    service: Service, home: Path
+    service: Service, home: Path, folder: str
 ) -> None:
-    (home / "data").write_text("no folder")
+    (home / folder).parent.mkdir(parents=True, exist_ok=True)
+    (home / folder).write_text("no folder")
     result = invoke("chat", "Hello", service=service)
     assert (result.exit_code, result.stdout) == (0, "Hello")
     assert result.stderr.startswith("gprochat: this conversation is not kept: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["history"], "no conversation has been kept yet"),
+        (["history", "show"], "no conversation has been kept yet"),
+        (["chat", "-c", "--url", "http://127.0.0.1:1", "Hi"], "there is no conversation with"),
+        (["chat", "Hi"], "no URL: run `gprochat login`"),
+        (["login", "--list"], "no service has been kept yet"),
+        (["logout"], "there is no service default"),
+    ],
+)
+def test_reading_makes_no_folder(home: Path, arguments: list[str], told: str) -> None:
+    result = invoke(*arguments, variables={"GPROCHAT_SECRET_KEY": "k"})
+    assert result.stderr.startswith(f"gprochat: {told}")
+    assert list(home.iterdir()) == []
 
 
 def test_without_locks_as_on_windows_two_chats_append_to_one_conversation(
