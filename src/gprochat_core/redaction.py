@@ -129,9 +129,7 @@ def ways_to_write(character: str) -> Iterator[str]:
         yield r"\\*+".join(map(byte_pattern, character.encode("utf-8", "surrogatepass")))
     yield re.escape(character)
     # JSON, and Python's repr() and ascii().
-    utf16 = character.encode("utf-16-be", "surrogatepass")
-    units = [f"u{utf16[at : at + 2].hex()}" for at in range(0, len(utf16), 2)]
-    yield r"(?<=\\)" + r"\\++".join(units)
+    yield r"(?<=\\)" + r"\\++".join(f"u{unit:04x}" for unit in utf16_units(code))
     yield rf"(?<=\\)U{code:08x}"
     if code < 256:
         yield rf"(?<=\\)x{code:02x}"
@@ -140,6 +138,14 @@ def ways_to_write(character: str) -> Iterator[str]:
         yield rf"(?<=\\){SHORT_ESCAPES[character]}"
     if character == " ":
         yield r"\+"
+
+
+def utf16_units(code: int) -> tuple[int, ...]:
+    """Return the one or two units that UTF-16 writes a code point with (RFC 2781, 2.1)."""
+    # Python's codec would be imported here, which fails if no more files can be opened.
+    if code < 0x10000:
+        return (code,)
+    return (0xD800 + (code - 0x10000 >> 10), 0xDC00 + (code & 0x3FF))
 
 
 def byte_pattern(byte: int) -> str:

@@ -1,6 +1,8 @@
 """Secrets stay out of errors, logs and tracebacks, and finding them takes linear time."""
 
 import json
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -112,6 +114,17 @@ def test_a_text_without_a_secret_stays_as_it_is(text: str, secret: str) -> None:
     assert Redactor([f"{secret}c"]).redact(without) == without
     assert Redactor([]).redact(text) == text
     assert Redactor([""]).redact(text) == text
+
+
+def test_redacting_opens_no_file() -> None:
+    """An import would fail where the process has as many files open as it may."""
+    code = (
+        "import sys; from gprochat_core.redaction import Redactor; before = set(sys.modules);"
+        "assert Redactor(['k\N{KEY}\u0439']).redact('k\N{KEY}\u0439') == '***';"
+        "print(*(sys.modules.keys() - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("\n", "")
 
 
 def test_of_two_secrets_the_longer_is_found_first() -> None:
