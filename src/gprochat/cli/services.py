@@ -97,7 +97,7 @@ class Services:
         services = cls.load()
         services.entries[name] = entry if in_keyring else {**entry, **secrets}
         services.default = name
-        services._save()
+        services.save()
         return "the keyring" if in_keyring else str(file())
 
     def forget(self, name: str) -> None:
@@ -113,9 +113,14 @@ class Services:
             delete_from_keyring(name)
         if self.default == name:
             self.default = next(iter(self.entries), None)
-        self._save()
+        self.save()
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the file.
+
+        Raises:
+            Failed: it cannot be written.
+        """
         data = json.dumps({"default": self.default, "services": self.entries}, indent=2).encode()
         try:
             # The whole file or nothing, with the permissions that the file has.
