@@ -62,7 +62,7 @@ class AiohttpResponse:
                 # aiohttp keeps a body that was read.
                 data = await self._response.read()
             if not data and self._closed and retrieve(self._closed) and self._ends_by_closing():
-                # aiohttp lets a reset end it too.
+                # Closing the connection ends such a body; aiohttp lets a reset end it too.
                 raise aiohttp.ClientPayloadError("the connection was lost within the body")
             return data
         except EXCEPTIONS as error:
